@@ -1,0 +1,329 @@
+# @title   Smallest complete L1 hypervisor for AMD SVM
+# @backend svm
+# @param unmap_period 16 0 0 1000000000 exits : take pages of L2 away after so many L2 exits (0: never)
+# @param unmap_pages  17 1 1 64 pages : how many pages each time, those mapped last
+#
+# It runs one L2 with nested paging and handles what L2 causes: CPUID, MSRs, I/O, hypercalls, nested
+# page faults, HLT, shutdown.  Read it from resume: down; that loop runs once per L2 exit.
+#
+# On #VMEXIT the processor has saved L2's RAX, RSP, RIP and RFLAGS in the VMCB and reloaded L1's.
+# All other registers still hold L2's values.  So L1 may use RAX freely; whatever else it changes it
+# must put back.
+#
+# VMLOAD and VMSAVE move what VMRUN does not (FS, GS, TR, LDTR, the SYSCALL and SYSENTER registers).
+# L1 itself needs none of these, so it never loads its own back.
+
+.intel_syntax noprefix
+.include "l1.inc"
+.include "svm.inc"
+.include "virtual-cpu.inc"
+.set LEAF_FLAGS, 7                          # NPT leaf: present, writable, user
+
+        .text
+        .globl  _start
+_start:
+        # ---- can this machine do it?  RBX names what is missing
+        mov     eax, CPUID_SVM_FEATURES
+        cpuid
+        mov     ebx, CPUID_SVM_FEATURES
+        and     edx, SVM_FEATURE_NP | SVM_FEATURE_NRIPS
+        cmp     edx, SVM_FEATURE_NP | SVM_FEATURE_NRIPS
+        jne     unusable
+
+        # ---- switch SVM on and name the page where the processor keeps L1's state during L2
+        mov     ecx, MSR_EFER
+        rdmsr
+        or      eax, EFER_SVME
+        wrmsr
+        mov     ecx, MSR_VM_HSAVE_PA
+        mov     eax, offset host_save
+        xor     edx, edx
+        wrmsr
+
+        call    build_permission_maps
+        call    build_vmcb
+
+        # ---- count exits only if pages are to be taken away; a countdown from 0 never ends
+        mov     rax, [L1_OWN + 0*8]
+        test    rax, rax
+        jz      period_set
+        mov     rcx, [L1_OWN + 1*8]         # L2 must get more exits than it loses pages,
+        inc     rcx                         # or it would never move on
+        cmp     rax, rcx
+        cmovb   rax, rcx
+period_set:
+        mov     [unmap_period], rax
+        mov     [exits_left], rax
+
+# ============================================================== the loop: once per L2 exit
+resume:
+        dec     qword ptr [exits_left]
+        jz      take_pages_away
+        mov     eax, offset vmcb
+run_l2:
+        clgi                                # no interrupt may come between here and L2
+        vmload  rax                         # the rest of L2's state
+        vmrun   rax                         # L2 runs until something makes it exit
+after_l2:
+        vmsave  rax
+        stgi
+dispatch:
+        mov     eax, [vmcb + VMCB_EXIT_CODE]
+        cmp     eax, VMEXIT_CPUID
+        jne     not_cpuid
+
+handle_cpuid:
+        mov     eax, [vmcb + VMCB_RAX]      # the leaf
+        mov     ecx, CPUID_LEAVES
+        cmp     eax, ecx
+        cmova   eax, ecx                    # beyond the last: the leaf of zeros
+        shl     eax, 4
+        mov     ebx, [cpuid_leaves + rax + 4]
+        mov     ecx, [cpuid_leaves + rax + 8]
+        mov     edx, [cpuid_leaves + rax + 12]
+        mov     eax, [cpuid_leaves + rax]
+        mov     [vmcb + VMCB_RAX], rax
+advance:                                    # go on behind the instruction that exited
+        mov     rax, [vmcb + VMCB_NEXT_RIP]
+        mov     [vmcb + VMCB_RIP], rax
+        jmp     resume
+handle_cpuid_end:
+
+# ============================================================== the other exits
+not_cpuid:
+        cmp     eax, VMEXIT_MSR
+        je      handle_msr
+        cmp     eax, VMEXIT_IOIO
+        je      handle_io
+        cmp     eax, VMEXIT_VMMCALL
+        je      handle_hypercall
+        cmp     eax, VMEXIT_NPF
+        je      handle_nested_page_fault
+        cmp     eax, VMEXIT_HLT
+        je      handle_hlt
+        cmp     eax, VMEXIT_SHUTDOWN
+        je      handle_shutdown
+unknown_exit:
+        mov     rbx, [vmcb + VMCB_EXIT_CODE]
+        mov     al, RESULT_UNKNOWN
+        jmp     finish
+
+# RDMSR (EXITINFO1 = 0) and WRMSR (1): the number is in ECX, the value in EDX:EAX.
+handle_msr:
+        mov     eax, offset virtual_msrs
+find_msr:
+        cmp     ecx, [rax]
+        je      found_msr
+        add     eax, 16
+        cmp     eax, offset virtual_msrs_end
+        jb      find_msr
+        test    byte ptr [vmcb + VMCB_EXIT_INFO_1], 1
+        jnz     advance                     # write to an unknown MSR: ignored
+        xor     edx, edx                    # read: zero
+        mov     [vmcb + VMCB_RAX], rdx
+        jmp     advance
+found_msr:
+        test    byte ptr [vmcb + VMCB_EXIT_INFO_1], 1
+        jnz     write_msr
+        mov     edx, [rax + 12]
+        mov     eax, [rax + 8]
+        mov     [vmcb + VMCB_RAX], rax
+        jmp     advance
+write_msr:
+        mov     [rax + 12], edx
+        push    rcx
+        mov     ecx, [vmcb + VMCB_RAX]
+        mov     [rax + 8], ecx
+        pop     rcx
+        jmp     advance
+
+# IN reads all ones.  OUT to the serial port goes on to L1's own serial port, others are ignored.
+handle_io:
+        mov     eax, [vmcb + VMCB_EXIT_INFO_1]
+        test    al, IOIO_STRING
+        jnz     unknown_exit
+        test    al, IOIO_IN
+        jnz     io_in
+        shr     eax, IOIO_PORT_SHIFT
+        cmp     eax, PORT_SERIAL
+        jne     advance
+        mov     al, [vmcb + VMCB_RAX]
+        push    rdx
+        mov     edx, PORT_SERIAL
+        out     dx, al
+        pop     rdx
+        jmp     advance
+io_in:
+        test    al, IOIO_BYTE
+        jnz     io_in_byte
+        test    al, IOIO_WORD
+        jnz     io_in_word
+        mov     eax, -1                     # 32 bits: the upper half becomes zero
+        mov     [vmcb + VMCB_RAX], rax
+        jmp     advance
+io_in_byte:
+        mov     byte ptr [vmcb + VMCB_RAX], -1
+        jmp     advance
+io_in_word:
+        mov     word ptr [vmcb + VMCB_RAX], -1
+        jmp     advance
+
+# Hypercall: RAX = 0 does nothing and returns 0; 1 prints the character in BL; others return -1.
+handle_hypercall:
+        mov     rax, [vmcb + VMCB_RAX]
+        cmp     rax, 1
+        ja      bad_hypercall
+        jb      hypercall_done
+        push    rdx
+        mov     eax, ebx
+        mov     edx, PORT_SERIAL
+        out     dx, al
+        pop     rdx
+hypercall_done:
+        mov     qword ptr [vmcb + VMCB_RAX], 0
+        jmp     advance
+bad_hypercall:
+        mov     qword ptr [vmcb + VMCB_RAX], -1
+        jmp     advance
+
+# Nested page fault: EXITINFO2 = the n2p that L1's table does not map yet.  L2 then repeats the
+# instruction, so RIP stays.
+handle_nested_page_fault:
+        mov     rax, [vmcb + VMCB_EXIT_INFO_2]
+        cmp     rax, [L1_L2_BYTES]
+        jae     unknown_exit                # no memory there
+        push    rcx
+        push    rdx
+        push    rsi
+        push    rdi
+        mov     rdi, rax
+        call    map_page
+        pop     rdi
+        pop     rsi
+        pop     rdx
+        pop     rcx
+        jmp     resume
+
+handle_hlt:
+        mov     rbx, [vmcb + VMCB_RAX]
+        mov     al, RESULT_FINISHED
+        jmp     finish
+handle_shutdown:
+        mov     al, RESULT_SHUTDOWN
+        jmp     finish
+unusable:
+        mov     al, RESULT_UNUSABLE
+finish:
+        out     PORT_EXIT, al
+        hlt
+        jmp     finish
+
+# ============================================================== taking pages away again
+# As a hypervisor does that swaps or balloons: drop the page from the table, then see to it that no
+# translation of it survives.
+take_pages_away:
+        mov     rax, [unmap_period]
+        mov     [exits_left], rax
+        push    rbx
+        push    rcx
+        push    rsi
+        mov     ebx, [L1_OWN + 1*8]
+take_next:
+        call    unmap_last
+        cmp     rax, -1
+        je      take_done
+        mov     ecx, 1                      # L2's ASID
+        invlpga rax, ecx                    # L2 maps its memory one to one: linear = n2p
+        dec     ebx
+        jnz     take_next
+take_done:
+        pop     rsi
+        pop     rcx
+        pop     rbx
+        # one VMRUN that flushes everything L2 has in the TLB
+        mov     byte ptr [vmcb + VMCB_TLB_CTL], TLB_FLUSH_ASID
+        mov     eax, offset vmcb
+        clgi
+        vmload  rax
+        vmrun   rax
+        vmsave  rax
+        stgi
+        mov     byte ptr [vmcb + VMCB_TLB_CTL], TLB_DO_NOTHING
+        jmp     dispatch
+
+# ============================================================== set-up, once
+# Permission maps: a set bit makes L2 exit.  Everything exits but what is cleared here.
+build_permission_maps:
+        mov     rdi, offset msrpm
+        mov     rax, -1
+        mov     ecx, (0x2000 + 0x3000) / 8
+        rep     stosq
+        # MSRs 0..0x1fff: two bits each (read, write) from byte 0
+        mov     byte ptr [msrpm + 0x174*2/8], 0xc0          # SYSENTER_CS, _ESP, _EIP
+        # MSRs 0xc0000000..0xc0001fff: from byte 0x800
+        mov     byte ptr [msrpm + 0x800 + 0x80*2/8], 0x03   # STAR, LSTAR, CSTAR, not EFER
+        mov     byte ptr [msrpm + 0x800 + 0x84*2/8], 0xfc   # SFMASK
+        mov     byte ptr [msrpm + 0x800 + 0x100*2/8], 0xc0  # FS_BASE, GS_BASE, KERNEL_GS_BASE
+        # I/O ports: one bit each; as Xen, L1 lets these two through
+        mov     byte ptr [iopm + 0x80/8], 0xfe              # 0x80, POST code
+        mov     byte ptr [iopm + 0xed/8], 0xdf              # 0xed, delay
+        ret
+
+.macro SEGMENT at, selector, attributes, limit, base
+        mov     word ptr [vmcb + \at], \selector
+        mov     word ptr [vmcb + \at + SEGMENT_ATTRIBUTES], \attributes
+        mov     dword ptr [vmcb + \at + SEGMENT_LIMIT], \limit
+        mov     qword ptr [vmcb + \at + SEGMENT_BASE], \base
+.endm
+
+build_vmcb:
+        # what makes L2 exit
+        mov     dword ptr [vmcb + VMCB_INTERCEPT_WORD3], INTERCEPT_CPUID | INTERCEPT_HLT | INTERCEPT_INVLPGA | INTERCEPT_IOIO_PROT | INTERCEPT_MSR_PROT | INTERCEPT_SHUTDOWN
+        mov     dword ptr [vmcb + VMCB_INTERCEPT_WORD4], INTERCEPT_VMRUN | INTERCEPT_VMMCALL | INTERCEPT_VMLOAD | INTERCEPT_VMSAVE | INTERCEPT_STGI | INTERCEPT_CLGI | INTERCEPT_SKINIT
+        mov     qword ptr [vmcb + VMCB_IOPM_BASE_PA], offset iopm
+        mov     qword ptr [vmcb + VMCB_MSRPM_BASE_PA], offset msrpm
+        mov     dword ptr [vmcb + VMCB_ASID], 1
+        mov     dword ptr [vmcb + VMCB_INT_CTL], INT_CTL_V_INTR_MASKING
+        mov     qword ptr [vmcb + VMCB_NESTED_CTL], NESTED_CTL_NP_ENABLE
+        mov     qword ptr [vmcb + VMCB_NESTED_CR3], offset nested_root
+
+        # L2 starts as L1 did: 64-bit mode, flat segments, its own page tables
+        SEGMENT VMCB_CS, SEL_CODE, 0xa9b, -1, 0             # 64-bit code, CPL 0
+        SEGMENT VMCB_SS, SEL_DATA, 0xc93, -1, 0
+        SEGMENT VMCB_DS, SEL_DATA, 0xc93, -1, 0
+        SEGMENT VMCB_ES, SEL_DATA, 0xc93, -1, 0
+        SEGMENT VMCB_FS, SEL_DATA, 0xc93, -1, 0
+        SEGMENT VMCB_GS, SEL_DATA, 0xc93, -1, 0
+        SEGMENT VMCB_GDTR, 0, 0, GDT_LIMIT, GDT
+        SEGMENT VMCB_IDTR, 0, 0, 0, 0
+        SEGMENT VMCB_TR, SEL_TSS, 0x08b, TSS_LIMIT, TSS     # busy 64-bit TSS
+        mov     qword ptr [vmcb + VMCB_EFER], EFER_SVME | EFER_LME_LMA_NXE_SCE
+        mov     eax, CR0_GUEST
+        mov     [vmcb + VMCB_CR0], rax
+        mov     qword ptr [vmcb + VMCB_CR4], CR4_GUEST
+        mov     rax, [L1_L2_CR3]
+        mov     [vmcb + VMCB_CR3], rax
+        mov     eax, 0xffff0ff0
+        mov     [vmcb + VMCB_DR6], rax
+        mov     qword ptr [vmcb + VMCB_DR7], DR7_RESET
+        mov     rax, PAT_RESET
+        mov     [vmcb + VMCB_G_PAT], rax
+        mov     qword ptr [vmcb + VMCB_RFLAGS], RFLAGS_RESET
+        mov     rax, [L1_L2_RSP]
+        mov     [vmcb + VMCB_RSP], rax
+        mov     rax, [L1_L2_ENTRY]
+        mov     [vmcb + VMCB_RIP], rax
+        ret
+
+        .data
+exits_left:     .quad   0
+unmap_period:   .quad   0
+
+        .bss
+        .balign 4096
+vmcb:           .skip   0x1000
+host_save:      .skip   0x1000
+msrpm:          .skip   0x2000              # MSR permission map
+iopm:           .skip   0x3000              # I/O permission map, directly behind: filled together
+
+.include "nested-map.inc"

@@ -1,0 +1,64 @@
+"""Nested-HVM workbench: real x86-64 guests under a modelled nested hypervisor, counted and priced.
+
+>>> import workbench as wb
+>>> result = wb.run(wb.Scenario(backend="svm", l2="cpuid"))
+>>> result.exits
+
+The names below are the whole public interface.  They are imported when first used, so that
+``import workbench`` itself costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import charts as charts
+    from . import prices as prices
+    from .errors import WorkbenchError as WorkbenchError
+    from .panels import panel as panel
+    from .result import Result as Result
+    from .scenario import Scenario as Scenario
+    from .simulate import compare as compare
+    from .simulate import run as run
+    from .simulate import sweep as sweep
+
+    __version__: str
+
+_PUBLIC = {
+    "Result": ".result:Result",
+    "Scenario": ".scenario:Scenario",
+    "WorkbenchError": ".errors:WorkbenchError",
+    "__version__": ".provenance:workbench_version",
+    "charts": ".charts",
+    "compare": ".simulate:compare",
+    "load_result": ".result:Result",
+    "panel": ".panels:panel",
+    "prices": ".prices",
+    "run": ".simulate:run",
+    "sweep": ".simulate:sweep",
+}
+"""Public name -> module and the name in it."""
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    place = _PUBLIC.get(name)
+    if place is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module_name, _, attribute = place.partition(":")
+    found: Any = importlib.import_module(module_name, __name__)
+    if attribute:
+        found = getattr(found, attribute)
+    if name == "load_result":
+        found = found.load
+    elif name == "__version__":
+        found = found()
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -1,0 +1,19 @@
+"""Figures and plain-text tables of results; the model is never run here.
+
+Every chart takes one Result, a list, or a dict label -> Result, and returns a
+``matplotlib.figure.Figure`` that belongs to nobody (no pyplot, nothing stays in memory).
+"""
+
+from __future__ import annotations
+
+from .anatomy import step_table, timeline
+from .costs import cost
+from .exits import exit_frequency
+from .output import alt_text, save, to_png, to_svg
+from .text import to_text
+from .tlb import tlb_flushes
+
+__all__ = [
+    "alt_text", "cost", "exit_frequency", "save", "step_table", "timeline", "tlb_flushes",
+    "to_png", "to_svg", "to_text",
+]  # fmt: skip

@@ -1,0 +1,100 @@
+"""Cost: cycles per L2 operation, stacked by the part of the work they go to."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..prices import PARTS
+from ..result import Result
+from . import style
+from .inputs import Results, footer, labelled
+
+TITLE = "Where the cycles go"
+UNITS = {
+    "operation": "cycles per L2 operation (one exit of L2)",
+    "kinstr": "cycles per thousand L2 instructions",
+}
+
+
+def unit_for(results: list[Result]) -> str:
+    """``operation`` when every result has exits of L2, else ``kinstr``."""
+    return "operation" if all(r.l2_operations for r in results) else "kinstr"
+
+
+def parts(result: Result, unit: str = "operation") -> pd.DataFrame:
+    """Cycles per unit of work: one row per part, columns cycles, cycles_low, cycles_high.
+
+    The set-up before the first entry to L2 is left out.
+    """
+    costs = result.costs
+    columns = ["cycles", "cycles_low", "cycles_high"]
+    running = costs[costs["cause"] != "BOOT"].groupby("category")[columns].sum()
+    work = result.l2_operations if unit == "operation" else result.l2_instructions / 1000
+    table = running.reindex(list(PARTS)).fillna(0.0)
+    return table / work if work else table * 0.0
+
+
+def cost(results: Results, size: str = "panel") -> Figure:
+    """One stacked bar per result, with the span from the low to the high prices.
+
+    Parameters
+    ----------
+    results : Result, list or dict of Result
+    size : {"panel", "paper"}
+    """
+    pairs = labelled(results)
+    note = footer(pairs, size, True, "Without the set-up before the first entry to L2.")
+    unit = unit_for([result for _, result in pairs])
+    tables = [parts(result, unit) for _, result in pairs]
+    if not any(table["cycles"].sum() for table in tables):
+        reason = "Nothing to show: L2 did nothing that has a price."
+        return style.empty(TITLE, reason, note, size)
+    with style.house_style(size):
+        figure = style.new_figure(size, 1.85 + 0.46 * len(pairs))
+        axes = figure.add_subplot()
+        _bars(axes, [label for label, _ in pairs], tables)
+        axes.set_xlabel(f"{UNITS[unit]}\nthin line: from the lowest to the highest prices")
+        shown = [p for p in PARTS if any(t.at[p, "cycles"] > 0 for t in tables)]
+        looks = [(part, *style.PART_LOOKS[part]) for part in shown]
+        style.legend(figure, TITLE, style.patches(looks), size)
+        return style.finish(figure, TITLE, note, _alt(pairs, tables, unit), size)
+
+
+def _bars(axes: Axes, labels: list[str], tables: list[pd.DataFrame]) -> None:
+    positions = [float(i) for i in range(len(labels))]
+    left = [0.0] * len(labels)
+    for part in PARTS:
+        colour, hatch = style.PART_LOOKS[part]
+        widths = [float(table.at[part, "cycles"]) for table in tables]
+        axes.barh(positions, widths, left=left, height=0.56, color=colour, hatch=hatch,
+                  edgecolor=style.INK, linewidth=0.5)  # fmt: skip
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    sums = [table.sum() for table in tables]
+    below = [t - s["cycles_low"] for t, s in zip(left, sums, strict=True)]
+    above = [s["cycles_high"] - t for t, s in zip(left, sums, strict=True)]
+    offset = [p + 0.38 for p in positions]
+    axes.errorbar(left, offset, xerr=[below, above], fmt="|", color=style.INK, ecolor=style.INK,
+                  elinewidth=0.9, capsize=2.5, markersize=5)  # fmt: skip
+    style.bar_labels(axes, left, positions, fontweight="bold")
+    axes.set_xlim(0, max(1.06 * s["cycles_high"] for s in sums))
+    axes.set_yticks(positions, ["\n".join(textwrap.wrap(label, 34)) for label in labels])
+    axes.set_ylim(len(labels) - 0.35, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_formatter(lambda value, _: style.compact(value))
+
+
+def _alt(pairs: list[tuple[str, Result]], tables: list[pd.DataFrame], unit: str) -> str:
+    said = []
+    for (label, _), table in zip(pairs, tables, strict=True):
+        total = table.sum()
+        largest = table["cycles"].sort_values(ascending=False).head(3)
+        shares = ", ".join(
+            f"{name} {100 * value / total['cycles']:.0f} %" for name, value in largest.items() if value
+        )
+        span = f"{style.compact(total['cycles_low'])} to {style.compact(total['cycles_high'])}"
+        said.append(f"{label}: {style.compact(total['cycles'])} ({span}); {shares or 'nothing'}.")
+    return f"Stacked bars: {UNITS[unit]}. " + " ".join(said)

@@ -1,0 +1,56 @@
+"""Raising exceptions: fill ``m.exc`` and tell the run loop.
+
+Delivery through the IDT is in ``delivery.py``.  Vectors: SDM vol. 3, 6.15 (APM vol. 2, 8.2).
+Not modelled: single-step and data breakpoints, machine checks, floating-point exceptions.
+"""
+
+from __future__ import annotations
+
+from ..jit import inner
+from ..layout import ST_FAULT
+
+DE, DB, NMI, BP, OF, BR, UD, NM, DF = range(9)
+TS, NP, SS, GP, PF = 10, 11, 12, 13, 14
+MF, AC, MC, XM = 16, 17, 18, 19
+
+KIND_INTERRUPT, KIND_NMI, KIND_EXCEPTION, KIND_SOFTWARE, KIND_PRIVILEGED, KIND_SOFT_EXCEPTION = (
+    0, 2, 3, 4, 5, 6,
+)  # fmt: skip
+
+
+@inner
+def raise_exception(m, vector, error_code, has_error):
+    """Make a hardware exception pending; the value to return from a handler."""
+    e = m.exc
+    e.vector = vector
+    e.error = error_code
+    e.has_error = has_error
+    e.kind = KIND_EXCEPTION
+    e.length = 0
+    e.injected = 0
+    return ST_FAULT
+
+
+@inner
+def raise_gp0(m):
+    """#GP with error code 0."""
+    return raise_exception(m, GP, 0, 1)
+
+
+@inner
+def raise_ud(m):
+    """#UD."""
+    return raise_exception(m, UD, 0, 0)
+
+
+@inner
+def raise_software(m, vector, kind, length):
+    """INT n, INT3, INT1: an event whose return address lies behind the instruction."""
+    e = m.exc
+    e.vector = vector
+    e.error = 0
+    e.has_error = 0
+    e.kind = kind
+    e.length = length
+    e.injected = 0
+    return ST_FAULT

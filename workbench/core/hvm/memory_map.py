@@ -1,0 +1,22 @@
+"""Where L0 keeps its own structures: machine addresses in bank 0."""
+
+VMCX01_MA = 0x1000
+VMCX02_MA = 0x2000
+HOST_VMCX_MA = 0x3000
+L0_MSRPM_MA = 0x4000
+"""L0's own MSR map: SVM MSRPM (2 pages) or VMX MSR bitmap (1 page)."""
+L2_MSRPM_MA = 0x6000
+"""The map that L2 runs with: L0's OR L1's, or all ones."""
+L0_IOPM_MA = 0x8000
+"""L0's own I/O map: SVM IOPM (3 pages) or VMX bitmaps A and B (2 pages)."""
+L2_IOPM_MA = 0xB000
+VMREAD_BITMAP_MA = 0xE000
+VMWRITE_BITMAP_MA = 0xF000
+HAP_TABLES_MA = 0x10000
+"""n1p_to_l0m: L0's nested tables for L1."""
+HAP_TABLES_END_MA = 0x3F0000
+SVM_IOPM_SET_MA = 0x3F0000
+"""Four I/O maps of 3 pages each that L2 may run with (hvm/svm_maps.py)."""
+NP2M_POOL_MA = 0x400000
+"""Pages for n2p_to_l0m tables, to the end of bank 0."""
+BANK0_BYTES = 0x1000000

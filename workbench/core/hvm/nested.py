@@ -1,0 +1,240 @@
+"""The generic part of nested HVM: from a hardware exit back to a hardware entry.
+
+The hardware leaves a guest (physical layer), L0 decides whose exit it is and serves it or passes
+it to L1, and the hardware enters L1 or L2 again.  The back-ends do the same ten operations on their
+own control structures: hw_exit, hw_enter (physical layer), route, handle, enter_n2, exit_n2,
+initialise (L0's software).  As in Xen, an exit handler only requests an entry to L2 or an exit to
+L1 (``vmentry_pending``, ``vmexit_pending``); the switch happens before the next hardware entry.
+"""
+
+from __future__ import annotations
+
+from workbench.arch import svm
+
+from ..jit import i64, inner, unit
+from ..layout import (
+    BACKEND_SVM,
+    FATAL_BAD_VMCX01,
+    ST_BRANCH,
+    ST_FATAL,
+    ST_FAULT,
+    ST_OK,
+    TIMELINE_LENGTH,
+    TL_HW_ENTRY,
+    TL_HW_EXIT,
+    TL_VIRTUAL_ENTRY,
+    TL_VIRTUAL_EXIT,
+    Machine,
+)
+from ..ledger import (
+    C_BOOT,
+    C_RUN,
+    E_HW_ENTRY,
+    E_HW_EXIT,
+    E_L0_EXIT_DISPATCH,
+    count,
+    fold_steps,
+)
+from ..mmu.access import fold_hits
+from ..mmu.generation import new_context
+from .p2m import np2m_flush
+from .svm import svm_enter_n2, svm_exit_n2, svm_handle, svm_route
+from .svm_hw import svm_hw_enter, svm_hw_exit
+from .tags import tag_for_entry, tags_after_n2_exit
+from .vmx import vmx_enter_n2, vmx_exit_n2, vmx_handle, vmx_route
+from .vmx_hw import vmx_hw_enter, vmx_hw_exit
+
+
+@inner
+def is_n2_guest(m):
+    """Does the vcpu run L2?"""
+    return m.nv.n2_guest != 0
+
+
+# ---------------------------------------------------------------- recording
+
+
+@inner
+def code_index(m, code):
+    """Place of an exit code in the ledger's exit table."""
+    if m.hw.backend == BACKEND_SVM:
+        if code < 0:
+            return svm.INVALID_INDEX
+        if code >= 0x400:
+            return svm.NPF_INDEX + (code & 3)
+        return code & 0xFF if code & 0xFF < svm.NPF_INDEX else svm.INVALID_INDEX
+    return code & 0x7F
+
+
+@inner
+def record(m, kind, code, info, from_level, to_level):
+    """One line of the timeline, until its limit is reached."""
+    led = m.ledger
+    n = led.timeline_next
+    if n >= led.timeline_limit or n >= TIMELINE_LENGTH:
+        return
+    led.timeline_next = n + 1
+    e = led.timeline[n]
+    e.step = m.steps
+    e.time = led.time
+    e.code = code
+    e.info = info
+    e.rip = m.cpu.rip
+    e.kind = kind
+    e.from_level = from_level
+    e.to_level = to_level
+    e.cause = led.cause
+
+
+@inner
+def _begin_cause(m):
+    """An exit of L2 starts a new root cause; L1's exits while it serves one belong to that."""
+    led = m.ledger
+    if m.level == 2 or led.cause == C_RUN:
+        led.cause = m.exit.cause
+
+
+@inner
+def _end_cause(m):
+    """L2 runs again (or L1, when it has never started an L2 since boot)."""
+    led = m.ledger
+    if m.level == 2 or (led.virtual_entries == 0 and led.cause != C_BOOT):
+        led.cause = C_RUN
+
+
+# ---------------------------------------------------------------- back-ends
+
+
+@inner
+def _hw_exit(m):
+    if m.hw.backend == BACKEND_SVM:
+        svm_hw_exit(m)
+    else:
+        vmx_hw_exit(m)
+
+
+@inner
+def _hw_enter(m):
+    return svm_hw_enter(m) if m.hw.backend == BACKEND_SVM else vmx_hw_enter(m)
+
+
+@inner
+def _route(m):
+    return svm_route(m) if m.hw.backend == BACKEND_SVM else vmx_route(m)
+
+
+@inner
+def _handle(m):
+    return svm_handle(m) if m.hw.backend == BACKEND_SVM else vmx_handle(m)
+
+
+@inner
+def _enter_n2(m):
+    return svm_enter_n2(m) if m.hw.backend == BACKEND_SVM else vmx_enter_n2(m)
+
+
+@inner
+def _exit_n2(m):
+    return svm_exit_n2(m) if m.hw.backend == BACKEND_SVM else vmx_exit_n2(m)
+
+
+# ---------------------------------------------------------------- entering
+
+
+@inner
+def _switch(m):
+    """Carry out the virtual exit or the virtual entry that was requested."""
+    nv = m.nv
+    if nv.vmexit_pending:
+        code = m.exit.code
+        _exit_n2(m)
+        nv.vmexit_pending = 0
+        nv.vmentry_pending = 0
+        m.ledger.virtual_exits += 1
+        record(m, TL_VIRTUAL_EXIT, code, 0, 2, 1)
+    elif nv.vmentry_pending:
+        nv.vmentry_pending = 0
+        if _enter_n2(m) == ST_OK:
+            m.ledger.virtual_entries += 1
+            record(m, TL_VIRTUAL_ENTRY, 0, 0, 1, 2)
+
+
+@inner
+def _note_address_space(m):
+    """The fast path must not survive a change of what decides about accesses."""
+    cpu = m.cpu
+    level = m.level
+    if (
+        m.entered[level, 0] != cpu.cr0
+        or m.entered[level, 1] != cpu.cr3
+        or m.entered[level, 2] != cpu.cr4
+        or m.entered[level, 3] != cpu.efer
+    ):
+        m.entered[level, 0] = cpu.cr0
+        m.entered[level, 1] = cpu.cr3
+        m.entered[level, 2] = cpu.cr4
+        m.entered[level, 3] = cpu.efer
+        new_context(m)
+
+
+@unit(Machine)
+def enter_guest(m):
+    """L0 is done: switch if requested, choose the tag, and enter L1 or L2."""
+    nv = m.nv
+    # 1. pending virtual exit or entry; a virtual entry that fails its checks may ask for an exit
+    _switch(m)
+    if nv.vmexit_pending:
+        _switch(m)
+    # 2. the nested p2m must be clean before L2 runs
+    if nv.n2_guest and nv.flushp2m:
+        np2m_flush(m, nv.flushp2m - 1)
+    # 3. tag and flushes
+    tag_for_entry(m)
+    # 4. the hardware entry
+    count(m, E_HW_ENTRY, 1)
+    outcome = _hw_enter(m)
+    record(m, TL_HW_ENTRY, 0, 0, 0, m.level)
+    _end_cause(m)
+    if outcome < 0:
+        m.fatal = FATAL_BAD_VMCX01
+        return ST_FATAL
+    _note_address_space(m)
+    return ST_FAULT if outcome == ST_FAULT else ST_BRANCH
+
+
+# ---------------------------------------------------------------- leaving
+
+
+@unit(Machine)
+def l0_exit(m):
+    """Serve the hardware exit in ``m.exit`` and enter a guest again.
+
+    Returns ST_BRANCH, ST_FAULT (an event to deliver), or why the machine stops.
+    """
+    nv = m.nv
+    level = m.level
+    fold_steps(m)
+    fold_hits(m)
+    # 1. the physical exit, and L0's common entry path
+    _begin_cause(m)
+    _hw_exit(m)
+    count(m, E_HW_EXIT, 1)
+    count(m, E_L0_EXIT_DISPATCH, 1)
+    code = m.exit.code
+    record(m, TL_HW_EXIT, code, m.exit.info1, level, 0)
+    # 2. whose exit is it
+    outcome = ST_OK
+    nv.vmswitch_in_progress = 0
+    if is_n2_guest(m):
+        tags_after_n2_exit(m)
+        if _route(m):
+            nv.vmexit_pending = 1
+        else:
+            outcome = _handle(m)
+    else:
+        outcome = _handle(m)
+    handler = 1 if level == 2 and nv.vmexit_pending else 0
+    m.ledger.exits[level, code_index(m, code), handler, m.ledger.cause] += 1
+    if outcome != ST_OK:
+        return outcome
+    return enter_guest(m)

@@ -1,0 +1,268 @@
+"""VMRUN and #VMEXIT as the processor does them: APM vol. 2, 15.5 and 15.6.
+
+The physical layer: it knows a VMCB and the processor, not whose VMCB it is.  L0 itself is not
+executed code, so the processor's host state needs no save area.  Guests run in 64-bit mode only.
+
+Not modelled: delivery of V_IRQ (no interrupt source exists yet), SMM, AVIC, SEV, shadow stacks,
+last-branch records beyond DBGCTL.
+"""
+
+from __future__ import annotations
+
+from workbench.arch import svm, vmcb
+
+from ..cpu.flags import get_rflags, set_rflags
+from ..jit import i64, inner, ld8, ld32, ld64, lshr, st8, st32, st64, unit
+from ..layout import CS, DS, ES, RAX, RSP, SS, ST_FAULT, ST_OK, Machine
+from ..ledger import C_ENTRY_FAILURE
+from .svm_leave import leave
+from .vmcb import bit, load_segment, save_segment
+
+V_TPR_MASK = 0xF
+V_INTR_MASKING = 1 << svm.INT_CTL_V_INTR_MASKING
+EVENT_VALID = 1 << svm.EVENTINJ_V
+LBR_ENABLE = 1
+NP_ENABLE = 1
+DR6_ONES, DR7_ONES = 0xFFFF0FF0, 0x400
+
+EFER_LME, EFER_SVME = 1 << 8, 1 << 12
+EFER_RESERVED = ~0xFD01
+"""EFER bits that must be zero: all but SCE, LME, LMA, NXE, SVME, LMSLE, FFXSR, TCE."""
+CR0_PE, CR0_NW, CR0_CD, CR0_PG = 1, 1 << 29, 1 << 30, 1 << 31
+CR4_PAE = 1 << 5
+CR4_RESERVED = ~0x3707FF
+PHYSICAL_LIMIT_BITS = 52
+
+(
+    VALID, BAD_SVME, BAD_CD_NW, BAD_CR0_HIGH, BAD_CR3, BAD_CR4, BAD_DR6, BAD_DR7, BAD_EFER,
+    BAD_LME_PAE, BAD_LME_PE, BAD_CS_L_D, BAD_VMRUN_INTERCEPT, BAD_ASID, BAD_MAP, BAD_EVENT,
+    BAD_NCR3,
+) = range(17)  # fmt: skip
+"""Reasons why VMRUN refuses a VMCB, in the manual's order (15.5.1, canonicalization and checks)."""
+
+
+@inner
+def _check_state(h):
+    efer = ld64(h + vmcb.EFER)
+    cr0 = ld64(h + vmcb.CR0)
+    cr4 = ld64(h + vmcb.CR4)
+    if efer & EFER_SVME == 0:
+        return BAD_SVME
+    if cr0 & CR0_CD == 0 and cr0 & CR0_NW:
+        return BAD_CD_NW
+    if lshr(cr0, 32):
+        return BAD_CR0_HIGH
+    if lshr(ld64(h + vmcb.CR3), PHYSICAL_LIMIT_BITS):
+        return BAD_CR3
+    if cr4 & CR4_RESERVED:
+        return BAD_CR4
+    if lshr(ld64(h + vmcb.DR6), 32):
+        return BAD_DR6
+    if lshr(ld64(h + vmcb.DR7), 32):
+        return BAD_DR7
+    if efer & EFER_RESERVED:
+        return BAD_EFER
+    if efer & EFER_LME and cr0 & CR0_PG:
+        if cr4 & CR4_PAE == 0:
+            return BAD_LME_PAE
+        if cr0 & CR0_PE == 0:
+            return BAD_LME_PE
+        attributes = ld8(h + vmcb.CS + 3)
+        if attributes & 6 == 6:
+            return BAD_CS_L_D
+    return VALID
+
+
+@inner
+def _event_is_legal(event):
+    """EVENTINJ: type 0, 2, 3 or 4; an exception's vector is below 32 and not 2 (15.20)."""
+    if event & EVENT_VALID == 0:
+        return True
+    kind = lshr(event, svm.EVENTINJ_TYPE) & 7
+    vector = event & 0xFF
+    if kind == 3:
+        return vector < 32 and vector != 2
+    return kind == 0 or kind == 2 or kind == 4
+
+
+@unit(Machine, i64)
+def svm_vmcb_invalid(m, h):
+    """Consistency checks of VMRUN on the VMCB at host address ``h``: VALID, or the first BAD_*."""
+    reason = _check_state(h)
+    if reason:
+        return reason
+    if ld32(h + vmcb.INTERCEPT_WORD4) & 1 == 0:
+        return BAD_VMRUN_INTERCEPT
+    if ld32(h + vmcb.ASID) == 0:
+        return BAD_ASID
+    if lshr(ld64(h + vmcb.MSRPM_BASE_PA) | ld64(h + vmcb.IOPM_BASE_PA), PHYSICAL_LIMIT_BITS):
+        return BAD_MAP
+    if not _event_is_legal(ld32(h + vmcb.EVENT_INJ)):
+        return BAD_EVENT
+    if ld64(h + vmcb.NESTED_CTL) & NP_ENABLE:
+        if lshr(ld64(h + vmcb.NESTED_CR3), PHYSICAL_LIMIT_BITS):
+            return BAD_NCR3
+    return VALID
+
+
+# ---------------------------------------------------------------- #VMEXIT
+
+
+@inner
+def _save_controls(m, h):
+    """Exit information, and the controls that the processor writes back."""
+    e = m.exit
+    st64(h + vmcb.EXIT_CODE, e.code)
+    st64(h + vmcb.EXIT_INFO_1, e.info1)
+    st64(h + vmcb.EXIT_INFO_2, e.info2)
+    st32(h + vmcb.EXIT_INT_INFO, e.vectoring)
+    st32(h + vmcb.EXIT_INT_INFO_ERR, e.vectoring_error)
+    st64(h + vmcb.NEXT_RIP, m.cpu.rip + e.insn_len if e.insn_len else 0)
+    st32(h + vmcb.EVENT_INJ, ld32(h + vmcb.EVENT_INJ) & ~EVENT_VALID)
+    st8(h + vmcb.INSN_LEN, 0)
+    int_ctl = m.hw.int_ctl
+    if int_ctl & V_INTR_MASKING:
+        int_ctl = (int_ctl & ~0xFF) | (m.cpu.cr8 & V_TPR_MASK)
+    st32(h + vmcb.INT_CTL, int_ctl)
+    st64(h + vmcb.INT_STATE, 1 if m.cpu.shadow else 0)
+
+
+@inner
+def _save_guest(m, h):
+    """The guest state that VMRUN and #VMEXIT switch."""
+    c = m.cpu
+    save_segment(m, h, vmcb.ES, ES)
+    save_segment(m, h, vmcb.CS, CS)
+    save_segment(m, h, vmcb.SS, SS)
+    save_segment(m, h, vmcb.DS, DS)
+    st32(h + vmcb.GDTR + 4, c.gdtr_limit)
+    st64(h + vmcb.GDTR + 8, c.gdtr_base)
+    st32(h + vmcb.IDTR + 4, c.idtr_limit)
+    st64(h + vmcb.IDTR + 8, c.idtr_base)
+    st8(h + vmcb.CPL, c.cpl)
+    st64(h + vmcb.EFER, c.efer)
+    st64(h + vmcb.CR4, c.cr4)
+    st64(h + vmcb.CR3, c.cr3)
+    st64(h + vmcb.CR2, c.cr2)
+    st64(h + vmcb.CR0, c.cr0)
+    st64(h + vmcb.DR7, c.dr[7])
+    st64(h + vmcb.DR6, c.dr[6])
+    st64(h + vmcb.RFLAGS, get_rflags(m))
+    st64(h + vmcb.RIP, c.rip)
+    st64(h + vmcb.RSP, c.gpr[RSP])
+    st64(h + vmcb.RAX, c.gpr[RAX])
+    st64(h + vmcb.G_PAT, c.pat)
+    if m.hw.virt_ext & LBR_ENABLE:
+        st64(h + vmcb.DBGCTL, c.debugctl)
+
+
+@unit(Machine)
+def svm_hw_exit(m):
+    """#VMEXIT with the exit in ``m.exit`` (RIP at the intercepted instruction). APM vol. 2, 15.6."""
+    h = m.ram + m.hw.vmcx
+    # 1. GIF is cleared, so that L0 is not interrupted
+    m.hw.gif = 0
+    # 2. guest state and exit information into the VMCB
+    _save_controls(m, h)
+    _save_guest(m, h)
+    # 3. vectoring belongs to one exit only
+    m.exit.vectoring = 0
+    m.exit.vectoring_error = 0
+    return ST_OK
+
+
+# ---------------------------------------------------------------- VMRUN
+
+
+@inner
+def _load_controls(m, h):
+    hw = m.hw
+    hw.icpt[0] = ld32(h + vmcb.INTERCEPT_WORD0)
+    hw.icpt[1] = ld32(h + vmcb.INTERCEPT_WORD1)
+    hw.icpt[2] = ld32(h + vmcb.INTERCEPT_WORD2)
+    hw.icpt[3] = ld32(h + vmcb.INTERCEPT_WORD3)
+    hw.icpt[4] = ld32(h + vmcb.INTERCEPT_WORD4)
+    hw.icpt[5] = ld32(h + vmcb.INTERCEPT_WORD5)
+    hw.iopm = ld64(h + vmcb.IOPM_BASE_PA) & ~0xFFF
+    hw.msrpm = ld64(h + vmcb.MSRPM_BASE_PA) & ~0xFFF
+    hw.tsc_offset = ld64(h + vmcb.TSC_OFFSET)
+    hw.int_ctl = ld32(h + vmcb.INT_CTL)
+    hw.int_vector = ld32(h + vmcb.INT_VECTOR) & 0xFF
+    hw.virt_ext = ld64(h + vmcb.VIRT_EXT)
+    hw.hap_root = ld64(h + vmcb.NESTED_CR3) if ld64(h + vmcb.NESTED_CTL) & NP_ENABLE else 0
+
+
+@inner
+def _load_guest(m, h):
+    c = m.cpu
+    load_segment(m, h, vmcb.ES, ES)
+    load_segment(m, h, vmcb.CS, CS)
+    load_segment(m, h, vmcb.SS, SS)
+    load_segment(m, h, vmcb.DS, DS)
+    c.gdtr_limit = ld32(h + vmcb.GDTR + 4)
+    c.gdtr_base = ld64(h + vmcb.GDTR + 8)
+    c.idtr_limit = ld32(h + vmcb.IDTR + 4)
+    c.idtr_base = ld64(h + vmcb.IDTR + 8)
+    c.cpl = ld8(h + vmcb.CPL) & 3
+    c.efer = ld64(h + vmcb.EFER)
+    c.cr4 = ld64(h + vmcb.CR4)
+    c.cr3 = ld64(h + vmcb.CR3)
+    c.cr2 = ld64(h + vmcb.CR2)
+    c.cr0 = ld64(h + vmcb.CR0) | 0x10
+    c.dr[7] = ld64(h + vmcb.DR7) | DR7_ONES
+    c.dr[6] = ld64(h + vmcb.DR6) | DR6_ONES
+    set_rflags(m, ld64(h + vmcb.RFLAGS))
+    c.rip = ld64(h + vmcb.RIP)
+    c.gpr[RSP] = ld64(h + vmcb.RSP)
+    c.gpr[RAX] = ld64(h + vmcb.RAX)
+    c.pat = ld64(h + vmcb.G_PAT)
+    if m.hw.virt_ext & LBR_ENABLE:
+        c.debugctl = ld64(h + vmcb.DBGCTL)
+    if m.hw.int_ctl & V_INTR_MASKING:
+        c.cr8 = m.hw.int_ctl & V_TPR_MASK
+    c.shadow = ld32(h + vmcb.INT_STATE) & 1
+
+
+@inner
+def _inject(m, h, event):
+    """EVENTINJ: the event is delivered before the guest's first instruction (15.20)."""
+    x = m.exc
+    x.vector = event & 0xFF
+    x.kind = lshr(event, svm.EVENTINJ_TYPE) & 7
+    x.has_error = bit(event, svm.EVENTINJ_EV)
+    x.error = ld32(h + vmcb.EVENT_INJ_ERR) if x.has_error else 0
+    x.length = 0
+    if x.kind == 4 or (x.kind == 3 and (x.vector == 3 or x.vector == 4)):
+        next_rip = ld64(h + vmcb.NEXT_RIP)
+        if next_rip:
+            x.length = next_rip - m.cpu.rip
+    x.address = m.cpu.cr2
+    x.injected = 1
+    return ST_FAULT
+
+
+@unit(Machine)
+def svm_hw_enter(m):
+    """VMRUN of the VMCB at ``m.hw.vmcx``. APM vol. 2, 15.5.
+
+    L0 has chosen the ASID (``m.hw.tag``) and executed the flushes that TLB_CONTROL asks for.
+    Returns ST_OK, ST_FAULT with an injected event in ``m.exc``, or -1 when the checks fail (exit
+    code INVALID).
+    """
+    h = m.ram + m.hw.vmcx
+    st32(h + vmcb.ASID, m.hw.tag)
+    # 1. consistency checks
+    if svm_vmcb_invalid(m, h):
+        leave(m, svm.VMEXIT_INVALID, 0, 0, 0, C_ENTRY_FAILURE)
+        st64(h + vmcb.EXIT_CODE, svm.VMEXIT_INVALID)
+        return -1
+    # 2. controls, then guest state
+    _load_controls(m, h)
+    _load_guest(m, h)
+    # 3. GIF is set
+    m.hw.gif = 1
+    # 4. event injection
+    event = ld32(h + vmcb.EVENT_INJ)
+    if event & EVENT_VALID:
+        return _inject(m, h, event)
+    return ST_OK

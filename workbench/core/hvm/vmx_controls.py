@@ -1,0 +1,176 @@
+"""Control words: what the modelled processor can do, what L0 asks for, what L0 offers to L1.
+
+Built at import from vmx_controls.csv.  :data:`HARDWARE` lists the controls that the modelled
+processor implements; L0's defaults are Xen's (column ``xen_L0_default``, the variant with nested
+paging) as far as the hardware goes; what L1 is offered is Xen's filter (vvmx.c,
+nvmx_msr_read_intercept), likewise cut down to the hardware.
+
+Not modelled, and so offered to nobody: TPR shadow and APIC virtualization, interrupt and NMI
+windows, monitor trap flag, preemption timer, posted interrupts, unrestricted guest, PAUSE-loop
+exiting, page-modification logging, VM functions, XSAVES, TSC scaling, SGX, tertiary controls.
+"""
+
+from __future__ import annotations
+
+from workbench.arch import vmx
+from workbench.arch.table import identifier, rows
+
+from ..cpu.control_bits import CR4_KNOWN, CR4_VMXE
+
+HARDWARE: dict[str, frozenset[str]] = {
+    "pin": frozenset({"EXT_INTR", "NMI_EXITING", "VIRTUAL_NMIS"}),
+    "cpu": frozenset(
+        {
+            "USE_TSC_OFFSETTING", "HLT_EXITING", "INVLPG_EXITING", "MWAIT_EXITING",
+            "RDPMC_EXITING", "RDTSC_EXITING", "CR3_LOAD_EXITING", "CR3_STORE_EXITING",
+            "CR8_LOAD_EXITING", "CR8_STORE_EXITING", "MOV_DR_EXITING", "UNCOND_IO_EXITING",
+            "USE_IO_BITMAPS", "USE_MSR_BITMAPS", "MONITOR_EXITING", "PAUSE_EXITING",
+            "ACTIVATE_SECONDARY_CONTROLS",
+        }
+    ),
+    "sec": frozenset(
+        {
+            "ENABLE_EPT", "DESC", "ENABLE_RDTSCP", "ENABLE_VPID", "WBINVD_EXITING",
+            "RDRAND_EXITING", "ENABLE_INVPCID", "SHADOW_VMCS", "RDSEED_EXITING",
+        }
+    ),
+    "exit": frozenset(
+        {
+            "SAVE_DEBUG_CONTROLS", "HOST_ADDR_SPACE_SIZE", "ACK_INTR_ON_EXIT", "SAVE_IA32_PAT",
+            "LOAD_IA32_PAT", "SAVE_IA32_EFER", "LOAD_IA32_EFER",
+        }
+    ),
+    "entry": frozenset(
+        {"LOAD_DEBUG_CONTROLS", "IA32E_MODE", "LOAD_IA32_PAT", "LOAD_IA32_EFER"}
+    ),
+}  # fmt: skip
+"""Controls that the modelled processor implements, by group."""
+
+XEN_DEFAULT: dict[str, bool] = {
+    "set": True,
+    "set if hw": True,
+    "set (lazy)": True,
+    "set with HAP": True,
+    "set with HAP if hw": True,
+    "set (ack interrupt on exit)": True,
+    "set (default1; Xen reads the non-TRUE MSR)": True,
+    "set if hw (ple_gap 128, ple_window 4096)": True,
+    "set if hw; follows LAPIC mode (vmx_vlapic_msr_changed)": True,
+    "set if hw+VID": True,
+    "chosen at each VM entry (vmx_vmenter_helper: set unless ASID==0)": True,
+    "dynamic (guest LMA)": True,
+    "clear if TPR shadow": True,
+    "clear": False,
+    "set; clear with HAP": False,
+    "set; clear with HAP (while paging on)": False,
+    "set if apicv": False,
+    "set if MPX": False,
+    "set if vtsc without TSC scaling": False,
+    "set if vm-notify-window": False,
+    "set only after nested VMPTRLD": False,
+    "logdirty only": False,
+    "dynamic": False,
+    "dynamic (singlestep)": False,
+    "dynamic (in min set: capability must exist)": False,
+    "dynamic (guest LAPIC in x2APIC mode)": False,
+}
+"""How each text of the xen_L0_default column is understood here: nested paging on, a 64-bit guest,
+no TPR shadow (so CR8 accesses exit).  VPID: kept set, ``hvm/tags`` chooses the tag."""
+
+OFFERED: dict[str, frozenset[str] | None] = {
+    "pin": frozenset({"EXT_INTR", "NMI_EXITING", "VMX_PREEMPTION_TIMER"}),
+    "cpu": None,
+    "sec": frozenset(
+        {"DESC", "VIRTUALIZE_APIC_ACCESSES", "ENABLE_VPID", "UNRESTRICTED_GUEST", "ENABLE_EPT"}
+    ),
+    "exit": frozenset(
+        {
+            "ACK_INTR_ON_EXIT", "HOST_ADDR_SPACE_SIZE", "SAVE_VMX_PREEMPTION_TIMER",
+            "SAVE_IA32_PAT", "LOAD_IA32_PAT", "SAVE_IA32_EFER", "LOAD_IA32_EFER",
+            "LOAD_IA32_PERF_GLOBAL_CTRL", "SAVE_DEBUG_CONTROLS",
+        }
+    ),
+    "entry": frozenset(
+        {
+            "LOAD_IA32_PAT", "LOAD_IA32_EFER", "LOAD_IA32_PERF_GLOBAL_CTRL", "IA32E_MODE",
+            "LOAD_DEBUG_CONTROLS",
+        }
+    ),
+}  # fmt: skip
+"""Xen's filter of what L1 may set; None: everything except the tertiary controls."""
+
+DEFAULT1 = {
+    "pin": vmx.PIN_DEFAULT1,
+    "cpu": vmx.CPU_DEFAULT1,
+    "sec": 0,
+    "exit": vmx.EXIT_CTL_DEFAULT1,
+    "entry": vmx.ENTRY_CTL_DEFAULT1,
+}
+"""Bits that must be 1 according to the plain capability MSRs."""
+
+_ROWS = [r for r in rows("vmx_controls") if r["group"] in HARDWARE]
+
+
+def _bit(row: dict[str, str]) -> int:
+    return 1 << int(row["value"], 0)
+
+
+def _word(group: str, names: frozenset[str] | None) -> int:
+    return sum(
+        _bit(r) for r in _ROWS if r["group"] == group and (names is None or r["name"] in names)
+    )
+
+
+def _l0_default(group: str) -> int:
+    """Xen's control word on this hardware, with the reserved bits that must be 1."""
+    flexible = _word(group, frozenset(r["name"] for r in _ROWS if r["default1"] == "1"))
+    word = DEFAULT1[group] & ~flexible
+    for row in (r for r in _ROWS if r["group"] == group):
+        text = row["xen_L0_default"]
+        if text not in XEN_DEFAULT:
+            raise ValueError(f"vmx_controls.csv, {identifier(row['name'])}: unknown text {text!r}")
+        if XEN_DEFAULT[text] and row["name"] in HARDWARE[group]:
+            word |= _bit(row)
+    return word
+
+
+def _capability(group: str, true: bool, without: int = 0) -> tuple[int, int]:
+    """(must be 1, may be 1) of a group as L1 reads it."""
+    flexible = _word(group, frozenset(r["name"] for r in _ROWS if r["default1"] == "1"))
+    must = DEFAULT1[group] & ~flexible if true else DEFAULT1[group]
+    offered = _word(group, HARDWARE[group]) & _word(group, OFFERED[group])
+    return must, (DEFAULT1[group] | offered) & ~without
+
+
+L0_PIN = _l0_default("pin")
+L0_CPU = _l0_default("cpu")
+L0_CPU2 = _l0_default("sec")
+L0_EXIT = _l0_default("exit")
+L0_ENTRY = _l0_default("entry")
+
+CAPABILITIES: dict[str, tuple[int, int]] = {
+    group: _capability(group, true=False) for group in HARDWARE
+}
+TRUE_CAPABILITIES: dict[str, tuple[int, int]] = {
+    group: _capability(group, true=True) for group in HARDWARE
+}
+
+PIN_MUST, PIN_MAY = TRUE_CAPABILITIES["pin"]
+CPU_MUST, CPU_MAY = TRUE_CAPABILITIES["cpu"]
+CPU2_MAY = TRUE_CAPABILITIES["sec"][1]
+EXIT_MUST, EXIT_MAY = TRUE_CAPABILITIES["exit"]
+ENTRY_MUST, ENTRY_MAY = TRUE_CAPABILITIES["entry"]
+"""What VMLAUNCH checks the controls of vmcs12 against (the TRUE capability MSRs)."""
+
+L0_EXCEPTIONS = (1 << 1) | (1 << 17) | (1 << 18)
+"""L0's exception bitmap: #DB, #AC, #MC (Xen, HVM_TRAP_MASK, with nested paging)."""
+
+CR0_FIXED0 = 0x8000_0021
+"""CR0 bits that VMX operation keeps at 1: PG, NE, PE."""
+CR0_FIXED1 = 0xFFFF_FFFF
+CR4_FIXED0 = 0x2000
+"""CR4.VMXE."""
+CR4_SUPPORTED = CR4_KNOWN | CR4_VMXE
+"""CR4 bits that exist."""
+CR4_L0_MASK = 0x2060 | ~CR4_SUPPORTED
+"""CR4 bits that L0 owns: PAE, MCE, VMXE and what does not exist (Xen, HVM_CR4_HOST_MASK)."""

@@ -1,0 +1,432 @@
+"""The simulated machine as one record: processor, TLBs, nested state, ledger, decoded code.
+
+Everything a kernel touches is a field of :data:`MACHINE` or lies in the RAM buffer it points to.
+64-bit fields are signed (see ``jit``); 'address' always says in which space: ``va`` linear,
+``gpa`` guest-physical of whoever runs, ``ma`` machine address, ``host`` address in this process.
+
+Machine address space: one bank of RAM per gigabyte, so that every page size up to 1 GB can map it.
+
+====================  ==========================================  =================================
+machine address       what                                        seen by L1 at (n1p)
+====================  ==========================================  =================================
+0x0000_0000           L0's own: vmcx01, vmcx02, HAP and np2m      not mapped
+                      tables, permission maps
+0x4000_0000           L1's memory                                 0x0000_0000
+0x8000_0000           the memory L1 gives to L2                   0x4000_0000 (L2 sees 0)
+====================  ==========================================  =================================
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .jit import struct
+from .ledger import (
+    N_CAUSES,
+    N_EVENTS,
+    N_EXIT_CODES,
+    N_FIELDS,
+    N_PHASES,
+    N_REASONS,
+    N_SCOPES,
+    TIMELINE_LENGTH,
+)
+
+# ---------------------------------------------------------------- machine memory map
+
+PAGE = 4096
+BANK_SHIFT = 30
+BANK_MASK = (1 << BANK_SHIFT) - 1
+L1_BANK_MA = 1 << 30
+L2_BANK_MA = 2 << 30
+L2_BANK_N1P = 1 << 30
+"""Where L1 finds, in its own physical space, the memory it is to give to L2."""
+N_BANKS = 3
+MAX_RAM_PAGES = 1 << 16
+
+# ---------------------------------------------------------------- registers
+
+RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI = range(8)
+REG_ZERO = 16
+"""A register that always reads 0: the base, index or source of an operand that has none."""
+REG_RIP = 17
+"""As a base: the address of the next instruction (RIP-relative operands)."""
+N_REGS = 18
+
+ES, CS, SS, DS, FS, GS, LDTR, TR = range(8)
+
+# ---------------------------------------------------------------- outcomes of kernel steps
+
+ST_OK = 0
+ST_FAULT = 1
+"""An exception is pending in ``m.exc`` (vector, error code)."""
+ST_VMEXIT = 2
+"""A hardware exit is pending in ``m.exit``."""
+ST_BRANCH = 3
+"""RIP or the address space changed: find the next micro-op again."""
+ST_HALT = 4
+"""HLT with nothing that could wake the processor."""
+ST_STOP = 5
+"""The guest wrote the debug-exit port; its value is in ``m.stop_code``."""
+ST_SHUTDOWN = 6
+"""Triple fault outside of L2."""
+ST_FATAL = 7
+"""L0 gave up on L1 (Xen: domain_crash); why is in ``m.fatal``."""
+ST_DECODE = 8
+"""The code at ``m.decode_host`` must be decoded before the machine can go on."""
+ST_REPEAT = 9
+"""A repeated string instruction did a part of its work; run the same micro-op again."""
+
+STATUS = ("ok", "fault", "vmexit", "branch", "halted", "stopped", "shutdown", "fatal", "decode")
+
+FATAL_NONE, FATAL_UNHANDLED_EXIT, FATAL_BAD_VMCX01, FATAL_RECURSION, FATAL_N1P_UNMAPPED = range(5)
+FATAL = ("", "exit that L0 does not handle", "vmcx01 failed its entry checks",
+         "L0 kept exiting without progress", "L1 touched memory that it does not have")  # fmt: skip
+
+# ---------------------------------------------------------------- hardware back-end
+
+BACKEND_NONE, BACKEND_SVM, BACKEND_VMX = range(3)
+
+# ---------------------------------------------------------------- records
+
+UOP = np.dtype(
+    [
+        ("op", "u2"),       # what to do: see cpu/ops.py
+        ("lg", "u1"),       # operand size: log2 of bytes
+        ("len", "u1"),      # instruction length in bytes
+        ("dst", "u1"),      # register number, or index into gpr8/gpr16/gpr32 by operand size
+        ("src", "u1"),
+        ("base", "u1"),     # address registers, 64-bit numbers; REG_ZERO when absent
+        ("index", "u1"),
+        ("scale", "u1"),    # shift count
+        ("seg", "u1"),      # FS, GS or 0xff when the base is zero (64-bit mode)
+        ("asize", "u1"),    # 1 when the effective address is truncated to 32 bits
+        ("rep", "u1"),      # 0, 1 rep/repe, 2 repne
+        ("cond", "u1"),     # condition code 0..15 of jcc, setcc, cmovcc
+        ("flags", "u1"),    # UF_*
+        ("disp", "i4"),
+        ("next", "i4"),     # micro-op index of the branch target in this page, -1 not yet known
+        ("imm", "i8"),
+        ("fetch", "i8"),    # first bytes of the instruction (for decode assists), little-endian
+    ],
+    align=True,
+)  # fmt: skip
+
+UF_DST_MEM = 1
+"""The destination is the memory operand."""
+UF_SRC_MEM = 2
+"""The source is the memory operand."""
+UF_SRC_IMM = 4
+"""The source is ``imm``."""
+UF_LOCK = 8
+
+CPU = np.dtype(
+    {
+        "names": [
+            "gpr", "gpr32", "gpr16", "gpr8",
+            "rip", "lf_zero", "lf_sign", "lf_carry", "sysflags",
+            "cr0", "cr2", "cr3", "cr4", "cr8", "efer",
+            "dr", "seg_sel", "seg_base", "seg_limit", "seg_attr",
+            "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit",
+            "cpl", "shadow", "star", "lstar", "cstar", "sfmask", "kernel_gs_base",
+            "sysenter_cs", "sysenter_esp", "sysenter_eip", "pat", "tsc_aux", "tsc_adjust",
+            "apic_base", "debugctl", "nmi_blocked",
+        ],
+        "formats": [
+            ("i8", N_REGS), ("u4", N_REGS * 2), ("u2", N_REGS * 4), ("u1", N_REGS * 8),
+            "i8", "i8", "i8", "i8", "i8",
+            "i8", "i8", "i8", "i8", "i8", "i8",
+            ("i8", 8), ("i8", 8), ("i8", 8), ("i8", 8), ("i8", 8),
+            "i8", "i8", "i8", "i8",
+            *["i8"] * 16,
+        ],
+        "offsets": [
+            0, 0, 0, 0,
+            144, 152, 160, 168, 176,
+            184, 192, 200, 208, 216, 224,
+            232, 296, 360, 424, 488,
+            552, 560, 568, 576,
+            *range(584, 584 + 16 * 8, 8),
+        ],
+    }
+)  # fmt: skip
+"""The processor as the running guest sees it.
+
+``gpr32/16/8`` overlay ``gpr`` (little-endian): register r is ``gpr32[2*r]``, ``gpr16[4*r]``,
+``gpr8[8*r]``; AH..BH are ``gpr8[8*r + 1]``.  Arithmetic flags are lazy (``cpu/flags.py``):
+``lf_zero`` is zero when ZF is set; ``lf_sign`` has SF in bit 63 and PF as the parity of its low
+byte; ``lf_carry`` has CF in bit 63, OF as bit 63 xor bit 62, AF in bit 3.  ``sysflags`` holds the
+other RFLAGS bits.  ``seg_attr`` is in the VMX access-rights format (bit 16 = unusable).
+``shadow``: 1 blocked by STI, 2 by MOV SS, for one instruction.
+"""
+
+EXCEPTION = np.dtype([("vector", "i8"), ("error", "i8"), ("has_error", "i8"), ("kind", "i8"),
+                      ("length", "i8"), ("address", "i8"), ("injected", "i8")])  # fmt: skip
+"""A pending event. ``kind`` as in EVENTINJ/interruption information: 0 interrupt, 2 NMI,
+3 hardware exception, 4 software interrupt (INT n), 6 software exception (INT3);
+``length`` is the instruction length of software events, else 0; ``address`` the faulting linear
+address of a #PF, which reaches CR2 only when the fault is delivered, not when it is intercepted; ``injected``: by a hypervisor at entry
+(not subject to intercepts)."""
+
+EXIT = np.dtype(
+    [
+        ("code", "i8"),          # SVM EXITCODE or VMX basic exit reason
+        ("info1", "i8"),         # SVM EXITINFO1 or VMX exit qualification
+        ("info2", "i8"),         # SVM EXITINFO2 or VMX guest-physical address
+        ("linear", "i8"),        # VMX guest-linear address
+        ("intr_info", "i8"),     # VMX exit interruption information
+        ("intr_error", "i8"),
+        ("insn_len", "i8"),
+        ("insn_info", "i8"),     # VMX instruction information
+        ("vectoring", "i8"),     # EXITINTINFO / IDT-vectoring information
+        ("vectoring_error", "i8"),
+        ("uop", "i8"),           # micro-op that caused it, -1 if none
+        ("cause", "i8"),         # ledger cause that the exit starts
+    ]
+)  # fmt: skip
+"""A hardware exit on its way from the processor to the control structure."""
+
+HW = np.dtype(
+    [
+        ("backend", "i8"),       # BACKEND_*
+        ("guest", "i8"),         # 1 while a guest runs (always, once L0 has started L1)
+        ("vmcx", "i8"),          # ma of the VMCB / VMCS in use
+        ("icpt", "i8", (6,)),    # SVM intercept words of the running guest
+        ("iopm", "i8"), ("msrpm", "i8"),                   # SVM map base ma
+        ("int_ctl", "i8"), ("int_vector", "i8"), ("virt_ext", "i8"),
+        ("pin", "i8"), ("proc", "i8"), ("proc2", "i8"),    # VMX controls
+        ("exit_ctl", "i8"), ("entry_ctl", "i8"), ("exc_bitmap", "i8"),
+        ("pf_mask", "i8"), ("pf_match", "i8"),
+        ("io_bitmap_a", "i8"), ("io_bitmap_b", "i8"), ("msr_bitmap", "i8"),
+        ("vmread_bitmap", "i8"), ("vmwrite_bitmap", "i8"), ("link_pointer", "i8"),
+        ("cr0_mask", "i8"), ("cr0_shadow", "i8"), ("cr4_mask", "i8"), ("cr4_shadow", "i8"),
+        ("cr3_targets", "i8", (4,)), ("cr3_target_count", "i8"),
+        ("hap_root", "i8"),      # ma of the nested table in use, 0 = none (NPT nCR3 / EPTP)
+        ("tag", "i8"),           # ASID / VPID of the running guest
+        ("tsc_offset", "i8"),
+        ("gif", "i8"),
+    ]
+)  # fmt: skip
+"""What the processor keeps from the control structure it entered with."""
+
+NESTED_VCPU = np.dtype(
+    [
+        ("n2_guest", "i8"),              # 1 while the vcpu runs L2
+        ("vmentry_pending", "i8"),
+        ("vmexit_pending", "i8"),
+        ("vmswitch_in_progress", "i8"),
+        ("n1_vmcx_ma", "i8"),            # vmcx01
+        ("n2_vmcx_ma", "i8"),            # vmcx02
+        ("n1_vmcx12_addr", "i8"),        # n1p of vmcx12, -1 none
+        ("vmcx12_ma", "i8"),             # where that page lies in the machine, -1 none
+        ("n2p_to_l0m", "i8"),            # ma of the nested p2m root, 0 none
+        ("np2m_base", "i8"),             # L1's root that it combines, -1 none
+        ("flushp2m", "i8"),              # must be emptied before it is used again
+        ("np2m_entries", "i8"),          # leaf entries present in it
+        ("n1_tag", "i8"), ("n1_tag_generation", "i8"),
+        ("n2_tag", "i8"), ("n2_tag_generation", "i8"),
+        ("guest_tag", "i8"),             # ASID / VPID as L1 chose it
+        ("hap_enabled", "i8"),           # L1 gave L2 nested paging
+        ("guest_cr3", "i8"), ("host_cr3", "i8"),
+        ("gif", "i8"),
+        ("rflagsif", "i8"), ("vintrmask", "i8"),
+        ("exitcode", "i8"), ("exitinfo1", "i8"), ("exitinfo2", "i8"),  # the virtual exit to deliver
+        ("hsave_pa", "i8"), ("vm_cr", "i8"),                            # SVM MSRs
+        ("icpt", "i8", (6,)), ("msrpm_n1p", "i8"), ("iopm_n1p", "i8"),  # cached from vmcb12
+        ("host_cr0", "i8"), ("host_cr3_n1", "i8"), ("host_cr4", "i8"), ("host_efer", "i8"),
+        ("host_rflags", "i8"), ("host_rip", "i8"), ("host_rsp", "i8"), ("host_rax", "i8"),
+        ("vmxon", "i8"), ("vmxon_addr", "i8"), ("feature_control", "i8"),
+        ("launched_addr", "i8", (8,)),   # n1p of VMCSs in state launched, -1 free
+        ("launched_next", "i8"),
+        ("shadow_active", "i8"),
+        ("guest_efer", "i8"),            # EFER as the running guest sees it (SVME is its own)
+        ("last_vmcx12_addr", "i8"),      # n1p of vmcx12 at the last virtual exit, -1 none
+    ]
+)  # fmt: skip
+"""Per-vcpu nested state (names as argued in the review; ``n1_``/``n2_``: of L1 / of L2)."""
+
+FEATURES = np.dtype(
+    [
+        ("tlb_tagging", "i8"),
+        ("l2_tag_policy", "i8"),       # POLICY_*
+        ("np2m_eager", "i8"),
+        ("msr_map", "i8"),             # MSR_MAP_*
+        ("virtual_gif", "i8"),
+        ("virtual_vmload_vmsave", "i8"),
+        ("vmcs_shadowing", "i8"),
+        ("vpid_for_l1", "i8"),
+        ("paging_structure_caches", "i8"),
+        ("l0_page_shift", "i8"),       # 12, 21 or 30
+        ("max_tag", "i8"),
+    ]
+)  # fmt: skip
+POLICY_OWN, POLICY_SHARED_FLUSH, POLICY_XEN_2013 = range(3)
+MSR_MAP_MERGED, MSR_MAP_INTERCEPT_ALL, MSR_MAP_NONE = range(3)
+
+MAX_TLB1, MAX_TLB2 = 128, 4096
+MAX_TAGS = 1 << 16
+REASON_RING = 8
+FAST = 64
+PSC_ENTRIES = 32
+NTLB_ENTRIES = 16
+
+TLB_ENTRY = np.dtype(
+    [
+        ("page", "i8"),       # va >> 12 of the first 4 KB of the page
+        ("frame", "i8"),      # ma of the page
+        ("generation", "i8"), # valid while equal to the current generation (mmu/generation.py)
+        ("tag", "i4"), ("pcid", "i4"),
+        ("owner", "u1"),      # level that filled it
+        ("shift", "u1"),      # 12, 21, 30; 0 = never used
+        ("rights", "u1"),     # TR_*
+        ("pad", "u1"),
+    ],
+    align=True,
+)  # fmt: skip
+TR_WRITE, TR_USER, TR_EXEC, TR_GLOBAL, TR_DIRTY = 1, 2, 4, 8, 16
+
+WALK_ENTRY = np.dtype(
+    [("key", "i8"), ("value", "i8"), ("generation", "i8"), ("rights", "i8"), ("tag", "i4"),
+     ("shift", "i4")], align=True,
+)  # fmt: skip
+
+WALK = np.dtype([("frame", "i8"), ("shift", "i8"), ("rights", "i8"), ("references", "i8")])
+"""What a page walk found: ma of the page, log2 of its size, TR_* rights, references it made."""
+
+TLB1, TLB1_LARGE, TLB2 = range(3)
+
+TLB = np.dtype(
+    [
+        ("base", "i8", (3,)), ("sets", "i8", (3,)), ("ways", "i8", (3,)),  # of TLB1, TLB1_LARGE, TLB2
+        ("large_in_l2", "i8"),
+        ("sizes", "i8"),                                # bit (shift) set: pages of that size cached
+        ("entries", TLB_ENTRY, (2 * MAX_TLB1 + MAX_TLB2,)),
+        ("victim", "u1", (2 * MAX_TLB1 + MAX_TLB2,)),   # next way to replace, per set
+        ("all_generation", "i8"),
+        ("tag_generation", "i4", (MAX_TAGS,)),
+        ("global_generation", "i4", (MAX_TAGS,)),
+        ("live", "i4", (MAX_TAGS,)), ("live_global", "i4", (MAX_TAGS,)),
+        ("live_all", "i8"), ("live_top", "i8"),         # sum of the two; highest tag in them
+        ("tag_reason", "u1", (MAX_TAGS, REASON_RING)),  # why each generation of a tag ended
+        ("global_reason", "u1", (MAX_TAGS, REASON_RING)),
+        ("all_reason", "u1", (REASON_RING,)),
+        ("psc", WALK_ENTRY, (3, PSC_ENTRIES)),          # PDE, PDPTE, PML4E caches
+        ("psc_next", "i8", (3,)),
+        ("psc_generation", "i8"),
+        ("ntlb", WALK_ENTRY, (NTLB_ENTRIES,)), ("ntlb_next", "i8"), ("ntlb_generation", "i8"),
+        ("fast_context", "i8"),                         # multiple of 8; see mmu/access.py
+        ("fast_hits", "i8"),                            # first-level hits not yet in the ledger
+        ("fast_read", "i8", (FAST,)), ("fast_read_host", "i8", (FAST,)),
+        ("fast_write", "i8", (FAST,)), ("fast_write_host", "i8", (FAST,)),
+    ],
+    align=True,
+)  # fmt: skip
+
+TIMELINE_ENTRY = np.dtype(
+    [("step", "i8"), ("time", "i8"), ("code", "i8"), ("info", "i8"), ("rip", "i8"),
+     ("from_level", "u1"), ("to_level", "u1"), ("kind", "u1"), ("cause", "u1")], align=True,
+)  # fmt: skip
+TL_HW_EXIT, TL_HW_ENTRY, TL_VIRTUAL_EXIT, TL_VIRTUAL_ENTRY, TL_FIELD_READ, TL_FIELD_WRITE, TL_FLUSH = range(7)
+TIMELINE_KINDS = ("hw_exit", "hw_entry", "virtual_exit", "virtual_entry", "field_read",
+                  "field_write", "flush")  # fmt: skip
+
+LEDGER = np.dtype(
+    [
+        ("cause", "i8"),
+        ("time", "i8"),                                    # 1/1024 cycle
+        ("price", "i8", (N_EVENTS,)),                      # 1/1024 cycle per event
+        ("counts", "i8", (N_CAUSES, N_EVENTS)),
+        ("exits", "i8", (3, N_EXIT_CODES, 2, N_CAUSES)),   # from level, code index, handler 0=L0 1=L1, cause
+        ("flushes", "i8", (N_REASONS, N_SCOPES)),
+        ("dropped", "i8", (N_REASONS, N_SCOPES)),
+        ("refills", "i8", (N_REASONS,)),
+        ("refill_references", "i8", (N_REASONS,)),
+        ("fields", "i8", (N_FIELDS, N_PHASES * 2)),
+        ("timeline", TIMELINE_ENTRY, (TIMELINE_LENGTH,)),
+        ("timeline_next", "i8"),
+        ("timeline_limit", "i8"),                          # stop recording after so many entries
+        ("virtual_entries", "i8"), ("virtual_exits", "i8"),
+    ],
+    align=True,
+)  # fmt: skip
+
+MAX_UOPS = 1 << 16
+CODE_SLOTS = 256
+SERIAL_LENGTH = 1 << 16
+
+CODE = np.dtype(
+    [
+        ("uops", UOP, (MAX_UOPS,)),
+        ("map", "i4", (CODE_SLOTS, PAGE)),       # byte offset -> micro-op; -1 none, -2 inside one
+        ("slot_of_page", "i2", (MAX_RAM_PAGES,)),  # RAM page -> slot + 1; 0 = no decoded code
+        ("page_of_slot", "i8", (CODE_SLOTS,)),
+        ("epoch", "i8"),                          # changes whenever decoded code is dropped
+        ("invalidations", "i8"),
+    ],
+    align=True,
+)  # fmt: skip
+
+MACHINE = np.dtype(
+    [
+        ("cpu", CPU),
+        ("exc", EXCEPTION),
+        ("exit", EXIT),
+        ("hw", HW),
+        ("nv", NESTED_VCPU),
+        ("feat", FEATURES),
+        ("ram", "i8"),                            # host address of the RAM buffer
+        ("ram_size", "i8"),
+        ("bank_base", "i8", (N_BANKS,)),          # offset of each bank in the buffer
+        ("bank_size", "i8", (N_BANKS,)),
+        ("level", "i8"),                          # 0 bare machine, 1 L1, 2 L2
+        ("walk", WALK),
+        ("pending", "i8"),                        # ST_FAULT or ST_VMEXIT set by a failed access
+        ("steps", "i8"),                          # instructions retired, all levels
+        ("level_steps", "i8", (3,)),
+        ("folded_steps", "i8", (3,)),             # of those, already in the ledger
+        ("code_page", "i8"),                      # va page of the code being run, -1 = look up
+        ("code_slot", "i8"),
+        ("code_context", "i8"),
+        ("decode_host", "i8"),                    # offset in RAM of code to decode
+        ("decode_next", "i8"),                    # RAM offset of the following page, -1 unknown
+        ("result", "i8"),                         # value of the last msr_read
+        ("gate_target", "i8"),                    # handler address of the IDT gate last read
+        ("cpuid", "i8", (4,)),                    # eax, ebx, ecx, edx of the last cpuid_leaf
+        ("np_present", "i8"), ("np_rights", "i8"),  # what np2m_fault found in L1's table
+        ("delivering", "i8"),                     # nesting of exception delivery
+        ("stop_code", "i8"),
+        ("fatal", "i8"), ("fatal_code", "i8"),
+        ("unknown_count", "i8"), ("unknown_rip", "i8"), ("unknown_bytes", "i8"),
+        ("np2m_pool", "i8"), ("np2m_pool_next", "i8"), ("np2m_pool_end", "i8"),  # ma of free pages
+        ("l1_hap_root", "i8"),                    # ma of n1p_to_l0m
+        ("merged_msrpm", "i8"), ("merged_iopm", "i8"),  # ma of L0's own maps (see hvm/memory_map)
+        ("tag_core_generation", "i8"), ("tag_next", "i8"),
+        ("vmcs_work", "i8", (4,)),                # VMCS accesses of L0 not yet in the ledger
+        ("entered_level", "i8"),                  # level of the last hardware entry
+        ("entered", "i8", (3, 4)),                # CR0, CR3, CR4, EFER of the last entry per level
+        ("serial_count", "i8"),
+        ("serial", "u1", (SERIAL_LENGTH,)),
+        ("bounce", "u1", (64,)),
+        ("ledger", LEDGER),
+        ("tlb", TLB),
+        ("code", CODE),
+    ],
+    align=True,
+)  # fmt: skip
+"""The whole machine: one element is one simulated computer with one processor."""
+
+Uop = struct("Uop", UOP)
+Cpu = struct("Cpu", CPU)
+Exception_ = struct("Exception", EXCEPTION)
+Exit = struct("Exit", EXIT)
+Hw = struct("Hw", HW)
+NestedVcpu = struct("NestedVcpu", NESTED_VCPU)
+Features = struct("Features", FEATURES)
+TlbEntry = struct("TlbEntry", TLB_ENTRY)
+WalkEntry = struct("WalkEntry", WALK_ENTRY)
+Walk = struct("Walk", WALK)
+Tlb = struct("Tlb", TLB)
+TimelineEntry = struct("TimelineEntry", TIMELINE_ENTRY)
+Ledger = struct("Ledger", LEDGER)
+Code = struct("Code", CODE)
+Machine = struct("Machine", MACHINE)

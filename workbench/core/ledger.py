@@ -1,0 +1,106 @@
+"""What the kernel counts, and the helpers that count it.
+
+``counts[cause, event]`` is the ledger: ``cause`` is the operation of L2 (or of L1, when no L2 exit
+is being served) for which the machine is now working, ``event`` a micro-event with a price.
+Simulated time is the same sum kept running: every counted event adds its price, in 1/1024 cycle,
+to ``ledger.time``; so time always equals counts @ prices.
+
+The tuples below are the one place where causes, events, flush reasons and scopes are numbered.
+"""
+
+from __future__ import annotations
+
+from .jit import inner
+
+CAUSES = (
+    "BOOT", "RUN", "CPUID", "RDMSR", "WRMSR", "IO_IN", "IO_OUT", "HLT", "HYPERCALL",
+    "NESTED_PAGE_FAULT", "CR_ACCESS", "DR_ACCESS", "EXCEPTION", "INVLPG", "RDTSC", "PAUSE",
+    "WBINVD", "SHUTDOWN", "INTERRUPT", "INTERRUPT_WINDOW", "DESCRIPTOR_TABLE", "VMX_INSTRUCTION",
+    "SVM_INSTRUCTION", "ENTRY_FAILURE", "OTHER",
+)  # fmt: skip
+"""Root causes. BOOT: before the first entry to L2. RUN: guest code itself, no exit in service."""
+
+EVENTS = (
+    # guest work
+    "L1_INSTRUCTION", "L2_INSTRUCTION", "BARE_INSTRUCTION",
+    # hardware switches (physical layer)
+    "HW_EXIT", "HW_ENTRY",
+    # hardware assists that replaced an exit
+    "VMREAD_SHADOWED", "VMWRITE_SHADOWED", "GIF_VIRTUALIZED", "VMLOAD_VIRTUALIZED",
+    "VMSAVE_VIRTUALIZED",
+    # L0 software
+    "L0_EXIT_DISPATCH", "L0_INSTRUCTION_EMULATED", "L0_GUEST_PAGE_MAPPED", "L0_BYTE_COPIED",
+    "L0_MAP_BYTE_READ", "L0_MAP_BYTE_MERGED", "L0_VMREAD", "L0_VMWRITE", "L0_VMPTRLD",
+    "L0_VMCLEAR", "L0_VMLOAD", "L0_VMSAVE", "L0_EVENT_INJECTED", "L0_TAG_ALLOCATED",
+    "L0_NESTED_WALK_REFERENCE", "L0_NP2M_INSTALLED", "L0_NP2M_FLUSHED", "L0_NP2M_ENTRY_ZAPPED",
+    "L0_FLUSH_EXECUTED",
+    # address translation by hardware
+    "TLB1_HIT", "TLB2_HIT", "TLB_MISS", "TLB_EVICTION", "WALK_REFERENCE_GUEST",
+    "WALK_REFERENCE_NESTED", "PSC_HIT", "NESTED_TLB_HIT", "PERMISSION_MAP_LOOKUP",
+)  # fmt: skip
+"""Micro-events; each has a price (data/prices)."""
+
+FLUSH_REASONS = (
+    "CR3_WRITE", "CR_WRITE", "INVLPG", "INVPCID", "L1_L2_SWITCH", "NO_TAGS", "TAG_RENEWED",
+    "TAG_WRAP", "TLB_CONTROL", "INVLPGA", "INVVPID", "INVEPT", "L1_WITHOUT_VPID", "NP2M_CHANGED",
+    "NESTED_FAULT",
+)  # fmt: skip
+"""Why translations were dropped."""
+
+FLUSH_SCOPES = ("all", "tag", "tag_nonglobal", "address")
+
+FIELD_PHASES = ("L1_ACCESS", "ENTRY", "EXIT", "ROUTING", "EMULATION")
+"""When a field of vmcx12 was touched: by L1's own instruction, or by L0 while it ..."""
+
+N_CAUSES, N_EVENTS = 32, 64
+N_REASONS, N_SCOPES = 16, 4
+N_EXIT_CODES = 192
+N_FIELDS, N_PHASES = 256, 8
+TIMELINE_LENGTH = 1 << 14
+TIME_SCALE = 1024
+"""Sub-units of a cycle in ``ledger.time`` and in ``ledger.price``."""
+
+
+globals().update({f"C_{n}": i for i, n in enumerate(CAUSES)})
+globals().update({f"E_{n}": i for i, n in enumerate(EVENTS)})
+globals().update({f"F_{n}": i for i, n in enumerate(FLUSH_REASONS)})
+globals().update({f"S_{n.upper()}": i for i, n in enumerate(FLUSH_SCOPES)})
+globals().update({f"P_{n}": i for i, n in enumerate(FIELD_PHASES)})
+
+
+E_BARE_INSTRUCTION = EVENTS.index("BARE_INSTRUCTION")
+E_L1_INSTRUCTION = EVENTS.index("L1_INSTRUCTION")
+E_L2_INSTRUCTION = EVENTS.index("L2_INSTRUCTION")
+
+
+def __getattr__(name: str) -> int:  # the constants made above, for type checkers
+    raise AttributeError(name)
+
+
+@inner
+def count(m, event, n):
+    """Count ``n`` micro-events under the current root cause."""
+    led = m.ledger
+    led.counts[led.cause, event] += n
+    led.time += n * led.price[event]
+
+
+@inner
+def count_field(m, field, phase, write):
+    """Count one access to field number ``field`` of vmcx12 (VMCS slot or VMCB field number)."""
+    m.ledger.fields[field, phase * 2 + write] += 1
+
+
+@inner
+def fold_steps(m):
+    """Move the instructions retired since the last call into the ledger, under the current cause."""
+    for level in range(3):
+        fresh = m.level_steps[level] - m.folded_steps[level]
+        if fresh:
+            event = E_BARE_INSTRUCTION
+            if level == 1:
+                event = E_L1_INSTRUCTION
+            elif level == 2:
+                event = E_L2_INSTRUCTION
+            count(m, event, fresh)
+            m.folded_steps[level] = m.level_steps[level]

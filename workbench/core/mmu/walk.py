@@ -1,0 +1,397 @@
+"""Page walks by the hardware: one-dimensional, or two-dimensional when a nested table is in use.
+
+In a two-dimensional walk every reference to a guest table is itself translated by the nested table
+(NPT or EPT), and so is the final address: (g + 1)(n + 1) - 1 references for g guest and n nested
+levels (APM vol. 2, 15.25; SDM vol. 3, 29.3).  Two caches shorten it and can be switched off: the
+paging-structure caches (linear prefix -> machine address of the next guest table) and the nested
+TLB (guest-physical page -> machine page).
+
+Accessed and dirty bits are set in the guest's tables and in NPT; EPT is used without them.
+Not modelled: five levels, protection keys, PDPTE registers, memory types.
+"""
+
+from __future__ import annotations
+
+from workbench.arch import svm, vmx
+
+from ..jit import i64, inner, lshr, unit
+from ..layout import (
+    BACKEND_SVM,
+    NTLB_ENTRIES,
+    PSC_ENTRIES,
+    ST_FAULT,
+    ST_OK,
+    ST_VMEXIT,
+    TR_DIRTY,
+    TR_EXEC,
+    TR_GLOBAL,
+    TR_USER,
+    TR_WRITE,
+    Machine,
+)
+from ..ledger import (
+    C_NESTED_PAGE_FAULT,
+    E_NESTED_TLB_HIT,
+    E_PSC_HIT,
+    E_WALK_REFERENCE_GUEST,
+    E_WALK_REFERENCE_NESTED,
+    count,
+)
+from .generation import current_generation
+from .physical import ma_ld64, ma_st64
+
+ACC_READ, ACC_WRITE, ACC_EXEC, ACC_SYSTEM = 0, 1, 2, 4
+"""Kind of access; ACC_SYSTEM is added for implicit supervisor accesses."""
+
+PTE_P, PTE_W, PTE_U, PTE_A, PTE_D, PTE_PS, PTE_G = 1, 2, 4, 0x20, 0x40, 0x80, 0x100
+PTE_NX = -(1 << 63)
+ADDRESS_MASK = 0x000F_FFFF_FFFF_F000
+ADDRESS_BITS = 40
+"""Physical address width that CPUID reports; higher address bits in an entry are reserved."""
+RESERVED_MASK = ADDRESS_MASK & ~((1 << ADDRESS_BITS) - 1)
+
+EPT_R, EPT_W, EPT_X = 1, 2, 4
+
+CR0_WP, CR0_PG = 1 << 16, 1 << 31
+CR4_PGE, CR4_PCIDE, CR4_SMEP, CR4_SMAP = 1 << 7, 1 << 17, 1 << 20, 1 << 21
+EFER_NXE = 1 << 11
+
+
+# ---------------------------------------------------------------- the nested dimension
+
+
+@inner
+def _nested_fault(m, gpa, va, access, is_table, rights, reserved):
+    """Fill ``m.exit`` with the nested page fault / EPT violation; returns -1.
+
+    ``rights``: RWX the nested table grants, -1 when an entry is not present.
+    """
+    e = m.exit
+    write = access & 1
+    fetch = lshr(access, 1) & 1
+    if m.hw.backend == BACKEND_SVM:
+        e.code = svm.VMEXIT_NPF
+        e.info1 = (1 if rights >= 0 else 0) | (write << 1) | 4 | (reserved << 3) | (fetch << 4)
+        e.info1 |= (1 << 33) if is_table else (1 << 32)
+        e.info2 = gpa
+    elif reserved:
+        e.code = vmx.EXIT_EPT_MISCONFIG
+        e.info1 = 0
+        e.info2 = gpa
+    else:
+        e.code = vmx.EXIT_EPT_VIOLATION
+        granted = rights if rights >= 0 else 0
+        e.info1 = (0 if write or fetch else 1) | (write << 1) | (fetch << 2) | (granted << 3)
+        e.info1 |= (1 << 7) | (0 if is_table else 1 << 8)
+        e.info2 = gpa
+    e.linear = va
+    e.intr_info = 0
+    e.insn_len = 0
+    e.insn_info = 0
+    e.uop = -1
+    e.cause = C_NESTED_PAGE_FAULT
+    m.pending = ST_VMEXIT
+    return -1
+
+
+@inner
+def nested_entry_rights(m, entry):
+    """RWX that one nested entry grants, -1 when not present."""
+    if m.hw.backend == BACKEND_SVM:
+        if entry & PTE_P == 0 or entry & PTE_U == 0:
+            return -1
+        return 1 | (entry & PTE_W) | (0 if entry & PTE_NX else 4)
+    return entry & 7 if entry & 7 else -1
+
+
+@inner
+def nested_reserved(m, entry, shift, leaf):
+    if entry & RESERVED_MASK:
+        return 1
+    if leaf and shift > 12 and entry & ((1 << shift) - 1) & ADDRESS_MASK & ~0x1000:
+        return 1
+    if m.hw.backend != BACKEND_SVM:
+        if entry & 3 == EPT_W:
+            return 1
+        if not leaf and entry & 0xF8:
+            return 1
+    return 0
+
+
+@unit(Machine, i64, i64, i64, i64)
+def nested_walk(m, gpa, va, access, is_table):
+    """Translate a guest-physical address by the nested table in use.
+
+    Returns the machine address, or -1 with the fault in ``m.exit`` and ``m.pending``.  The size of
+    the page goes to ``m.walk.shift``, RWX to ``m.walk.rights``.
+    """
+    w = m.walk
+    wanted = 1
+    if access & 1:
+        wanted |= 2
+    if access & 2:
+        wanted |= 4
+    if m.feat.paging_structure_caches:
+        for i in range(NTLB_ENTRIES):
+            e = m.tlb.ntlb[i]
+            if (
+                e.generation == m.tlb.ntlb_generation
+                and e.shift > 0
+                and e.tag == m.hw.tag
+                and e.key == lshr(gpa, e.shift)
+                and e.rights & wanted == wanted
+            ):
+                count(m, E_NESTED_TLB_HIT, 1)
+                w.shift = e.shift
+                w.rights = e.rights
+                return e.value | (gpa & ((1 << e.shift) - 1))
+    is_svm = m.hw.backend == BACKEND_SVM
+    table = m.hw.hap_root & ADDRESS_MASK
+    rights = 7
+    shift = 39
+    references = 0
+    if lshr(gpa, 48):
+        return _nested_fault(m, gpa, va, access, is_table, -1, 0)
+    while True:
+        address = table + (lshr(gpa, shift) & 511) * 8
+        entry = ma_ld64(m, address)
+        references += 1
+        granted = nested_entry_rights(m, entry)
+        leaf = shift == 12 or (shift < 39 and entry & PTE_PS != 0)
+        if granted < 0:
+            rights = -1
+            break
+        if nested_reserved(m, entry, shift, leaf):
+            count(m, E_WALK_REFERENCE_NESTED, references)
+            w.references += references
+            return _nested_fault(m, gpa, va, access, is_table, rights, 1)
+        rights &= granted
+        if rights & wanted != wanted and leaf:
+            break
+        if is_svm and rights & wanted == wanted:
+            marked = entry | PTE_A | (PTE_D if leaf and access & 1 else 0)
+            if marked != entry:
+                ma_st64(m, address, marked)
+        if leaf:
+            break
+        table = entry & ADDRESS_MASK
+        shift -= 9
+    count(m, E_WALK_REFERENCE_NESTED, references)
+    w.references += references
+    if rights < 0 or rights & wanted != wanted:
+        return _nested_fault(m, gpa, va, access, is_table, rights, 0)
+    mask = (1 << shift) - 1
+    frame = entry & ADDRESS_MASK & ~mask
+    w.shift = shift
+    w.rights = rights
+    if m.feat.paging_structure_caches:
+        n = m.tlb.ntlb_next
+        m.tlb.ntlb_next = (n + 1) & (NTLB_ENTRIES - 1)
+        e = m.tlb.ntlb[n]
+        e.key = lshr(gpa, shift)
+        e.value = frame
+        e.generation = m.tlb.ntlb_generation
+        e.tag = m.hw.tag
+        e.rights = rights & ~2 if is_svm and access & 1 == 0 else rights  # NPT dirty bit not set yet
+        e.shift = shift
+    return frame | (gpa & mask)
+
+
+@inner
+def _guest_to_machine(m, gpa, va, access, is_table):
+    """Guest-physical to machine address for the running guest (identity without a nested table)."""
+    if m.hw.hap_root == 0:
+        m.walk.shift = 30
+        m.walk.rights = 7
+        return gpa
+    return nested_walk(m, gpa, va, access, is_table)
+
+
+# ---------------------------------------------------------------- paging-structure caches
+
+
+@inner
+def _psc_key(m, va, shift):
+    return lshr(va & 0xFFFF_FFFF_FFFF, shift) | ((m.cpu.cr3 & 0xFFF) << 48)
+
+
+@inner
+def _psc_find(m, va):
+    """Longest cached prefix: sets walk.frame to the next table's ma; returns its shift or 48."""
+    t = m.tlb
+    generation = current_generation(m, m.hw.tag, 0) + t.psc_generation
+    for level in range(3):
+        shift = 21 + 9 * level
+        key = _psc_key(m, va, shift)
+        for i in range(PSC_ENTRIES):
+            e = t.psc[level, i]
+            if e.key == key and e.generation == generation and e.shift and e.tag == m.hw.tag:
+                count(m, E_PSC_HIT, 1)
+                m.walk.frame = e.value
+                m.walk.rights = e.rights
+                return shift
+    return 48
+
+
+@inner
+def _psc_fill(m, va, shift, table_ma, rights):
+    t = m.tlb
+    level = (shift - 21) // 9
+    n = t.psc_next[level]
+    t.psc_next[level] = (n + 1) & (PSC_ENTRIES - 1)
+    e = t.psc[level, n]
+    e.key = _psc_key(m, va, shift)
+    e.value = table_ma
+    e.rights = rights
+    e.generation = current_generation(m, m.hw.tag, 0) + t.psc_generation
+    e.tag = m.hw.tag
+    e.shift = shift
+
+
+# ---------------------------------------------------------------- the guest dimension
+
+
+@inner
+def _page_fault(m, va, access, present, user, reserved):
+    x = m.exc
+    x.vector = 14
+    x.error = present | ((access & 1) << 1) | (user << 2) | (reserved << 3)
+    if access & ACC_EXEC and (m.cpu.efer & EFER_NXE or m.cpu.cr4 & CR4_SMEP):
+        x.error |= 16
+    x.has_error = 1
+    x.kind = 3
+    x.length = 0
+    x.address = va
+    m.pending = ST_FAULT
+    return ST_FAULT
+
+
+@inner
+def allowed(m, rights, access, user):
+    """Does a translation with TR_* ``rights`` allow the access?"""
+    cpu = m.cpu
+    if access & ACC_EXEC:
+        if rights & TR_EXEC == 0:
+            return False
+        if user:
+            return rights & TR_USER != 0
+        return not (cpu.cr4 & CR4_SMEP and rights & TR_USER)
+    if user:
+        return rights & TR_USER != 0 and (access & ACC_WRITE == 0 or rights & TR_WRITE != 0)
+    if cpu.cr4 & CR4_SMAP and rights & TR_USER:
+        if access & ACC_SYSTEM or cpu.sysflags & (1 << 18) == 0:
+            return False
+    return access & ACC_WRITE == 0 or rights & TR_WRITE != 0 or cpu.cr0 & CR0_WP == 0
+
+
+@inner
+def _unpaged(m, va, access):
+    """Translation with CR0.PG clear: the linear address is the guest-physical one."""
+    w = m.walk
+    ma = _guest_to_machine(m, va, va, access & 3, 0)
+    if ma < 0:
+        return m.pending
+    w.shift = 12
+    w.frame = ma & ~0xFFF
+    w.rights = TR_USER | TR_WRITE | TR_DIRTY | TR_EXEC
+    return ST_OK
+
+
+@unit(Machine, i64, i64)
+def walk(m, va, access):
+    """Walk the tables for ``va``; result in ``m.walk``, or a fault in ``m.exc`` / ``m.exit``."""
+    w = m.walk
+    cpu = m.cpu
+    w.references = 0
+    if cpu.cr0 & CR0_PG == 0:
+        return _unpaged(m, va, access)
+    user = 1 if cpu.cpl == 3 and access & ACC_SYSTEM == 0 else 0
+    rights = TR_WRITE | TR_USER | TR_EXEC
+    # NPT treats references to guest tables as writes, EPT as reads unless a bit must be set
+    table_access = ACC_WRITE if m.hw.backend == BACKEND_SVM else ACC_READ
+    table_rights = 7
+    gpa_of_table = cpu.cr3 & ADDRESS_MASK
+    # 1. where to start: CR3, or the longest cached prefix
+    shift = 48
+    if m.feat.paging_structure_caches:
+        shift = _psc_find(m, va)
+    known = shift < 48
+    table = w.frame
+    if known:
+        rights = w.rights
+    # 2. level by level
+    nx_allowed = cpu.efer & EFER_NXE
+    while True:
+        shift -= 9
+        offset = (lshr(va, shift) & 511) * 8
+        if known:
+            address = table + offset
+            known = False
+        else:
+            address = _guest_to_machine(m, gpa_of_table + offset, va, table_access, 1)
+            if address < 0:
+                return m.pending
+            table_rights = w.rights
+            if shift < 39 and m.feat.paging_structure_caches:
+                _psc_fill(m, va, shift + 9, address - offset, rights)
+        entry = ma_ld64(m, address)
+        count(m, E_WALK_REFERENCE_GUEST, 1)
+        w.references += 1
+        if entry & PTE_P == 0:
+            return _page_fault(m, va, access, 0, user, 0)
+        leaf = shift == 12 or (shift < 39 and entry & PTE_PS != 0)
+        reserved = entry & RESERVED_MASK
+        if shift == 39:
+            reserved |= entry & PTE_PS
+        if leaf and shift > 12:
+            reserved |= entry & ((1 << shift) - 1) & ADDRESS_MASK & ~0x1000
+        if reserved or (entry & PTE_NX and nx_allowed == 0):
+            return _page_fault(m, va, access, 1, user, 1)
+        if entry & PTE_W == 0:
+            rights &= ~TR_WRITE
+        if entry & PTE_U == 0:
+            rights &= ~TR_USER
+        if entry & PTE_NX:
+            rights &= ~TR_EXEC
+        if leaf:
+            break
+        if entry & PTE_A == 0:
+            if table_rights & 2 == 0:
+                _nested_fault(m, gpa_of_table + offset, va, ACC_WRITE, 1, table_rights, 0)
+                return m.pending
+            ma_st64(m, address, entry | PTE_A)
+        gpa_of_table = entry & ADDRESS_MASK
+    # 3. permission, then accessed and dirty bits
+    if not allowed(m, rights, access, user):
+        return _page_fault(m, va, access, 1, user, 0)
+    mask = (1 << shift) - 1
+    gpa = (entry & ADDRESS_MASK & ~mask) | (va & mask)
+    # 4. the final address through the nested table
+    ma = _guest_to_machine(m, gpa, va, access & 3, 0)
+    if ma < 0:
+        return m.pending
+    marked = entry | PTE_A | (PTE_D if access & ACC_WRITE else 0)
+    if marked != entry:
+        if table_rights & 2 == 0:
+            _nested_fault(m, gpa_of_table + offset, va, ACC_WRITE, 1, table_rights, 0)
+            return m.pending
+        ma_st64(m, address, marked)
+    if entry & PTE_G and cpu.cr4 & CR4_PGE:
+        rights |= TR_GLOBAL
+    if marked & PTE_D and (access & ACC_WRITE or _nested_writable(m)):
+        rights |= TR_DIRTY
+    if m.hw.hap_root != 0:
+        if w.rights & 4 == 0:
+            rights &= ~TR_EXEC
+        if w.shift < shift:
+            shift = w.shift
+    w.frame = ma & ~((1 << shift) - 1)
+    w.shift = shift
+    w.rights = rights
+    return ST_OK
+
+
+@inner
+def _nested_writable(m):
+    """May a dirty translation made by a read be written without another walk?"""
+    return m.hw.hap_root == 0 or (m.walk.rights & 2 != 0 and m.hw.backend != BACKEND_SVM)

@@ -1,0 +1,192 @@
+"""Tidy tables of a run: counts with names, and cycles where a price applies.
+
+Every function takes raw counts (and a price preset) and returns a fresh DataFrame; nothing is
+simulated here.  Column names carry units; their meaning is documented with :class:`Result`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from .arch import exit_code, exit_name, vmcb, vmcs
+from .core.layout import TIMELINE_KINDS
+from .core.ledger import CAUSES, EVENTS, FIELD_PHASES, FLUSH_REASONS, FLUSH_SCOPES, TIME_SCALE
+from .counts import BOOT, TIMELINE_COLUMNS, RawCounts
+from .prices import PARTS, PricePreset, part_of
+
+LEVELS = ("L0", "L1", "L2")
+LAYOUT = "merged-2011"
+"""The layout of nested state that L0 uses: what Xen merged in 2011."""
+BOUNDS = {"cycles": "value", "cycles_low": "low", "cycles_high": "high"}
+_PARTS_OF_EVENTS = np.array([part_of(event) for event in EVENTS])
+_WALKS = [EVENTS.index("WALK_REFERENCE_GUEST"), EVENTS.index("WALK_REFERENCE_NESTED")]
+_SWITCH = [EVENTS.index(name) for name in ("HW_EXIT", "HW_ENTRY", "L0_EXIT_DISPATCH")]
+
+
+def cause_name(index: int) -> str:
+    """Name of a ledger cause."""
+    return CAUSES[index] if index < len(CAUSES) else f"cause {index}"
+
+
+def field_name(backend: str, number: int) -> str:
+    """The manual's name of a field of vmcx12."""
+    return vmcb.field_name(number) if backend == "svm" else vmcs.field_name(number)
+
+
+def cycles_columns(counts: np.ndarray, preset: PricePreset) -> dict[str, np.ndarray]:
+    """``counts @ prices`` at the value and at both bounds; ``counts`` ends in the event axis."""
+    return {column: counts @ preset.vector(bound) for column, bound in BOUNDS.items()}
+
+
+def counts_frame(raw: RawCounts, preset: PricePreset) -> pd.DataFrame:
+    """One row per cause and event that was counted: cause, event, category, count, cycles."""
+    cause, event = np.nonzero(raw.counts[: len(CAUSES), : len(EVENTS)])
+    count = raw.counts[cause, event]
+    frame = pd.DataFrame(
+        {
+            "cause": np.array(CAUSES)[cause],
+            "event": np.array(EVENTS)[event],
+            "category": _PARTS_OF_EVENTS[event],
+            "count": count,
+        }
+    )
+    for column, bound in BOUNDS.items():
+        frame[column] = count * preset.vector(bound)[event]
+    return frame
+
+
+def exits_frame(raw: RawCounts, backend: str, preset: PricePreset) -> pd.DataFrame:
+    """Hardware exits. Their cycles are those of the exit alone: exit, entry and L0's dispatch."""
+    level, index, handler, cause = np.nonzero(raw.exits)
+    count = raw.exits[level, index, handler, cause]
+    instructions = raw.event("L2_INSTRUCTION") or np.nan
+    frame = pd.DataFrame(
+        {
+            "exit": [exit_name(backend, int(i)) for i in index],
+            "code": [exit_code(backend, int(i)) for i in index],
+            "from_level": [LEVELS[i] for i in level],
+            "handled_by": [LEVELS[i] for i in handler],
+            "cause": [cause_name(int(i)) for i in cause],
+            "count": count,
+            "per_l2_kinstr": count * 1000.0 / instructions,
+        }
+    )
+    for column, bound in BOUNDS.items():
+        frame[column] = count * preset.vector(bound)[_SWITCH].sum()
+    order = ["from_level", "count", "exit", "cause"]
+    return frame.sort_values(order, ascending=[False, False, True, True], ignore_index=True)
+
+
+def costs_frame(raw: RawCounts, preset: PricePreset) -> pd.DataFrame:
+    """Cycles by part of the work and cause; the rows add up to all cycles of the run.
+
+    'walks after flushes' is the share of walk references that re-fetched what a flush had
+    dropped. The kernel counts those references per flush reason; here each cause gets them in
+    proportion to its walk references.
+    """
+    parts = counts_frame(raw, preset)
+    keys, numbers = ["category", "cause"], ["count", *BOUNDS]
+    walks = parts[parts["event"].isin([EVENTS[i] for i in _WALKS])]
+    references = walks["count"].sum()
+    share = min(1.0, raw.refill_references.sum() / references) if references else 0.0
+    if share:
+        moved = walks.assign(category="walks after flushes")
+        for column in numbers:
+            parts[column] = parts[column].astype(float)
+            moved[column] = walks[column] * share
+            parts.loc[walks.index, column] -= moved[column]
+        parts = pd.concat([parts, moved])
+    costs = parts.groupby(keys, as_index=False)[numbers].sum()
+    costs["count"] = costs["count"].round().astype(np.int64)
+    rank = {name: i for i, name in enumerate((*PARTS, *CAUSES))}
+    return costs.sort_values(keys, key=lambda names: names.map(rank), ignore_index=True)
+
+
+def tlb_frame(raw: RawCounts) -> pd.DataFrame:
+    """Flushes by reason and scope, entries dropped, and the refills they caused.
+
+    Refills are counted per reason; where a reason flushed with several scopes they stand in the
+    row of the scope that dropped most.
+    """
+    rows = []
+    for reason, name in enumerate(FLUSH_REASONS):
+        scopes = np.nonzero(raw.flushes[reason] | raw.dropped[reason])[0]
+        refills = int(raw.refills[reason]), int(raw.refill_references[reason])
+        if not len(scopes) and not any(refills):
+            continue
+        chief = int(np.argmax(raw.dropped[reason] * 2 + (raw.flushes[reason] > 0)))
+        for scope in scopes if len(scopes) else [chief]:
+            mine = refills if scope == chief else (0, 0)
+            flushed = int(raw.flushes[reason, scope]), int(raw.dropped[reason, scope])
+            rows.append((name, FLUSH_SCOPES[scope], *flushed, *mine))
+    columns = ["reason", "scope", "flushes", "entries_dropped", "refills", "refill_references"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def fields_frame(raw: RawCounts, backend: str) -> pd.DataFrame:
+    """Reads and writes of each field of vmcx12, by the event in which they happened."""
+    pairs = raw.fields.reshape(len(raw.fields), -1, 2)
+    number, phase = np.nonzero(pairs.sum(axis=2))
+    return pd.DataFrame(
+        {
+            "layout": LAYOUT,
+            "field": [field_name(backend, int(i)) for i in number],
+            "place": "vmcb12" if backend == "svm" else "vmcs12",
+            "event": [FIELD_PHASES[i] for i in phase],
+            "reads": pairs[number, phase, 0],
+            "writes": pairs[number, phase, 1],
+        }
+    )
+
+
+def timeline_frame(raw: RawCounts, backend: str) -> pd.DataFrame:
+    """What happened in which order, as far as recorded; cycles are simulated time of that run."""
+    entry = {name: raw.timeline[:, i] for i, name in enumerate(TIMELINE_COLUMNS)}
+    pairs = zip(entry["kind"].tolist(), entry["code"].tolist(), strict=True)
+    return pd.DataFrame(
+        {
+            "step": entry["step"],
+            "cycles": entry["time"] / TIME_SCALE,
+            "from_level": [LEVELS[i] for i in entry["from_level"]],
+            "to_level": [LEVELS[i] for i in entry["to_level"]],
+            "kind": [TIMELINE_KINDS[i] for i in entry["kind"]],
+            "reason": [timeline_reason(backend, TIMELINE_KINDS[k], c) for k, c in pairs],
+            "cause": [cause_name(int(i)) for i in entry["cause"]],
+            "info": entry["info"],
+            "rip": entry["rip"],
+        }
+    )
+
+
+def timeline_reason(backend: str, kind: str, code: int) -> str:
+    """What a timeline entry's ``code`` means: place of an exit, field number, or flush reason."""
+    if kind in ("field_read", "field_write"):
+        return field_name(backend, code)
+    if kind == "flush":
+        return FLUSH_REASONS[code] if 0 <= code < len(FLUSH_REASONS) else f"reason {code}"
+    return "" if kind.endswith("entry") else exit_name(backend, code)
+
+
+def operations_frame(raw: RawCounts, preset: PricePreset) -> pd.DataFrame:
+    """The bill of one L2 operation: exits and cycles per exit of L2, by its cause."""
+    operations = raw.exits[2].sum(axis=(0, 1))[: len(CAUSES)]
+    used = np.nonzero(operations)[0]
+    times = operations[used]
+    frame = pd.DataFrame(
+        {
+            "cause": np.array(CAUSES)[used],
+            "operations": times,
+            "exits_per_operation": raw.exits.sum(axis=(0, 1, 2))[used] / times,
+        }
+    )
+    for column, cycles in cycles_columns(raw.counts[used], preset).items():
+        frame[f"{column}_per_operation"] = cycles / times
+    return frame
+
+
+def without_boot(raw: RawCounts) -> np.ndarray:
+    """Counts [cause, event] with the set-up before the first entry to L2 set to zero."""
+    counts = raw.counts.copy()
+    counts[BOOT] = 0
+    return counts

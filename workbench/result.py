@@ -1,0 +1,244 @@
+"""What a run found: immutable counts, priced on demand, with the scenario and its provenance.
+
+A result never runs the model.  Other prices make another view of the same counts
+(:meth:`Result.reprice`); simulated time inside the run, as RDTSC shows it, stays what it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from . import frames, provenance, store
+from .core.layout import FATAL
+from .core.ledger import CAUSES, TIME_SCALE
+from .counts import RawCounts
+from .errors import ResultError, did_you_mean
+from .frozen import FrozenMap
+from .prices import PricePreset
+from .scenario import Scenario
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One finished run.
+
+    Attributes
+    ----------
+    scenario : Scenario
+    preset : PricePreset
+        The prices that the cycles of the frames rest on.
+    status : str
+        How the run ended: ``stopped``, ``halted``, ``shutdown``, ``fatal``, ``limit``, ``cancelled``.
+    raw : RawCounts
+    facts : mapping
+        Single values of the machine: stop_code, steps, l1_instructions, l2_instructions,
+        bare_instructions, simulated_cycles, serial, fatal, unknown_count, unknown_rip,
+        unknown_bytes, virtual_entries, virtual_exits.
+    run_seconds : float
+        Wall time of the kernel.
+    provenance : mapping
+        versions, data_hash, core_hash, scenario_hash, created.
+    """
+
+    scenario: Scenario
+    preset: PricePreset
+    status: str
+    raw: RawCounts
+    facts: Mapping[str, Any]
+    run_seconds: float
+    provenance: Mapping[str, Any]
+
+    @classmethod
+    def from_machine(
+        cls, scenario: Scenario, machine: np.ndarray, preset: PricePreset,
+        wall_seconds: float, status: str,
+    ) -> Result:  # fmt: skip
+        """Copy what a machine counted.
+
+        Parameters
+        ----------
+        machine : ndarray
+            One record of ``core.layout.MACHINE``; it may be used again afterwards.
+        """
+        raw = RawCounts.from_ledger(machine["ledger"][0])
+        origin = provenance.collect() | {"scenario_hash": scenario.hash}
+        facts = FrozenMap(machine_facts(machine))
+        return cls(scenario, preset, status, raw, facts, float(wall_seconds), FrozenMap(origin))
+
+    # ---------------------------------------------------------------- tables
+
+    @property
+    def counts(self) -> pd.DataFrame:
+        """cause, event, category, count, cycles, cycles_low, cycles_high."""
+        return frames.counts_frame(self.raw, self.preset)
+
+    @property
+    def exits(self) -> pd.DataFrame:
+        """exit, code, from_level, handled_by, cause, count, per_l2_kinstr, cycles and bounds.
+
+        The cycles are those of the exit itself: count x (HW_EXIT + HW_ENTRY + L0_EXIT_DISPATCH).
+        """
+        return frames.exits_frame(self.raw, self.scenario.backend, self.preset)
+
+    @property
+    def costs(self) -> pd.DataFrame:
+        """category, cause, count, cycles, cycles_low, cycles_high; adds up to :attr:`cycles`."""
+        return frames.costs_frame(self.raw, self.preset)
+
+    @property
+    def tlb(self) -> pd.DataFrame:
+        """reason, scope, flushes, entries_dropped, refills, refill_references."""
+        return frames.tlb_frame(self.raw)
+
+    @property
+    def fields(self) -> pd.DataFrame:
+        """layout, field, place, event, reads, writes."""
+        return frames.fields_frame(self.raw, self.scenario.backend)
+
+    @property
+    def operations(self) -> pd.DataFrame:
+        """cause, operations, exits_per_operation, cycles_per_operation and bounds."""
+        return frames.operations_frame(self.raw, self.preset)
+
+    @cached_property
+    def _timeline(self) -> pd.DataFrame:
+        return frames.timeline_frame(self.raw, self.scenario.backend)
+
+    @property
+    def timeline(self) -> pd.DataFrame:
+        """step, cycles, from_level, to_level, kind, reason, cause, info, rip."""
+        return self._timeline.copy()
+
+    # ---------------------------------------------------------------- totals
+
+    @property
+    def cycles(self) -> float:
+        """All cycles of the run: counts @ prices."""
+        return float(self.raw.counts.sum(axis=0) @ self.preset.vector())
+
+    @property
+    def l2_instructions(self) -> int:
+        """Instructions that L2 retired."""
+        return self.raw.event("L2_INSTRUCTION")
+
+    @property
+    def l2_operations(self) -> int:
+        """Exits of L2, whoever handled them: the operations that cost more than instructions."""
+        return int(self.raw.exits[2].sum())
+
+    @property
+    def stop_code(self) -> int:
+        """What the guest wrote to the debug-exit port."""
+        return int(self.facts["stop_code"])
+
+    @property
+    def serial(self) -> str:
+        """What the guests wrote to the serial port."""
+        return str(self.facts["serial"])
+
+    def summary(self) -> pd.DataFrame:
+        """One row: what ran, instructions, exits, cycles, flushes and wall time.
+
+        ``cycles`` and ``exits`` per operation leave out the set-up before the first entry to L2.
+        """
+        raw, after_boot = self.raw, frames.without_boot(self.raw)
+        operations, kinstr = self.l2_operations or np.nan, (self.l2_instructions or np.nan) / 1000
+        exits = raw.exits.sum(axis=(1, 2))
+        boot = frames.CAUSES.index("BOOT")
+        running = float(exits.sum() - exits[:, boot].sum())
+        row: dict[str, Any] = {
+            "backend": self.scenario.backend, "l1": self.scenario.l1, "l2": self.scenario.l2,
+            "status": self.status, "stop_code": self.stop_code,
+            "l1_instructions": raw.event("L1_INSTRUCTION"),
+            "l2_instructions": self.l2_instructions,
+            "exits": int(exits.sum()),
+            "exits_from_l1": int(exits[1].sum()), "exits_from_l2": int(exits[2].sum()),
+            "reflected_to_l1": int(raw.exits[:, :, 1].sum()),
+            "exits_per_l2_kinstr": running / kinstr,
+            "exits_per_operation": running / operations,
+        }  # fmt: skip
+        totals = frames.cycles_columns(raw.counts.sum(axis=0), self.preset)
+        running_totals = frames.cycles_columns(after_boot.sum(axis=0), self.preset)
+        row |= {name: float(cycles) for name, cycles in totals.items()}
+        row |= {f"{n}_per_operation": float(c) / operations for n, c in running_totals.items()}
+        row |= {
+            "flushes": int(raw.flushes.sum()), "entries_dropped": int(raw.dropped.sum()),
+            "refills": int(raw.refills.sum()), "run_seconds": self.run_seconds,
+            "mips":
+                self.facts["steps"] / 1e6 / self.run_seconds if self.run_seconds else np.nan,
+        }  # fmt: skip
+        return pd.DataFrame([row])
+
+    def explain(self, cause: str) -> str:
+        """The bill of one L2 operation: events x price = cycles, with the source of each price."""
+        if cause not in CAUSES:
+            raise ResultError(f"no cause called {cause!r}", did_you_mean(cause, CAUSES))
+        from .bill import bill
+
+        return bill(self, cause)
+
+    # ---------------------------------------------------------------- identity and other prices
+
+    def reprice(self, preset: PricePreset) -> Result:
+        """The same counts at other prices; nothing is run again."""
+        if preset.backend not in ("", self.scenario.backend):
+            message = f"prices {preset.name!r} are for {preset.backend}"
+            raise ResultError(message, f"this result is of {self.scenario.backend}")
+        return dataclasses.replace(self, preset=preset)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over what is deterministic: counts, status and guests' output; no wall time."""
+        facts = {k: v for k, v in self.facts.items() if k != "simulated_cycles"}
+        text = json.dumps([self.status, facts, self.raw.digest()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def cite(self) -> str:
+        """The sources of the prices in use, one per line."""
+        from .tables import reference
+
+        return "\n".join(reference(key) for key in self.preset.sources)
+
+    # ---------------------------------------------------------------- keeping
+
+    def save(self, directory: str | Path, overwrite: bool = False) -> Path:
+        """Write the result into a new directory, all or nothing; returns its path."""
+        return store.save(self, Path(directory), overwrite)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Result:
+        """Read a result that :meth:`save` wrote; ResultError says what is wrong with it."""
+        return cls(**store.load(Path(directory)))
+
+
+def machine_facts(machine: np.ndarray) -> dict[str, Any]:
+    """The single values of a machine record that belong to a result."""
+    written = min(int(machine["serial_count"][0]), machine["serial"].shape[1])
+    reason = int(machine["fatal"][0])
+    levels = machine["level_steps"][0]
+    ledger = machine["ledger"]
+    return {
+        "stop_code": int(machine["stop_code"][0]),
+        "steps": int(machine["steps"][0]),
+        "bare_instructions": int(levels[0]),
+        "l1_instructions": int(levels[1]),
+        "l2_instructions": int(levels[2]),
+        "simulated_cycles": int(ledger["time"][0]) / TIME_SCALE,
+        "virtual_entries": int(ledger["virtual_entries"][0]),
+        "virtual_exits": int(ledger["virtual_exits"][0]),
+        "serial": bytes(machine["serial"][0][:written]).decode("latin-1"),
+        "fatal": FATAL[reason] if reason < len(FATAL) else f"reason {reason}",
+        "fatal_code": int(machine["fatal_code"][0]),
+        "unknown_count": int(machine["unknown_count"][0]),
+        "unknown_rip": int(machine["unknown_rip"][0]),
+        "unknown_bytes": int(machine["unknown_bytes"][0]),
+    }

@@ -1,0 +1,210 @@
+"""Run a scenario: build the machine, drive the kernel in chunks, decode on demand, make a Result."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .errors import SimulationError
+from .result import Result
+from .scenario import Scenario
+
+if TYPE_CHECKING:
+    from .core.layout import MACHINE  # noqa: F401
+    from .machine import SimulatedMachine
+
+CHUNK_STEPS = 5_000_000
+"""Instructions per kernel call: about 30 ms, the time a cancel may take."""
+
+L2_RESERVED_WORDS = 16
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come; ``fraction`` is of ``max_instructions`` or of the compilation."""
+
+    phase: str
+    steps: int
+    max_steps: int
+
+    @property
+    def fraction(self) -> float:
+        """Between 0 and 1."""
+        return min(1.0, self.steps / self.max_steps) if self.max_steps else 0.0
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+class Cancelled(SimulationError):
+    """The run was cancelled before the guest had finished."""
+
+
+def prepare(progress: ProgressCallback | None = None) -> None:
+    """Compile or load the core; ``progress`` gets phase ``compiling`` with units done."""
+    from .core import units
+
+    def report(name: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(Progress(f"compiling the core: {name}", done, total))
+
+    units.load(report)
+
+
+def build(scenario: Scenario) -> SimulatedMachine:
+    """The machine of a scenario, guests loaded, L1 about to be entered by L0."""
+    from . import machine
+    from .geometry import load_tlb_geometry
+    from .guests import catalogue
+
+    built = machine.SimulatedMachine(
+        scenario.backend,
+        scenario.l1_memory_mb << 20,
+        scenario.l2_memory_mb << 20,
+        load_tlb_geometry(scenario.cpu_name),
+    )
+    features = scenario.all_features
+    built.set_features(features)
+    record = built.record
+    record["ledger"]["price"][0] = scenario.preset.kernel_prices()
+    record["ledger"]["timeline_limit"] = scenario.timeline
+    l2_bytes = scenario.l2_memory_mb << 20
+    l2_shift = machine.PAGE_SHIFTS[scenario.l2_page_size]
+
+    built.build_l1_memory()
+    # 1. L2: image, tables, parameter page, tables of operations
+    l2 = catalogue.find(2, scenario.l2, scenario.backend)
+    l2_image = l2.image()
+    l2_values = catalogue.validate_params(l2, dict(scenario.l2_params))
+    built.build_boot_environment(2, l2_bytes, l2_shift)
+    _load(built, 2, l2_image)
+    hypercall = 1 if scenario.backend == "svm" else 2
+    page = catalogue.param_page(l2, l2_values, {0: hypercall, 1: l2_bytes, 2: l2_shift})
+    built.write(2, machine.PARAMETERS, page)
+    for address, content in l2.blobs(l2_values, scenario.seed):
+        built.write(2, address, content)
+    # 2. L1
+    l1 = catalogue.find(1, scenario.l1, scenario.backend)
+    l1_image = l1.image()
+    built.build_boot_environment(1, 4 << 30, machine.PAGE_SHIFTS["2m"])
+    _load(built, 1, l1_image)
+    reserved = {
+        0: l2_image.entry,
+        1: machine.TABLES,
+        2: machine.STACK,
+        3: machine.lay.L2_BANK_N1P,
+        4: l2_bytes,
+        5: machine.PAGE_SHIFTS[str(features["l1_page_size"])],
+        6: int(bool(features.get("vpid_for_l1", False))),
+        7: machine.BACKENDS[scenario.backend],
+    }
+    l1_values = catalogue.validate_params(l1, dict(scenario.l1_params))
+    built.write(1, machine.PARAMETERS, catalogue.param_page(l1, l1_values, reserved))
+    built.set_boot_processor(l1_image.entry, 1)
+    return built
+
+
+def _load(built: SimulatedMachine, bank: int, image: object) -> None:
+    for address, content in image.segments:  # type: ignore[attr-defined]
+        built.write(bank, address, content)
+
+
+class Run:
+    """One run in progress; :meth:`advance` executes a chunk, so that a caller can stay live."""
+
+    def __init__(self, scenario: Scenario):
+        from .core.units import entry
+        from .guests.decode import Decoder
+
+        self.scenario = scenario
+        self.machine = build(scenario)
+        self.status = ""
+        self.seconds = 0.0
+        self._run = entry("run")
+        self._decoder = Decoder(self.machine.record, self.machine.ram)
+        self._outcome = self.machine.start_l1()
+
+    @property
+    def steps(self) -> int:
+        """Instructions and events executed so far."""
+        return int(self.machine.record["steps"][0])
+
+    def advance(self, steps: int = CHUNK_STEPS) -> bool:
+        """Execute about ``steps`` instructions; False once the machine has stopped."""
+        from .core import layout as lay
+
+        started = time.perf_counter()
+        target = min(self.steps + steps, self.scenario.max_instructions)
+        while not self.status:
+            left = target - self.steps
+            if left <= 0:
+                if self.steps >= self.scenario.max_instructions:
+                    self.status = "budget"
+                break
+            outcome = self._run(self.machine.address, left)
+            if outcome == lay.ST_DECODE:
+                self._decoder.service()
+            elif outcome != lay.ST_OK:
+                self.status = lay.STATUS[outcome]
+        self.seconds += time.perf_counter() - started
+        return not self.status
+
+    def result(self, status: str = "") -> Result:
+        """What the run counted so far."""
+        return Result.from_machine(
+            self.scenario,
+            self.machine.record,
+            self.scenario.preset,
+            self.seconds,
+            status or self.status or "running",
+        )
+
+
+def run(
+    scenario: Scenario,
+    progress: ProgressCallback | None = None,
+    cancel: threading.Event | None = None,
+) -> Result:
+    """Execute a scenario and return what was counted.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    progress : callable, optional
+        Called with a :class:`Progress` after each chunk (about 30 ms) and while compiling.
+    cancel : threading.Event, optional
+        Set it from another thread to stop; the result then has status ``cancelled``.
+
+    Raises
+    ------
+    WorkbenchError
+        Something in the scenario cannot be used.
+    """
+    prepare(progress)
+    running = Run(scenario)
+    while running.advance():
+        if progress is not None:
+            progress(Progress("running", running.steps, scenario.max_instructions))
+        if cancel is not None and cancel.is_set():
+            return running.result("cancelled")
+    return running.result()
+
+
+async def run_async(
+    scenario: Scenario,
+    progress: ProgressCallback | None = None,
+    cancel: threading.Event | None = None,
+) -> Result:
+    """Like :func:`run`, in a worker thread chunk by chunk, so that an event loop stays live."""
+    await asyncio.to_thread(prepare, progress)
+    running = await asyncio.to_thread(Run, scenario)
+    while await asyncio.to_thread(running.advance):
+        if progress is not None:
+            progress(Progress("running", running.steps, scenario.max_instructions))
+        if cancel is not None and cancel.is_set():
+            return running.result("cancelled")
+    return running.result()

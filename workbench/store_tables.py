@@ -1,0 +1,79 @@
+"""Raw counts as long tables and back. Names are stored, not numbers: a ledger that grows by an
+event or a cause still reads older results."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .core.ledger import CAUSES, EVENTS, FIELD_PHASES, FLUSH_REASONS, FLUSH_SCOPES
+from .counts import SHAPES, TIMELINE_COLUMNS, RawCounts
+from .errors import ResultError
+
+TIMELINE = "timeline.parquet"
+_ACCESS = tuple(f"{phase}/{how}" for phase in FIELD_PHASES for how in ("read", "write"))
+_AXES: dict[str, tuple[tuple[str, tuple[str, ...] | None], ...]] = {
+    "counts": (("cause", CAUSES), ("event", EVENTS)),
+    "exits": (("from_level", None), ("place", None), ("handler", None), ("cause", CAUSES)),
+    "flushes": (("reason", FLUSH_REASONS), ("scope", FLUSH_SCOPES)),
+    "dropped": (("reason", FLUSH_REASONS), ("scope", FLUSH_SCOPES)),
+    "refills": (("reason", FLUSH_REASONS),),
+    "refill_references": (("reason", FLUSH_REASONS),),
+    "fields": (("field", None), ("access", _ACCESS)),
+}
+"""Axes of each array: name, and the names of its places (None = the number itself)."""
+
+
+def raw_tables(raw: RawCounts) -> dict[str, pd.DataFrame]:
+    """File name -> table of the non-zero counts, and the timeline as it is."""
+    tables = {f"{name}.parquet": _table(name, getattr(raw, name)) for name in _AXES}
+    tables[TIMELINE] = pd.DataFrame(raw.timeline, columns=list(TIMELINE_COLUMNS))
+    return tables
+
+
+def _table(name: str, array: np.ndarray) -> pd.DataFrame:
+    places = np.nonzero(array)
+    columns = {}
+    for (axis, names), index in zip(_AXES[name], places, strict=True):
+        columns[axis] = index if names is None else np.array([names[i] for i in index], object)
+    return pd.DataFrame(columns | {"count": array[places]})
+
+
+def parse_tables(files: dict[str, bytes], place: Path) -> RawCounts:
+    """The raw counts of a result's files (name -> content)."""
+    arrays = {}
+    for name in (*_AXES, "timeline"):
+        file = f"{name}.parquet"
+        if file not in files:
+            hint = "restore the directory from a copy, or run the scenario again"
+            raise ResultError(f"{file} is not listed in the manifest", hint)
+        table = pd.read_parquet(io.BytesIO(files[file]))
+        arrays[name] = _timeline(table) if file == TIMELINE else _array(name, table)
+    return RawCounts(**arrays)
+
+
+def _timeline(table: pd.DataFrame) -> np.ndarray:
+    return table[list(TIMELINE_COLUMNS)].to_numpy(np.int64).reshape(-1, len(TIMELINE_COLUMNS))
+
+
+def _array(name: str, table: pd.DataFrame) -> np.ndarray:
+    array = np.zeros(SHAPES[name], np.int64)
+    index = tuple(_index(axis, names, table[axis]) for axis, names in _AXES[name])
+    if any((i < 0).any() or (i >= n).any() for i, n in zip(index, array.shape, strict=True)):
+        raise ResultError(f"{name}.parquet counts something out of range", "update the workbench")
+    array[index] = table["count"]
+    return array
+
+
+def _index(axis: str, names: tuple[str, ...] | None, cells: pd.Series) -> np.ndarray:
+    if names is None:
+        return cells.to_numpy(np.int64)
+    number = {name: i for i, name in enumerate(names)}
+    unknown = sorted(set(cells) - set(number))
+    if unknown:
+        hint = "it comes from another version of the workbench: update this one"
+        raise ResultError(f"no {axis} called {unknown[0]!r} is known", hint)
+    return np.array([number[name] for name in cells], np.int64)
