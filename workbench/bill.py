@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .frames import rows
 from .tables import reference, source_keys
 
 if TYPE_CHECKING:
@@ -28,14 +29,14 @@ def bill(result: Result, cause: str) -> str:
     head = f"{cause} on {result.scenario.backend.upper()}, {what}, prices {result.preset.name}"
     lines = [head, "", f"{'event':<28}{'count':>12}{'price':>12}{'cycles':>14}  src", "-" * WIDTH]
     prices = result.preset.frame.set_index("event")
+    source, value = prices["source"].to_dict(), prices["value"].to_dict()
     keys: dict[str, int] = {}
-    for row in counts.sort_values("cycles", ascending=False).itertuples():
-        marks = [
-            str(keys.setdefault(key, len(keys) + 1))
-            for key in source_keys(prices.at[row.event, "source"])
-        ]
-        price = prices.at[row.event, "value"]
-        line = f"{row.event:<28}{row.count / unit:>12,.2f}{price:>12,.2f}{row.cycles / unit:>14,.1f}"
+    for row in rows(counts.sort_values("cycles", ascending=False)):
+        marks = [str(keys.setdefault(key, len(keys) + 1)) for key in source_keys(source[row.event])]
+        price = value[row.event]
+        line = (
+            f"{row.event:<28}{row.count / unit:>12,.2f}{price:>12,.2f}{row.cycles / unit:>14,.1f}"
+        )
         lines.append(f"{line}  {','.join(marks)}")
     total = counts[["cycles", "cycles_low", "cycles_high"]].sum() / unit
     lines += ["-" * WIDTH, f"{'sum':<52}{total['cycles']:>14,.1f}"]

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import WorkbenchError
-
-EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_GUEST, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+from .terminal import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 
 _EPILOG = """\
 exit codes: 0 done, 1 something given cannot be used, 2 wrong options, 3 a guest failed

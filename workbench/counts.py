@@ -20,7 +20,17 @@ from .core.ledger import (
 )
 
 BOOT = CAUSES.index("BOOT")
-TIMELINE_COLUMNS = ("step", "time", "code", "info", "rip", "from_level", "to_level", "kind", "cause")
+TIMELINE_COLUMNS = (
+    "step",
+    "time",
+    "code",
+    "info",
+    "rip",
+    "from_level",
+    "to_level",
+    "kind",
+    "cause",
+)
 
 SHAPES = {
     "counts": (N_CAUSES, N_EVENTS),

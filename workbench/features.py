@@ -133,7 +133,8 @@ def resolve(backend: str, given: Mapping[str, Any]) -> dict[str, Any]:
         raise FeatureError(f"no back-end called {backend!r}", f"back-ends: {', '.join(BACKENDS)}")
     complete = defaults(backend)
     for name, value in given.items():
-        complete[_known(name, backend).id] = _value(catalogue()[name], backend, value)
+        feature = _known(name, backend)
+        complete[feature.id] = _value(feature, backend, value)
     return complete
 
 

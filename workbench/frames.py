@@ -6,6 +6,8 @@ simulated here.  Column names carry units; their meaning is documented with :cla
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -22,6 +24,11 @@ BOUNDS = {"cycles": "value", "cycles_low": "low", "cycles_high": "high"}
 _PARTS_OF_EVENTS = np.array([part_of(event) for event in EVENTS])
 _WALKS = [EVENTS.index("WALK_REFERENCE_GUEST"), EVENTS.index("WALK_REFERENCE_NESTED")]
 _SWITCH = [EVENTS.index(name) for name in ("HW_EXIT", "HW_ENTRY", "L0_EXIT_DISPATCH")]
+
+
+def rows(frame: pd.DataFrame) -> list[Any]:
+    """The rows of a frame as named tuples."""
+    return list(frame.itertuples())
 
 
 def cause_name(index: int) -> str:
@@ -109,7 +116,7 @@ def tlb_frame(raw: RawCounts) -> pd.DataFrame:
     Refills are counted per reason; where a reason flushed with several scopes they stand in the
     row of the scope that dropped most.
     """
-    rows = []
+    lines = []
     for reason, name in enumerate(FLUSH_REASONS):
         scopes = np.nonzero(raw.flushes[reason] | raw.dropped[reason])[0]
         refills = int(raw.refills[reason]), int(raw.refill_references[reason])
@@ -119,9 +126,9 @@ def tlb_frame(raw: RawCounts) -> pd.DataFrame:
         for scope in scopes if len(scopes) else [chief]:
             mine = refills if scope == chief else (0, 0)
             flushed = int(raw.flushes[reason, scope]), int(raw.dropped[reason, scope])
-            rows.append((name, FLUSH_SCOPES[scope], *flushed, *mine))
+            lines.append((name, FLUSH_SCOPES[scope], *flushed, *mine))
     columns = ["reason", "scope", "flushes", "entries_dropped", "refills", "refill_references"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(lines, columns=columns)
 
 
 def fields_frame(raw: RawCounts, backend: str) -> pd.DataFrame:

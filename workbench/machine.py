@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from .core import jit
 from .core import layout as lay
 from .core.hvm import memory_map as mm
 from .core.hvm.p2m import EPT_WRITE_BACK
@@ -76,7 +77,9 @@ class SimulatedMachine:
     @property
     def address(self) -> int:
         """Address of the machine record, as the kernels take it."""
-        return self.record.ctypes.data
+        start, ram = self.record.ctypes.data, self.ram.ctypes.data
+        jit.CHECKED_RANGES[:] = ram, ram + self.ram.nbytes, start, start + self.record.nbytes
+        return start
 
     def _set_geometry(self, g: TlbGeometry) -> None:
         t = self.record["tlb"]

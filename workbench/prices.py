@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,7 @@ def part_of(event: str) -> str:
 
 
 def _quantise(numbers: pd.Series) -> pd.Series:
-    return np.round(numbers * TIME_SCALE) / TIME_SCALE
+    return (numbers * TIME_SCALE).round() / TIME_SCALE
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,15 +121,17 @@ class PricePreset:
         if not values:
             return self
         self._check_names(values)
-        rows = self._rows.copy()
+        rows = self._rows.to_dict("records")
         for event, given in values.items():
             low, value, high = given if isinstance(given, (tuple, list)) else (given,) * 3
-            before = rows.at[EVENTS.index(event), "value"]
-            note = f"set by hand; {before:g} in {self.name}"
-            cells = [value, low, high, "assumed", "user", note]
-            rows.loc[EVENTS.index(event), ["value", "low", "high", "kind", "source", "note"]] = cells
+            row = rows[EVENTS.index(event)]
+            note = f"set by hand; {row['value']:g} in {self.name}"
+            row |= {"low": low, "value": value, "high": high}
+            row |= {"kind": "assumed", "source": "user", "note": note}
         changed = name or (self.name if self.name.endswith("*") else self.name + "*")
-        return replace(self, name=changed, _rows=_checked(rows, f"prices {changed!r}"))
+        return replace(
+            self, name=changed, _rows=_checked(pd.DataFrame(rows), f"prices {changed!r}")
+        )
 
     def to_csv(self) -> str:
         """The preset as text that :func:`load_preset` reads back."""
@@ -137,7 +140,7 @@ class PricePreset:
         head = "".join(f"# {key}: {value}\n" for key, value in meta.items())
         return head + self._rows[list(COLUMNS)].to_csv(index=False, lineterminator="\n")
 
-    def _check_names(self, names) -> None:
+    def _check_names(self, names: Iterable[str]) -> None:
         for event in names:
             if event not in EVENTS:
                 raise PriceError(f"no event called {event!r} to price", did_you_mean(event, EVENTS))
@@ -169,10 +172,12 @@ def _checked(rows: pd.DataFrame, where: str) -> pd.DataFrame:
     if absent:
         hint = "start from an existing preset: load_preset(name).to_csv() has every event"
         raise PriceError(f"{where}: no price for {absent[0]} ({len(absent)} missing)", hint)
-    defaults = {"low": rows["value"], "high": rows["value"], "unit": "cycles",
+    defaults: dict[str, Any] = {"low": rows["value"], "high": rows["value"], "unit": "cycles",
                 "kind": "assumed", "source": "user", "note": ""}  # fmt: skip
     for column, default in defaults.items():
         rows[column] = rows[column].fillna("") if column in rows.columns else default
+    texts = ["event", "unit", "kind", "source", "note"]
+    rows[texts] = rows[texts].astype(str)
     for column in ("value", "low", "high"):
         rows[column] = _numbers(rows[column], column, where, rows["event"])
     _check_text(rows, where)
@@ -251,7 +256,9 @@ def load_preset(name: str | Path) -> PricePreset:
         return _shipped(str(name))
     path = Path(name)
     if path.suffix != ".csv":
-        raise PriceError(f"no price preset called {str(name)!r}", did_you_mean(str(name), _shipped_names()))
+        raise PriceError(
+            f"no price preset called {str(name)!r}", did_you_mean(str(name), _shipped_names())
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:

@@ -38,7 +38,7 @@ class Result:
     preset : PricePreset
         The prices that the cycles of the frames rest on.
     status : str
-        How the run ended: ``stopped``, ``halted``, ``shutdown``, ``fatal``, ``limit``, ``cancelled``.
+        How the run ended: ``stopped``, ``halted``, ``shutdown``, ``fatal``, ``budget``, ``cancelled``.
     raw : RawCounts
     facts : mapping
         Single values of the machine: stop_code, steps, l1_instructions, l2_instructions,

@@ -125,17 +125,24 @@ class Scenario:
     def _check_prices(self) -> None:
         if self.preset.backend not in ("", self.backend):
             hint = f"use {DEFAULT_PRESET[self.backend]!r}, or leave prices out"
-            message = f"prices {self.preset_name!r} are for {self.preset.backend}, not {self.backend}"
+            message = (
+                f"prices {self.preset_name!r} are for {self.preset.backend}, not {self.backend}"
+            )
             raise ScenarioError(message, hint)
         load_tlb_geometry(self.cpu_name)
 
     def _check_guest(self, level: int) -> None:
+        name = self.l1 if level == 1 else self.l2
+        if not isinstance(name, str):
+            raise ScenarioError(f"l{level} is {name!r}", "the name of a guest program")
+        self.all_params(level)
+
+    def all_params(self, level: int) -> dict[str, int]:
+        """Every parameter of the level's program with its value."""
         from .guests import catalogue
 
         name, params = (self.l1, self.l1_params) if level == 1 else (self.l2, self.l2_params)
-        if not isinstance(name, str):
-            raise ScenarioError(f"l{level} is {name!r}", "the name of a guest program")
-        catalogue.validate_params(catalogue.find(level, name, self.backend), dict(params))
+        return catalogue.validate_params(catalogue.find(level, name, self.backend), dict(params))
 
     # ---------------------------------------------------------------- what follows from it
 
@@ -161,7 +168,13 @@ class Scenario:
 
     def resolved(self) -> dict[str, Any]:
         """Everything, defaults filled in, as plain JSON values."""
-        filled = {"features": self.all_features, "prices": self.preset_name, "cpu": self.cpu_name}
+        filled = {
+            "l1_params": self.all_params(1),
+            "l2_params": self.all_params(2),
+            "features": self.all_features,
+            "prices": self.preset_name,
+            "cpu": self.cpu_name,
+        }
         return self._plain() | filled
 
     @property
@@ -234,6 +247,7 @@ class Scenario:
             return cls(**values)
         except WorkbenchError as problem:
             problem.message = f"{where}: {problem.message}"
+            problem.args = (problem.message, problem.hint)
             raise
 
     @classmethod

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .errors import SimulationError
+from .errors import ScenarioError
 from .result import Result
 from .scenario import Scenario
 
@@ -39,9 +39,6 @@ class Progress:
 
 ProgressCallback = Callable[[Progress], None]
 
-
-class Cancelled(SimulationError):
-    """The run was cancelled before the guest had finished."""
 
 
 def prepare(progress: ProgressCallback | None = None) -> None:
@@ -80,6 +77,7 @@ def build(scenario: Scenario) -> SimulatedMachine:
     l2 = catalogue.find(2, scenario.l2, scenario.backend)
     l2_image = l2.image()
     l2_values = catalogue.validate_params(l2, dict(scenario.l2_params))
+    _check_fits(2, scenario.l2_memory_mb, max(l2_image.end, l2.memory_needed(l2_values)))
     built.build_boot_environment(2, l2_bytes, l2_shift)
     _load(built, 2, l2_image)
     hypercall = 1 if scenario.backend == "svm" else 2
@@ -90,6 +88,7 @@ def build(scenario: Scenario) -> SimulatedMachine:
     # 2. L1
     l1 = catalogue.find(1, scenario.l1, scenario.backend)
     l1_image = l1.image()
+    _check_fits(1, scenario.l1_memory_mb, l1_image.end)
     built.build_boot_environment(1, 4 << 30, machine.PAGE_SHIFTS["2m"])
     _load(built, 1, l1_image)
     reserved = {
@@ -108,20 +107,32 @@ def build(scenario: Scenario) -> SimulatedMachine:
     return built
 
 
+def _check_fits(level: int, megabytes: int, needed: int) -> None:
+    if needed > megabytes << 20:
+        at_least = -(-needed >> 20)
+        raise ScenarioError(
+            f"L{level}'s program needs {at_least} MB of memory, l{level}_memory_mb is {megabytes}",
+            f"set l{level}_memory_mb to {at_least} or more, or choose smaller parameters",
+        )
+
+
 def _load(built: SimulatedMachine, bank: int, image: object) -> None:
     for address, content in image.segments:  # type: ignore[attr-defined]
         built.write(bank, address, content)
 
 
 class Run:
-    """One run in progress; :meth:`advance` executes a chunk, so that a caller can stay live."""
+    """One run in progress; :meth:`advance` executes a chunk, so that a caller can stay live.
 
-    def __init__(self, scenario: Scenario):
+    ``built`` is the machine to run, by default :func:`build` makes it.
+    """
+
+    def __init__(self, scenario: Scenario, built: SimulatedMachine | None = None):
         from .core.units import entry
         from .guests.decode import Decoder
 
         self.scenario = scenario
-        self.machine = build(scenario)
+        self.machine = build(scenario) if built is None else built
         self.status = ""
         self.seconds = 0.0
         self._run = entry("run")
@@ -143,7 +154,7 @@ class Run:
             left = target - self.steps
             if left <= 0:
                 if self.steps >= self.scenario.max_instructions:
-                    self.status = "budget"
+                    self.status = "limit"
                 break
             outcome = self._run(self.machine.address, left)
             if outcome == lay.ST_DECODE:

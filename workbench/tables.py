@@ -29,7 +29,7 @@ class Table:
 def parse_table(text: str) -> Table:
     """Read a CSV with a commented header from ``text``; missing cells become empty strings."""
     lines = text.splitlines()
-    meta = dict(m.groups() for m in map(_META.fullmatch, lines) if m)
+    meta = {m[1]: m[2] for m in map(_META.fullmatch, lines) if m}
     body = io.StringIO("\n".join(line for line in lines if not line.startswith("#")))
     reader = csv.DictReader(body, restval="")
     rows = tuple({k: (v or "").strip() for k, v in row.items() if k} for row in reader)
@@ -59,7 +59,7 @@ def source_keys(source: str) -> tuple[str, ...]:
 
 @cache
 def bibliography() -> dict[str, dict[str, str]]:
-    """Every entry of ``data/sources.bib``: key -> its fields, with the raw text under ``bibtex``."""
+    """Every entry of ``data/sources.bib``: key -> its fields, and its text under ``bibtex``."""
     text = (data_dir() / "sources.bib").read_text(encoding="utf-8")
     entries = {}
     for line in filter(lambda part: part.startswith("@"), text.splitlines()):

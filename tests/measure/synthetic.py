@@ -34,7 +34,11 @@ def machine(backend: str = "svm", operations: int = 1000, assisted: bool = False
     ledger["price"] = load_preset({"svm": "zen", "vmx": "nehalem"}[backend]).kernel_prices()
     ledger["time"] = (ledger["counts"].sum(axis=0) * ledger["price"]).sum()
     ledger["virtual_exits"] = ledger["virtual_entries"] = operations
-    record["level_steps"][0] = (0, _event(ledger, "L1_INSTRUCTION"), _event(ledger, "L2_INSTRUCTION"))
+    record["level_steps"][0] = (
+        0,
+        _event(ledger, "L1_INSTRUCTION"),
+        _event(ledger, "L2_INSTRUCTION"),
+    )
     record["steps"][0] = record["level_steps"][0].sum()
     record["serial"][0][:3] = list(b"ok\n")
     record["serial_count"][0] = 3
@@ -102,7 +106,9 @@ def _timeline(ledger, backend, path, rounds=3):
     def add(kind, code, source, target, cycles):
         nonlocal time, step
         time, step = time + cycles, step + 3
-        entries.append((step, time * 1024, code, 0, 0x100000 + step, source, target, kinds[kind], cause))
+        entries.append(
+            (step, time * 1024, code, 0, 0x100000 + step, source, target, kinds[kind], cause)
+        )
 
     for _ in range(rounds):
         add("hw_exit", places["CPUID"], 2, 0, 400)
@@ -122,9 +128,13 @@ def _timeline(ledger, backend, path, rounds=3):
     ledger["timeline_next"], ledger["timeline_limit"] = len(entries), 10_000
 
 
-def result(backend: str = "svm", operations: int = 1000, assisted: bool = False, **scenario) -> Result:
+def result(
+    backend: str = "svm", operations: int = 1000, assisted: bool = False, **scenario
+) -> Result:
     """A Result of such a machine."""
     names = ("vmcs_shadowing",) if backend == "vmx" else ("virtual_gif", "virtual_vmload_vmsave")
-    chosen = Scenario(backend=backend, features=dict.fromkeys(names, True) if assisted else {}, **scenario)
+    chosen = Scenario(
+        backend=backend, features=dict.fromkeys(names, True) if assisted else {}, **scenario
+    )
     record = machine(backend, operations, assisted)
     return Result.from_machine(chosen, record, chosen.preset, 0.25, "stopped")

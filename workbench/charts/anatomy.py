@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import ResultError, did_you_mean
-from ..frames import LEVELS
+from ..frames import LEVELS, rows
 from ..result import Result
 from . import style
 from .inputs import footer
@@ -61,7 +61,9 @@ def operation_span(result: Result, cause: str, occurrence: int = 0) -> tuple[int
     return start, int(back[0]) + 1
 
 
-def timeline(result: Result, start: int = 0, stop: int | None = None, size: str = "panel") -> Figure:
+def timeline(
+    result: Result, start: int = 0, stop: int | None = None, size: str = "panel"
+) -> Figure:
     """Which level ran when, between two timeline entries (see :func:`operation_span`).
 
     Cycles are those of the run itself, at the prices it was simulated with.
@@ -93,7 +95,7 @@ def _subject(result: Result, steps: pd.DataFrame) -> str:
 def _lanes(axes: Axes, steps: pd.DataFrame, times: list[float]) -> None:
     """One step line through the lanes L0, L1, L2; the time each level runs is filled."""
     points = [(time, _LEVEL[row.from_level], _LEVEL[row.to_level]) for time, row in
-              zip(times, steps.itertuples(), strict=True) if row.kind.startswith("hw_")]  # fmt: skip
+              zip(times, rows(steps), strict=True) if row.kind.startswith("hw_")]  # fmt: skip
     if not points:
         return
     margin = (times[-1] or 1.0) * 0.04
@@ -112,7 +114,7 @@ def _lanes(axes: Axes, steps: pd.DataFrame, times: list[float]) -> None:
 
 def _names(axes: Axes, steps: pd.DataFrame, times: list[float]) -> None:
     """Names of the hardware exits, above the lane that they leave."""
-    exits = [(t, row) for t, row in zip(times, steps.itertuples(), strict=True) if row.kind == "hw_exit"]
+    exits = [(t, row) for t, row in zip(times, rows(steps), strict=True) if row.kind == "hw_exit"]
     if len(exits) > _MOST_NAMES:
         return
     for time, row in exits:
@@ -145,12 +147,14 @@ def step_table(result: Result, cause: str, occurrence: int = 0) -> str:
     began = steps["cycles"].iloc[0]
     lines = [
         f"{cause} of L2 on {result.scenario.backend.upper()}, number {occurrence}",
-        f"{'cycle':>9} {'+':>7}  {'who':<8} {'what':<14} {'which':<30}",
+        f"{'cycle':>9} {'+':>7}  {'who':<8} {'what':<14} which",
         "-" * 72,
     ]
     before = began
-    for row in steps.itertuples():
-        change = row.from_level if row.from_level == row.to_level else f"{row.from_level}>{row.to_level}"
+    for row in rows(steps):
+        change = (
+            row.from_level if row.from_level == row.to_level else f"{row.from_level}>{row.to_level}"
+        )
         what = str(row.kind).replace("_", " ").replace("hw ", "hardware ")
         which = textwrap.shorten(str(row.reason), 30, placeholder="...")
         line = f"{row.cycles - began:>9,.0f} {row.cycles - before:>7,.0f}  {change:<8} {what:<14} {which}"

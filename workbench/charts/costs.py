@@ -58,7 +58,7 @@ def cost(results: Results, size: str = "panel") -> Figure:
         axes = figure.add_subplot()
         _bars(axes, [label for label, _ in pairs], tables)
         axes.set_xlabel(f"{UNITS[unit]}\nthin line: from the lowest to the highest prices")
-        shown = [p for p in PARTS if any(t.at[p, "cycles"] > 0 for t in tables)]
+        shown = [p for p in PARTS if any(t["cycles"].to_dict()[p] > 0 for t in tables)]
         looks = [(part, *style.PART_LOOKS[part]) for part in shown]
         style.legend(figure, TITLE, style.patches(looks), size)
         return style.finish(figure, TITLE, note, _alt(pairs, tables, unit), size)
@@ -69,7 +69,7 @@ def _bars(axes: Axes, labels: list[str], tables: list[pd.DataFrame]) -> None:
     left = [0.0] * len(labels)
     for part in PARTS:
         colour, hatch = style.PART_LOOKS[part]
-        widths = [float(table.at[part, "cycles"]) for table in tables]
+        widths = [float(table["cycles"].to_dict()[part]) for table in tables]
         axes.barh(positions, widths, left=left, height=0.56, color=colour, hatch=hatch,
                   edgecolor=style.INK, linewidth=0.5)  # fmt: skip
         left = [start + width for start, width in zip(left, widths, strict=True)]
@@ -93,7 +93,9 @@ def _alt(pairs: list[tuple[str, Result]], tables: list[pd.DataFrame], unit: str)
         total = table.sum()
         largest = table["cycles"].sort_values(ascending=False).head(3)
         shares = ", ".join(
-            f"{name} {100 * value / total['cycles']:.0f} %" for name, value in largest.items() if value
+            f"{name} {100 * value / total['cycles']:.0f} %"
+            for name, value in largest.items()
+            if value
         )
         span = f"{style.compact(total['cycles_low'])} to {style.compact(total['cycles_high'])}"
         said.append(f"{label}: {style.compact(total['cycles'])} ({span}); {shares or 'nothing'}.")

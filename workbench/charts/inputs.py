@@ -84,4 +84,6 @@ def footer(pairs: list[tuple[str, Result]], size: str, prices: bool, note: str =
         presets = dict.fromkeys(result.preset.name for _, result in pairs)
         sources = dict.fromkeys(key for _, result in pairs for key in result.preset.sources)
         parts.append(f"; prices {', '.join(presets)}; sources {', '.join(sources)}")
-    return "\n".join(textwrap.wrap("".join(parts), _FOOTER_CHARACTERS[size], break_on_hyphens=False))
+    return "\n".join(
+        textwrap.wrap("".join(parts), _FOOTER_CHARACTERS[size], break_on_hyphens=False)
+    )

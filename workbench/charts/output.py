@@ -32,10 +32,15 @@ def alt_text(figure: Figure) -> str:
 
 def _render(figure: Figure, form: str, dpi: float | None = None) -> bytes:
     buffer = io.BytesIO()
-    options = {} if dpi is None else {"dpi": dpi}
-    with mpl.rc_context(RC):
-        canvas = _CANVASES[form](figure)
-        canvas.print_figure(buffer, format=form, metadata=_METADATA[form], **options)
+    dots = figure.dpi
+    with mpl.rc_context(RC):  # not savefig: it draws twice
+        try:
+            figure.set_dpi(dpi or RC["savefig.dpi"])
+            canvas = _CANVASES[form](figure)
+            getattr(canvas, f"print_{form}")(buffer, metadata=_METADATA[form])
+        finally:
+            figure.set_dpi(dots)
+            FigureCanvasAgg(figure)
     data = buffer.getvalue()
     if form == "svg":  # role and label for a screen reader; matplotlib leaves both out
         spoken = f'<svg role="img" aria-label="{escape(alt_text(figure))}" '

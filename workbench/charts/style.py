@@ -13,10 +13,12 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
-RC = {
+RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -36,11 +38,13 @@ RC = {
     "svg.hashsalt": "workbench",
     "pdf.fonttype": 42,
 }
+LAYOUT_DPI = 200
+"""Text is laid out at this resolution, where hinting changes its width least."""
 INK = "#222222"
 WIDTHS = {"paper": 6.3, "panel": 8.4}
 """Inches: the text width of a page, and the panel's column."""
 FONT_SIZES = {"paper": 8.0, "panel": 9.0}
-_LEGEND_CHARACTERS = {"paper": 92, "panel": 112}
+_LEGEND_CHARACTERS = {"paper": 96, "panel": 116}
 
 PART_LOOKS = {
     "L2 work": ("#ffffff", ""),
@@ -48,16 +52,16 @@ PART_LOOKS = {
     "hardware switches": ("#0b4f7d", ""),
     "L0 software": ("#f0c987", ""),
     "walks after flushes": ("#d55e00", "xxxx"),
-    "other address translation": ("#cfcfcf", "...."),
+    "other address translation": ("#cfcfcf", "\\\\\\\\"),
 }
 ROUTE_LOOKS = {
     ("L2", "L1"): ("from L2, reflected to L1", "#0b4f7d", ""),
     ("L2", "L0"): ("from L2, kept by L0", "#8fc7ea", "////"),
-    ("L1", "L0"): ("from L1, handled by L0", "#f0c987", "...."),
+    ("L1", "L0"): ("from L1, handled by L0", "#f0c987", "\\\\\\\\"),
 }
 SERIES_LOOKS = (
-    ("#0b4f7d", ""), ("#f0c987", "////"), ("#56b4e9", "...."), ("#d55e00", "xxxx"),
-    ("#ffffff", ""), ("#cfcfcf", "\\\\\\\\"), ("#009e73", "++"), ("#cc79a7", "oo"),
+    ("#0b4f7d", ""), ("#f0c987", "////"), ("#56b4e9", "||||"), ("#d55e00", "xxxx"),
+    ("#ffffff", ""), ("#cfcfcf", "\\\\\\\\"), ("#009e73", "++"), ("#cc79a7", "----"),
 )  # fmt: skip
 
 
@@ -81,18 +85,27 @@ def house_style(size: str) -> Iterator[None]:
 
 def new_figure(size: str, height: float) -> Figure:
     """An empty figure of the house; ``height`` in inches."""
-    figure = Figure(figsize=(WIDTHS[size], height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)  # type: ignore[union-attr]
-    return figure
+    return Figure(
+        figsize=(WIDTHS[size], height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
+    )
 
 
 def finish(figure: Figure, title: str, note: str, alt: str, size: str) -> Figure:
-    """Title, provenance footer and alternative text."""
+    """Title, provenance footer and alternative text; then the layout is made and kept.
+
+    Without the last step each drawing would lay out anew, from where the one before left off, and
+    the same figure would give other bytes.
+    """
     font = FONT_SIZES[size]
     if not figure.legends:  # else the title heads the legend, see below
         figure.suptitle(title, x=0.01, ha="left", fontsize=font + 2, fontweight="bold")
     figure.supxlabel(note, x=0.01, ha="left", fontsize=font - 2, color="#555555")
     figure.set_label(alt)
+    FigureCanvasAgg(figure)
+    figure.set_dpi(LAYOUT_DPI)
+    figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
+    figure.set_layout_engine("none")
+    figure.set_dpi(RC["figure.dpi"])
     return figure
 
 

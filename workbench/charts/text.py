@@ -81,10 +81,10 @@ def _exits(results: list[Result]) -> tuple[str, pd.DataFrame]:
     for result in results:
         rates = exits_chart.frequencies(result)
         column = {
-            f"{name} {level}>{handler}": rates.at[name, (level, handler)]
+            f"{name} {level}>{handler}": rate
             for level, handler in ROUTE_LOOKS
-            for name in rates.index
-            if rates.at[name, (level, handler)] > 0
+            for name, rate in rates[(level, handler)].to_dict().items()
+            if rate > 0
         }
         columns.append(pd.Series(column, dtype=float))
     table = pd.concat(columns, axis=1, keys=range(len(columns)))

@@ -184,20 +184,55 @@ OUT_OF_RANGE = np.zeros(1, np.int64)
 llvm.add_symbol("workbench_out_of_range", OUT_OF_RANGE.ctypes.data)
 
 
+CHECKED_RANGES = np.zeros(4, np.int64)
+"""With NUMBA_BOUNDSCHECK: first and past-last address of the RAM and of the machine record."""
+llvm.add_symbol("workbench_checked_ranges", CHECKED_RANGES.ctypes.data)
+
+
+def _global(builder: Any, name: str, kind: ir.Type) -> Any:
+    """The external variable ``name`` in the module being built."""
+    try:
+        return builder.module.get_global(name)
+    except KeyError:
+        made = ir.GlobalVariable(builder.module, kind, name)
+        made.linkage = "external"
+        return made
+
+
+def _count_unless(builder: Any, good: Any) -> None:
+    counter = _global(builder, "workbench_out_of_range", _I64)
+    bad = builder.zext(builder.not_(good), _I64)
+    builder.store(builder.add(builder.load(counter), bad), counter)
+
+
 def _checked(builder: Any, index: Any, length: int) -> Any:
     """With bounds checking on: count an index outside ``length`` and use 0 in its place."""
     if not config.BOUNDSCHECK:
         return index
     good = builder.icmp_unsigned("<", index, ir.Constant(_I64, length))
-    module = builder.module
-    try:
-        counter = module.get_global("workbench_out_of_range")
-    except KeyError:
-        counter = ir.GlobalVariable(module, _I64, "workbench_out_of_range")
-        counter.linkage = "external"
-    bad = builder.zext(builder.not_(good), _I64)
-    builder.store(builder.add(builder.load(counter), bad), counter)
+    _count_unless(builder, good)
     return builder.select(good, index, ir.Constant(_I64, 0))
+
+
+def _checked_address(builder: Any, address: Any, size: Any) -> Any:
+    """With bounds checking on: count an access outside simulator memory and move it inside."""
+    if not config.BOUNDSCHECK:
+        return address
+    ranges = _global(builder, "workbench_checked_ranges", ir.ArrayType(_I64, 4))
+    end = builder.add(address, size)
+    inside = []
+    first = None
+    for i in (0, 2):
+        low, high = (
+            builder.load(builder.gep(ranges, [ir.Constant(_I64, 0), ir.Constant(_I64, i + k)]))
+            for k in (0, 1)
+        )
+        first = low if first is None else first
+        above = builder.icmp_unsigned(">=", address, low)
+        inside.append(builder.and_(above, builder.icmp_unsigned("<=", end, high)))
+    good = builder.or_(*inside)
+    _count_unless(builder, good)
+    return builder.select(good, address, first)
 
 
 def _element(builder: Any, array: FieldArray, pointer: Any, index: Any) -> Any:
@@ -241,7 +276,8 @@ def _memory_load(dtype: str) -> Any:
     @intrinsic
     def load(typingctx: Any, address: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            return _load(builder, builder.inttoptr(args[0], _I8P), kind)
+            address = _checked_address(builder, args[0], ir.Constant(_I64, kind.itemsize))
+            return _load(builder, builder.inttoptr(address, _I8P), kind)
 
         return i64(i64), codegen
 
@@ -254,7 +290,8 @@ def _memory_store(dtype: str) -> Any:
     @intrinsic
     def store(typingctx: Any, address: Any, value: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            _store(builder, args[1], builder.inttoptr(args[0], _I8P), kind)
+            address = _checked_address(builder, args[0], ir.Constant(_I64, kind.itemsize))
+            _store(builder, args[1], builder.inttoptr(address, _I8P), kind)
             return context.get_dummy_value()
 
         return types.void(i64, i64), codegen
@@ -352,8 +389,8 @@ def copy_bytes(typingctx: Any, target: Any, source: Any, length: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         cgutils.raw_memcpy(
             builder,
-            builder.inttoptr(args[0], _I8P),
-            builder.inttoptr(args[1], _I8P),
+            builder.inttoptr(_checked_address(builder, args[0], args[2]), _I8P),
+            builder.inttoptr(_checked_address(builder, args[1], args[2]), _I8P),
             args[2],
             1,
         )
@@ -369,7 +406,7 @@ def fill_bytes(typingctx: Any, target: Any, length: Any, value: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         cgutils.memset(
             builder,
-            builder.inttoptr(args[0], _I8P),
+            builder.inttoptr(_checked_address(builder, args[0], args[1]), _I8P),
             args[1],
             builder.trunc(args[2], ir.IntType(8)),
         )
@@ -389,13 +426,14 @@ def or_bytes(typingctx: Any, target: Any, a: Any, b: Any, length: Any) -> Any:
             moved = builder.add(base, builder.shl(index, ir.Constant(_I64, 6)))
             return builder.inttoptr(moved, block.as_pointer())
 
+        to, one, other = (_checked_address(builder, base, args[3]) for base in args[:3])
         blocks = builder.lshr(args[3], ir.Constant(_I64, 6))
         with cgutils.for_range(builder, blocks) as loop:
             both = builder.or_(
-                builder.load(at(args[1], loop.index), align=1),
-                builder.load(at(args[2], loop.index), align=1),
+                builder.load(at(one, loop.index), align=1),
+                builder.load(at(other, loop.index), align=1),
             )
-            builder.store(both, at(args[0], loop.index), align=1)
+            builder.store(both, at(to, loop.index), align=1)
         return context.get_dummy_value()
 
     return types.void(i64, i64, i64, i64), codegen

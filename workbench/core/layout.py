@@ -385,7 +385,8 @@ MACHINE = np.dtype(
         ("level_steps", "i8", (3,)),
         ("folded_steps", "i8", (3,)),             # of those, already in the ledger
         ("code_page", "i8"),                      # va page of the code being run, -1 = look up
-        ("code_slot", "i8"),
+        ("code_slot", "i8"),                      # its slot in code.map, -1 none
+        ("code_host", "i8"),                      # RAM offset of that page
         ("code_context", "i8"),
         ("decode_host", "i8"),                    # offset in RAM of code to decode
         ("decode_next", "i8"),                    # RAM offset of the following page, -1 unknown

@@ -4,6 +4,7 @@ Run by path, never imported: LLVM ends the process at the first syntax error, af
 ``error: <inline asm>:LINE:COLUMN: message`` to stderr.
 """
 
+import contextlib
 import sys
 
 TRIPLE = "x86_64-unknown-none-elf"
@@ -13,13 +14,11 @@ PLAIN = set(range(32, 127)) - set(b'"\\')
 
 def limit_resources() -> None:
     """A runaway .rept must not take the machine with it."""
-    try:
-        import resource
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource  # Unix only
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    except (ImportError, ValueError, OSError):
-        pass
 
 
 def quote(line: bytes) -> str:

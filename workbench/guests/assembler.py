@@ -11,6 +11,7 @@ Not modelled: several object files; a program is one text.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -137,9 +138,7 @@ def _find_include(here: SourceLine, folder: Path, name: str) -> Path:
     for place in (folder, data_dir() / "guests" / "include"):
         if (place / name).is_file():
             return place / name
-    raise _error(
-        here, f"cannot find {name!r}", f"Put it beside {here.file}, or correct the name."
-    )
+    raise _error(here, f"cannot find {name!r}", f"Put it beside {here.file}, or correct the name.")
 
 
 def _error(where: SourceLine, message: str, hint: str = "") -> AssemblyError:
@@ -237,10 +236,8 @@ def _to_cache(place: Path, image: Image) -> None:
             "lines": [[a, f, n] for a, (f, n) in image.lines.items()],
         }
     ).encode()
-    try:
+    with contextlib.suppress(OSError):  # a full or read-only disk only costs time
         write_atomically(place, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-    except OSError:
-        pass  # a full or read-only disk only costs time
 
 
 def _from_cache(place: Path) -> Image | None:

@@ -195,6 +195,10 @@ def find(level: int, name: str | Path, backend: str) -> Guest:
     )
 
 
+def _names_hint(level: int) -> str:
+    return f"Known: {', '.join(sorted({g.name for g in _catalogue() if g.level == level}))}."
+
+
 def _is_path(text: str) -> bool:
     return "/" in text or "\\" in text or text.lower().endswith(PROGRAM_SUFFIXES)
 
@@ -208,8 +212,7 @@ def read_guest(path: Path, level: int, name: str) -> Guest:
         The file is missing or one of its descriptions is wrong (with file and line).
     """
     if not path.is_file():
-        raise GuestError(f"{path}: no such file", f"Give the path of a program, or a name: "
-                         f"{', '.join(sorted({g.name for g in _catalogue() if g.level == level}))}.")  # fmt: skip
+        raise GuestError(f"{path}: no such file", f"{_names_hint(level)} Or give another path.")
     if path.suffix.lower() not in SOURCE_SUFFIXES:
         words = tuple(
             Param(f"word{i}", i, 0, 0, (1 << 64) - 1, "", f"word {i} of the parameter page")
@@ -229,7 +232,9 @@ _TAG = re.compile(r"^\s*(?:#|//|;)\s*@(\w+)\s+(.*?)\s*$")
 
 
 def _parse_header(path: Path, level: int, name: str, text: str) -> Guest:
-    title, memory, backends, params = "", "", BACKENDS, []
+    title, memory = "", ""
+    backends: tuple[str, ...] = BACKENDS
+    params: list[Param] = []
     for number, line in enumerate(text.splitlines(), 1):
         found = _TAG.match(line)
         if not found:

@@ -147,7 +147,7 @@ def load_image(path: str | Path) -> Image:
         return flat_image(content, path.name)
     raise GuestError(
         f"{path}: neither assembly nor an ELF executable",
-        "Give a .S file, a static x86-64 ELF executable, or a flat binary named .bin, .img or .raw.",
+        "Give a .S file, a static x86-64 ELF, or a flat binary named .bin, .img or .raw.",
     )
 
 
@@ -155,7 +155,9 @@ def read_program(path: Path) -> bytes:
     """Content of a guest's file, with one clear error for what can go wrong."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise GuestError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MB", "Not a guest program?")
+            raise GuestError(
+                f"{path}: larger than {MAX_FILE_BYTES >> 20} MB", "Is this a guest program?"
+            )
         content = path.read_bytes()
     except OSError as error:
         raise GuestError(
@@ -197,7 +199,7 @@ def _elf_image(path: Path, elf, file_bytes: int) -> Image:
         from .link import link
 
         return link(elf, path.name)
-    link_hint = f"Link it statically at 0x{IMAGE_BASE:x}: ld -static -no-pie -Ttext=0x{IMAGE_BASE:x}"
+    link_hint = f"Link it at a fixed address: ld -static -no-pie -Ttext=0x{IMAGE_BASE:x}"
     if kind != "ET_EXEC" or any(s["p_type"] == "PT_INTERP" for s in elf.iter_segments()):
         raise GuestError(f"{path}: not a static executable ({kind})", link_hint)
     loads = [s for s in elf.iter_segments() if s["p_type"] == "PT_LOAD" and s["p_memsz"]]

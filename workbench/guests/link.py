@@ -64,9 +64,7 @@ def link(elf: Any, name: str, base: int = IMAGE_BASE) -> Image:
     symbols = elf.get_section_by_name(".symtab")
     places, end = _place(sections, base)
     content = {i: bytearray(_bytes(sections[i])) for i in places}
-    relocations = {
-        s["sh_info"]: s for s in sections if s["sh_type"] == "SHT_RELA" and s["sh_size"]
-    }
+    relocations = {s["sh_info"]: s for s in sections if s["sh_type"] == "SHT_RELA" and s["sh_size"]}
     marks = _marks(sections, relocations, symbols, places)
     for i in places:
         if i in relocations:

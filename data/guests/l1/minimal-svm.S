@@ -57,16 +57,14 @@ period_set:
 
 # ============================================================== the loop: once per L2 exit
 resume:
-        dec     qword ptr [exits_left]
-        jz      take_pages_away
         mov     eax, offset vmcb
-run_l2:
         clgi                                # no interrupt may come between here and L2
         vmload  rax                         # the rest of L2's state
         vmrun   rax                         # L2 runs until something makes it exit
-after_l2:
         vmsave  rax
         stgi
+        dec     qword ptr [exits_left]
+        jz      exits_over
 dispatch:
         mov     eax, [vmcb + VMCB_EXIT_CODE]
         cmp     eax, VMEXIT_CPUID
@@ -220,10 +218,11 @@ finish:
 
 # ============================================================== taking pages away again
 # As a hypervisor does that swaps or balloons: drop the page from the table, then see to it that no
-# translation of it survives.
-take_pages_away:
-        mov     rax, [unmap_period]
-        mov     [exits_left], rax
+# translation of it survives.  INVLPGA drops what L2's own addresses had; TLB_CONTROL makes the next
+# VMRUN drop the rest.  It must act once only, so the exit after that comes here too.
+exits_over:
+        cmp     qword ptr [flush_ordered], 0
+        jne     flush_done
         push    rbx
         push    rcx
         push    rsi
@@ -240,15 +239,16 @@ take_done:
         pop     rsi
         pop     rcx
         pop     rbx
-        # one VMRUN that flushes everything L2 has in the TLB
         mov     byte ptr [vmcb + VMCB_TLB_CTL], TLB_FLUSH_ASID
-        mov     eax, offset vmcb
-        clgi
-        vmload  rax
-        vmrun   rax
-        vmsave  rax
-        stgi
+        mov     qword ptr [flush_ordered], 1
+        mov     qword ptr [exits_left], 1
+        jmp     dispatch
+flush_done:
         mov     byte ptr [vmcb + VMCB_TLB_CTL], TLB_DO_NOTHING
+        mov     qword ptr [flush_ordered], 0
+        mov     rax, [unmap_period]
+        dec     rax                         # this exit counts
+        mov     [exits_left], rax
         jmp     dispatch
 
 # ============================================================== set-up, once
@@ -278,7 +278,7 @@ build_permission_maps:
 
 build_vmcb:
         # what makes L2 exit
-        mov     dword ptr [vmcb + VMCB_INTERCEPT_WORD3], INTERCEPT_CPUID | INTERCEPT_HLT | INTERCEPT_INVLPGA | INTERCEPT_IOIO_PROT | INTERCEPT_MSR_PROT | INTERCEPT_SHUTDOWN
+        mov     dword ptr [vmcb + VMCB_INTERCEPT_WORD3], INTERCEPT_CPUID | INTERCEPT_HLT | INTERCEPT_INVLPGA | INTERCEPT_IOIO_PROT | INTERCEPT_MSR_PROT | INTERCEPT_SHUTDOWN_EVT
         mov     dword ptr [vmcb + VMCB_INTERCEPT_WORD4], INTERCEPT_VMRUN | INTERCEPT_VMMCALL | INTERCEPT_VMLOAD | INTERCEPT_VMSAVE | INTERCEPT_STGI | INTERCEPT_CLGI | INTERCEPT_SKINIT
         mov     qword ptr [vmcb + VMCB_IOPM_BASE_PA], offset iopm
         mov     qword ptr [vmcb + VMCB_MSRPM_BASE_PA], offset msrpm
@@ -318,6 +318,7 @@ build_vmcb:
         .data
 exits_left:     .quad   0
 unmap_period:   .quad   0
+flush_ordered:  .quad   0                   # 1 while TLB_CONTROL asks for a flush
 
         .bss
         .balign 4096

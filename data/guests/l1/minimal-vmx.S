@@ -31,8 +31,8 @@
         vmwrite rax, \from
 .endm
 
-# RCX = the controls in EAX's place: those wanted, plus what MSR \msr demands, less what it forbids.
-# Ends the run when one of \needed is not to be had.
+# Set a field of controls: the wanted ones, plus what capability MSR \msr demands, less what it
+# forbids.  Ends the run when one of \needed is not to be had.
 .macro CONTROLS field, msr, wanted, needed
         mov     ecx, \msr
         rdmsr                               # EAX: bits that must be 1; EDX: bits that may be 1

@@ -6,7 +6,7 @@ compatibility mode raises #GP; SYSRET without REX.W raises #UD.
 
 from __future__ import annotations
 
-from ..hvm.insn import I_ICEBP, I_IRET, I_SWINT
+from ..hvm.insn import I_ICEBP, I_IRET, I_PAUSE, I_SWINT
 from ..hvm.intercepts import insn_exit
 from ..jit import inner, lshr, unit
 from ..layout import (
@@ -36,7 +36,7 @@ from .exceptions import (
 from .flags import IF, IOPL, NT, RF, VM, get_rflags, set_rflags
 from .msr import is_canonical
 from .operands import effective_address, push, read_memory
-from .ops import FAR_CALL, FAR_RET, INT, INT1, INT3, IRET, SWAPGS, SYSCALL, SYSRET
+from .ops import FAR_CALL, FAR_RET, INT, INT1, INT3, IRET, PAUSE, SWAPGS, SYSCALL, SYSRET
 from .segments import (
     ATTR_CODE64,
     ATTR_DATA,
@@ -262,4 +262,8 @@ def exec_control(m, u):
         return ST_OK
     if op == FAR_RET:
         return exec_far_return(m, u)
+    if op == PAUSE:
+        if m.hw.guest:
+            return insn_exit(m, u, I_PAUSE, 0)
+        return ST_OK
     return exec_far_branch(m, u)

@@ -37,7 +37,7 @@ from .ops import (
 from .segments import load_data_segment
 
 CR3_RESERVED = ~((1 << 52) - 1)
-CR3_KEEP = 1 << 63
+CR3_KEEP = -(1 << 63)
 LMSW_BITS = 0xF
 SHADOW_MOV_SS = 2
 DR6_FIXED, DR6_BITS = 0xFFFF0FF0, 0xE00F

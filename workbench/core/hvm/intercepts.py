@@ -28,8 +28,8 @@ from .vmx_intercepts import (
     vmx_msr_exit,
     vmx_read_cr,
     vmx_shutdown_exit,
-    vmx_virt_instruction,
 )
+from .vmx_virt import vmx_virt_instruction
 
 
 @inner

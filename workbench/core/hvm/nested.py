@@ -9,9 +9,9 @@ L1 (``vmentry_pending``, ``vmexit_pending``); the switch happens before the next
 
 from __future__ import annotations
 
-from workbench.arch import svm
+from ...arch import svm
 
-from ..jit import i64, inner, unit
+from ..jit import inner, unit
 from ..layout import (
     BACKEND_SVM,
     FATAL_BAD_VMCX01,
@@ -19,7 +19,6 @@ from ..layout import (
     ST_FATAL,
     ST_FAULT,
     ST_OK,
-    TIMELINE_LENGTH,
     TL_HW_ENTRY,
     TL_HW_EXIT,
     TL_VIRTUAL_ENTRY,
@@ -37,6 +36,7 @@ from ..ledger import (
 )
 from ..mmu.access import fold_hits
 from ..mmu.generation import new_context
+from ..timeline import record
 from .p2m import np2m_flush
 from .svm import svm_enter_n2, svm_exit_n2, svm_handle, svm_route
 from .svm_hw import svm_hw_enter, svm_hw_exit
@@ -64,26 +64,6 @@ def code_index(m, code):
             return svm.NPF_INDEX + (code & 3)
         return code & 0xFF if code & 0xFF < svm.NPF_INDEX else svm.INVALID_INDEX
     return code & 0x7F
-
-
-@inner
-def record(m, kind, code, info, from_level, to_level):
-    """One line of the timeline, until its limit is reached."""
-    led = m.ledger
-    n = led.timeline_next
-    if n >= led.timeline_limit or n >= TIMELINE_LENGTH:
-        return
-    led.timeline_next = n + 1
-    e = led.timeline[n]
-    e.step = m.steps
-    e.time = led.time
-    e.code = code
-    e.info = info
-    e.rip = m.cpu.rip
-    e.kind = kind
-    e.from_level = from_level
-    e.to_level = to_level
-    e.cause = led.cause
 
 
 @inner

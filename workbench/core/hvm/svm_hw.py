@@ -21,6 +21,9 @@ from .vmcb import bit, load_segment, save_segment
 V_TPR_MASK = 0xF
 V_INTR_MASKING = 1 << svm.INT_CTL_V_INTR_MASKING
 EVENT_VALID = 1 << svm.EVENTINJ_V
+TYPE_MASK = 7 << svm.EVENTINJ_TYPE
+TYPE_EXCEPTION = 3 << svm.EVENTINJ_TYPE
+"""SVM knows no type of its own for INT1 and INT3: they count as exceptions."""
 LBR_ENABLE = 1
 NP_ENABLE = 1
 DR6_ONES, DR7_ONES = 0xFFFF0FF0, 0x400
@@ -115,7 +118,10 @@ def _save_controls(m, h):
     st64(h + vmcb.EXIT_CODE, e.code)
     st64(h + vmcb.EXIT_INFO_1, e.info1)
     st64(h + vmcb.EXIT_INFO_2, e.info2)
-    st32(h + vmcb.EXIT_INT_INFO, e.vectoring)
+    vectoring = e.vectoring
+    if lshr(vectoring, svm.EVENTINJ_TYPE) & 7 > 4:
+        vectoring = (vectoring & ~TYPE_MASK) | TYPE_EXCEPTION
+    st32(h + vmcb.EXIT_INT_INFO, vectoring)
     st32(h + vmcb.EXIT_INT_INFO_ERR, e.vectoring_error)
     st64(h + vmcb.NEXT_RIP, m.cpu.rip + e.insn_len if e.insn_len else 0)
     st32(h + vmcb.EVENT_INJ, ld32(h + vmcb.EVENT_INJ) & ~EVENT_VALID)
@@ -158,7 +164,7 @@ def _save_guest(m, h):
 
 @unit(Machine)
 def svm_hw_exit(m):
-    """#VMEXIT with the exit in ``m.exit`` (RIP at the intercepted instruction). APM vol. 2, 15.6."""
+    """#VMEXIT with the exit in ``m.exit``, RIP at the intercepted instruction. APM vol. 2, 15.6."""
     h = m.ram + m.hw.vmcx
     # 1. GIF is cleared, so that L0 is not interrupted
     m.hw.gif = 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from workbench.arch import svm
 
+from ..cpu import ops
 from ..jit import i64, inner, lshr, unit
 from ..layout import ES, ST_OK, Machine, Uop
 from ..ledger import (
@@ -124,7 +125,10 @@ def _cr_write_code(m, cr, value):
 
 @unit(Machine, Uop, i64, i64, i64, i64)
 def svm_cr_exit(m, u, cr, gpr, write, value):
-    """MOV to or from a control register; CLTS, LMSW and SMSW pass ``gpr`` = -1."""
+    """MOV to or from a control register, CLTS, LMSW, SMSW.
+
+    ``m.exit.insn_info`` keeps the value for L0, which would get it by decoding the instruction.
+    """
     cr &= 15
     if write:
         code = _cr_write_code(m, cr, value)
@@ -134,7 +138,8 @@ def svm_cr_exit(m, u, cr, gpr, write, value):
         if not intercepted(m, svm.INTERCEPT_CR0_READ + cr):
             return ST_OK
         code = svm.VMEXIT_CR0_READ + cr
-    info1 = MOV_CR | (gpr & 15) if gpr >= 0 else 0
+    by_mov = u.op == ops.MOV_TO_CR or u.op == ops.MOV_FROM_CR
+    info1 = MOV_CR | (gpr & 15) if by_mov else 0
     status = leave(m, code, info1, 0, u.len, C_CR_ACCESS)
     m.exit.insn_info = value
     return status

@@ -1,7 +1,7 @@
 """SVM's permission maps in simulated RAM: layout, look-ups, and the maps that L0 builds.
 
-MSRPM: 2 bits per MSR (even bit read, odd bit write), three ranges of 8192 MSRs, 8 KB; an MSR outside
-of them always exits.  IOPM: one bit per port, 12 KB so that an access at port 0xffff can be looked
+MSRPM: 2 bits per MSR (even bit read, odd bit write), three ranges of 8192 MSRs, 8 KB; any other MSR
+always exits.  IOPM: one bit per port, 12 KB so that an access at port 0xffff can be looked
 up like any other.  Sources: APM vol. 2, 15.10 and 15.11; svm_permission_maps.csv.
 
 L0's own maps follow Xen: the MSRs of svm_msr_passthrough.csv and ports 0x80 and 0xed are open.  L2

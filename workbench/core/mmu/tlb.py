@@ -18,7 +18,6 @@ from ..layout import (
     TLB2,
     TR_DIRTY,
     TR_GLOBAL,
-    TR_WRITE,
     Machine,
 )
 from ..ledger import (

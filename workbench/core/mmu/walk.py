@@ -12,7 +12,7 @@ Not modelled: five levels, protection keys, PDPTE registers, memory types.
 
 from __future__ import annotations
 
-from workbench.arch import svm, vmx
+from ...arch import svm, vmx
 
 from ..jit import i64, inner, lshr, unit
 from ..layout import (

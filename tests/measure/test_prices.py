@@ -1,0 +1,133 @@
+"""Price presets: complete, sourced, bounded, and equal to the kernel's own clock."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workbench.core.ledger import EVENTS, N_EVENTS, TIME_SCALE
+from workbench.errors import PriceError
+from workbench.features import catalogue
+from workbench.geometry import list_cores, load_tlb_geometry
+from workbench.prices import KINDS, PARTS, list_presets, load_preset, part_of, preset_from_frame
+from workbench.tables import bibliography, data_table, source_keys
+
+PRESETS = list_presets()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_event_has_a_price_within_its_bounds_and_a_source(name):
+    rows = load_preset(name).frame
+    assert list(rows["event"]) == list(EVENTS)
+    assert ((rows["low"] <= rows["value"]) & (rows["value"] <= rows["high"])).all()
+    for row in rows.itertuples():
+        keys = source_keys(row.source)
+        assert keys and set(keys) <= set(bibliography()), row.event
+        assert row.note and row.kind in KINDS
+
+
+def test_no_price_rests_on_a_figure_from_memory():
+    recalled = {r["source_key"] for r in data_table("published/published").rows
+                if r["confidence"] == "recalled"}  # fmt: skip
+    for name in PRESETS:
+        assert not recalled & set(load_preset(name).sources)
+
+
+def test_every_source_is_used_and_every_use_is_listed():
+    used = {r["source_key"] for r in data_table("published/published").rows}
+    used |= {key for name in PRESETS for key in load_preset(name).sources}
+    used |= {key for f in catalogue().values() for key in source_keys(f.source)}
+    used |= {key for r in data_table("tlb_geometry").rows for key in source_keys(r["source"])}
+    assert used == set(bibliography())
+
+
+def test_each_backend_has_a_preset_of_its_own():
+    assert "zen" in list_presets("svm") and "nehalem" in list_presets("vmx")
+    assert "zen" not in list_presets("vmx")
+    assert load_preset("nehalem").clock_ghz == 2.9 and load_preset("zen").clock_ghz is None
+    assert load_preset("zen").core == "Zen"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_kernel_prices_are_the_same_numbers(name):
+    preset = load_preset(name)
+    kernel = preset.kernel_prices()
+    assert kernel.dtype == np.int64 and kernel.shape == (N_EVENTS,)
+    assert (kernel / TIME_SCALE == preset.vector()).all()
+    assert not kernel[len(EVENTS) :].any()
+
+
+def test_every_event_belongs_to_a_part():
+    assert {part_of(event) for event in EVENTS} == set(PARTS) - {"walks after flushes"}
+
+
+def test_changed_prices_make_a_new_preset():
+    before = load_preset("zen")
+    after = before.with_values({"HW_EXIT": 500, "HW_ENTRY": (100, 200.5, 300)})
+    assert (before.price("HW_EXIT"), after.price("HW_EXIT")) == (370, 500)
+    row = after.frame.set_index("event").loc["HW_ENTRY"]
+    assert (row["low"], row["value"], row["high"], row["source"]) == (100, 200.5, 300, "user")
+    assert after.name == "zen*" and after.with_values({"HW_EXIT": 1}).name == "zen*"
+    assert before.hash != after.hash and before.with_values({}) is before
+    assert "user" not in after.sources
+
+
+def test_a_preset_survives_its_own_csv(tmp_path):
+    path = tmp_path / "mine.csv"
+    mine = load_preset("nehalem").with_values({"HW_EXIT": 123.25})
+    path.write_text(mine.to_csv(), encoding="utf-8")
+    again = load_preset(path)
+    assert again.hash == mine.hash and again.core == "Nehalem" and again.name == "mine"
+    assert again.frame.equals(mine.frame)
+
+
+def test_a_frame_of_events_and_values_suffices():
+    frame = pd.DataFrame({"event": EVENTS, "value": range(len(EVENTS))})
+    preset = preset_from_frame(frame, "ramp", backend="vmx")
+    assert preset.price(EVENTS[5]) == 5 and preset.core == "Nehalem"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: f.drop(columns="value"), "column 'value'"),
+        (lambda f: f.iloc[1:], "no price for L1_INSTRUCTION"),
+        (lambda f: pd.concat([f, f.iloc[:1]]), "two prices"),
+        (lambda f: f.replace("HW_EXIT", "HW_EXITS"), "HW_EXIT"),
+        (lambda f: f.assign(value=-1), "is -1"),
+        (lambda f: f.assign(value="cheap"), "'cheap'"),
+        (lambda f: f.assign(high=0), "low <= value <= high"),
+        (lambda f: f.assign(unit="seconds"), "unit of"),
+        (lambda f: f.assign(kind="guess"), "kind of"),
+    ],
+)
+def test_a_wrong_price_table_gets_one_clear_error(change, said):
+    frame = load_preset("zen").frame
+    with pytest.raises(PriceError, match=said):
+        preset_from_frame(change(frame))
+
+
+def test_unknown_presets_files_and_events_are_errors(tmp_path):
+    with pytest.raises(PriceError, match="Did you mean zen"):
+        load_preset("zeno")
+    with pytest.raises(PriceError, match="cannot read"):
+        load_preset(tmp_path / "none.csv")
+    with pytest.raises(PriceError, match="HW_ENTRY"):
+        load_preset("zen").with_values({"HW_ENTRIES": 1})
+    with pytest.raises(PriceError, match="HW_EXIT is 'dear'"):
+        load_preset("zen").with_values({"HW_EXIT": "dear"})
+
+
+@pytest.mark.parametrize("core", list_cores())
+def test_tlb_geometry_keeps_its_entries_in_a_power_of_two_of_sets(core):
+    shape = load_tlb_geometry(core)
+    row = next(r for r in data_table("tlb_geometry").rows if r["core"] == core)
+    assert shape.sets1 * shape.ways1 == int(row["l1_dtlb_entries"])
+    assert shape.sets2 * shape.ways2 == int(row["l2_tlb_entries"])
+    assert shape.sets1_large * shape.ways1_large == int(row["l1_dtlb_2m"] or 0)
+    for sets in (shape.sets1, shape.sets2):
+        assert sets & (sets - 1) == 0
+
+
+def test_an_unknown_core_is_an_error():
+    with pytest.raises(PriceError, match="Zen"):
+        load_tlb_geometry("Zenn")

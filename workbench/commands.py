@@ -1,0 +1,271 @@
+"""What each command of ``workbench`` does; each takes the parsed options and returns an exit code.
+
+Only standard output carries results; progress and remarks go to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ScenarioError, WorkbenchError, did_you_mean
+from .paths import data_dir
+from .terminal import EXIT_ERROR, EXIT_GUEST, EXIT_OK, ProgressLine
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .result import Result
+    from .scenario import Scenario
+
+TABLES = ("exits", "costs", "operations", "tlb", "fields")
+"""Tables of a result that ``run --json`` contains, in this order."""
+_GUEST_FAILED = ("shutdown", "fatal")
+
+
+# ---------------------------------------------------------------- scenarios on the command line
+
+
+def shipped_scenarios() -> dict[str, Path]:
+    """Scenarios that come with the workbench: name -> file."""
+    return {path.stem: path for path in sorted((data_dir() / "scenarios").glob("*.toml"))}
+
+
+def read_scenario(name: str, changes: Iterable[str] = ()) -> Scenario:
+    """The scenario of a file or a shipped name, with ``NAME=VALUE`` changes applied.
+
+    Raises
+    ------
+    WorkbenchError
+        No such file, not a scenario, or a change that cannot be used.
+    """
+    from . import scenario_text
+    from .scenario import Scenario
+
+    path = shipped_scenarios().get(name, Path(name))
+    if path.suffix not in (".toml", ".json"):
+        hint = did_you_mean(name, shipped_scenarios()) + " Or give a .toml or .json file."
+        raise ScenarioError(f"no scenario called {name!r}", hint)
+    values, where = scenario_text.read(path, path.suffix[1:])
+    for change in changes:
+        _apply(values, change)
+    return Scenario.from_dict(values, where)
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    name, equals, text = change.partition("=")
+    if not equals or not name.strip():
+        raise ScenarioError(f"--set {change}: not a change", "write NAME=VALUE")
+    head, dot, entry = name.strip().partition(".")
+    value = _value(text.strip())
+    if not dot:
+        values[head] = value
+        return
+    table = values.setdefault(head, {})
+    if not isinstance(table, dict):
+        raise ScenarioError(f"--set {change}: {head} has no entries", f"write {head}=VALUE")
+    table[entry] = value
+
+
+def _value(text: str) -> Any:
+    """A TOML value; what is none, such as a bare word, is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+# ---------------------------------------------------------------- run
+
+
+def run(options: argparse.Namespace) -> int:
+    """``workbench run``."""
+    from . import simulate
+
+    scenario = read_scenario(options.scenario, options.changes)
+    if options.out is not None:
+        check_new(options.out, options.overwrite)
+    with ProgressLine(not options.quiet) as line:
+        result = simulate.run(scenario, line.report)
+    if options.out is not None:
+        result.save(options.out, options.overwrite)
+    print(as_json(result) if options.json else as_tables(result))
+    return _judge(result)
+
+
+def check_new(directory: Path, overwrite: bool) -> None:
+    """Complain before a long run, not after it, when its result has no place to go."""
+    if directory.exists() and not overwrite:
+        hint = "choose another directory, or add --overwrite"
+        raise WorkbenchError(f"{directory} exists already", hint)
+
+
+def _judge(result: Result) -> int:
+    if result.status in _GUEST_FAILED:
+        why = result.facts.get("fatal") or "the guest shut down (triple fault)"
+        print(f"workbench: the run ended as {result.status}: {why}", file=sys.stderr)
+        return EXIT_GUEST
+    if result.facts.get("unknown_count"):
+        where, code = result.facts["unknown_rip"], result.facts["unknown_bytes"]
+        code &= (1 << 64) - 1
+        print(
+            f"workbench: unknown instruction at {where:#x}, bytes {code.to_bytes(8, 'little').hex()}"
+            " (the guest got #UD)",
+            file=sys.stderr,
+        )
+    if result.status == "stopped" and result.stop_code != 0:
+        print(f"workbench: the guest stopped with code {result.stop_code}", file=sys.stderr)
+        return EXIT_GUEST
+    return EXIT_OK
+
+
+def as_json(result: Result) -> str:
+    """Everything the tables of a result say, as JSON."""
+    content: dict[str, Any] = {
+        "scenario": result.scenario.resolved(),
+        "status": result.status,
+        "fingerprint": result.fingerprint(),
+        "summary": _records(result.summary())[0],
+    }
+    content |= {name: _records(getattr(result, name)) for name in TABLES}
+    content["provenance"] = dict(result.provenance)
+    return json.dumps(content, indent=2, default=str)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return json.loads(frame.to_json(orient="records", double_precision=6))
+
+
+def as_tables(result: Result) -> str:
+    """The tables of a result for a terminal."""
+    from .charts import to_text
+
+    bill = result.operations.rename(columns=lambda name: name.replace("_per_operation", "/op"))
+    parts = [to_text(kind, result).rstrip() for kind in ("summary", "exits", "cost", "tlb")]
+    parts.append("Bill per L2 operation\n" + text_table(bill))
+    return "\n\n".join(parts)
+
+
+def text_table(frame: pd.DataFrame) -> str:
+    """A frame as aligned text."""
+    if frame.empty:
+        return "(none)"
+    return frame.to_string(index=False, float_format=lambda number: f"{number:,.1f}")
+
+
+# ---------------------------------------------------------------- lab, figures, bench
+
+
+def checkout() -> Path:
+    """The folder that this package lies in; of a checkout it holds notebooks and benchmarks."""
+    return Path(__file__).resolve().parents[1]
+
+
+def lab(options: argparse.Namespace) -> int:
+    """``workbench lab``: JupyterLab, or with ``--app`` Voilà with the panel alone."""
+    module = "voila" if options.app else "jupyterlab"
+    if importlib.util.find_spec(module) is None:
+        hint = "install it with: pip install 'nested-hvm-workbench[app]'"
+        raise WorkbenchError(f"{module} is not installed", hint)
+    default = checkout() / "notebooks" / ("app.ipynb" if options.app else "00_start.ipynb")
+    notebook = Path(options.notebook) if options.notebook else default
+    target = [str(notebook)] if notebook.exists() else []
+    if options.notebook and not target:
+        raise WorkbenchError(f"{notebook}: no such notebook", "give the path of an .ipynb file")
+    if options.app and not target:
+        raise WorkbenchError("notebooks/app.ipynb is not here", "run this in a checkout")
+    return subprocess.run([sys.executable, "-m", module, *target, *options.rest]).returncode
+
+
+def figures(options: argparse.Namespace) -> int:
+    """``workbench figures``."""
+    from .figures import FORMATS, write_figures
+
+    formats = [form.strip() for form in options.formats.split(",") if form.strip()]
+    for form in formats:
+        if form not in FORMATS:
+            raise WorkbenchError(f"no format called {form!r}", did_you_mean(form, FORMATS))
+    with ProgressLine() as line:
+        scenarios = {name: read_scenario(name) for name in shipped_scenarios()}
+        written = write_figures(scenarios, options.out, formats, line.report)
+    print("\n".join(str(path) for path in written))
+    return EXIT_OK
+
+
+def bench(options: argparse.Namespace) -> int:
+    """``workbench bench``."""
+    folder = checkout() / "benchmarks"
+    found = {path.stem: path for path in sorted(folder.glob("bench_*.py"))}
+    if not found:
+        raise WorkbenchError("no benchmarks here", "run this in a checkout of the project")
+    known = {name.removeprefix("bench_"): path for name, path in found.items()}
+    for name in options.only:
+        if name not in known:
+            raise WorkbenchError(f"no benchmark called {name!r}", did_you_mean(name, known))
+    chosen = options.only or list(known)
+    return max(subprocess.run([sys.executable, str(known[n])]).returncode for n in chosen)
+
+
+# ---------------------------------------------------------------- warmup, doctor, list, cite
+
+
+def warmup(options: argparse.Namespace) -> int:
+    """``workbench warmup``."""
+    from . import simulate
+    from .core import units
+
+    warm = units.is_warm()
+    with ProgressLine() as line:
+        simulate.prepare(line.report)
+    print("the core was compiled already" if warm else "the core is compiled")
+    return EXIT_OK
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """``workbench doctor``."""
+    from .doctor import examine
+
+    findings = examine()
+    print("\n".join(str(finding) for finding in findings))
+    return (
+        EXIT_ERROR
+        if any(finding.required and not finding.good for finding in findings)
+        else EXIT_OK
+    )
+
+
+def listing(options: argparse.Namespace) -> int:
+    """``workbench list``."""
+    from .listing import TOPICS
+
+    topics = [options.topic] if options.topic else list(TOPICS)
+    print("\n\n".join(TOPICS[topic]() for topic in topics))
+    return EXIT_OK
+
+
+def cite(options: argparse.Namespace) -> int:
+    """``workbench cite``."""
+    from .listing import sources_of, sources_text
+
+    scenario = read_scenario(options.scenario) if options.scenario else None
+    print(sources_text(sources_of(scenario), options.bibtex))
+    return EXIT_OK
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": run,
+    "lab": lab,
+    "figures": figures,
+    "warmup": warmup,
+    "doctor": doctor,
+    "list": listing,
+    "cite": cite,
+    "bench": bench,
+}

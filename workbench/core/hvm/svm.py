@@ -1,0 +1,84 @@
+"""L0's software for SVM: what hvm/nested.py calls, and vmcb01 as L0 makes it at start.
+
+The parts: ``svm_route`` (whose exit), ``svm_handle`` (L0 serves it), ``svm_enter`` and ``svm_exit``
+(virtual VMRUN and #VMEXIT).  The processor's side is ``svm_hw`` and ``svm_intercepts``.
+"""
+
+from __future__ import annotations
+
+from workbench.arch import vmcb
+
+from ..jit import fill_bytes, inner, st32, st64, unit
+from ..layout import PAGE, Machine
+from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, VMCX01_MA, VMCX02_MA
+from .svm_enter import svm_enter_n2
+from .svm_exit import svm_exit_n2
+from .svm_handle import svm_handle
+from .svm_hw import EFER_SVME, NP_ENABLE, V_INTR_MASKING, svm_hw_exit
+from .svm_l0 import svm_nested_features_on_efer_update
+from .svm_maps import svm_build_maps
+from .svm_route import svm_route
+from .svm_state import svm_save_state
+from .svm_tables import L0_INTERCEPTS
+
+__all__ = ["svm_enter_n2", "svm_exit_n2", "svm_handle", "svm_initialise", "svm_route"]
+
+
+@inner
+def _reset_nested_vcpu(m):
+    nv = m.nv
+    nv.n2_guest = 0
+    nv.vmentry_pending = 0
+    nv.vmexit_pending = 0
+    nv.vmswitch_in_progress = 0
+    nv.n1_vmcx_ma = VMCX01_MA
+    nv.n2_vmcx_ma = VMCX02_MA
+    nv.n1_vmcx12_addr = -1
+    nv.vmcx12_ma = -1
+    nv.last_vmcx12_addr = -1
+    nv.guest_tag = -1
+    nv.hap_enabled = 0
+    nv.gif = 1
+    nv.hsave_pa = 0
+    nv.vm_cr = 0
+    for i in range(6):
+        nv.icpt[i] = 0
+
+
+@inner
+def _write_vmcb01_controls(m, h):
+    for i in range(6):
+        st32(h + vmcb.INTERCEPT_WORD0 + 4 * i, L0_INTERCEPTS[i])
+    st64(h + vmcb.IOPM_BASE_PA, L0_IOPM_MA)
+    st64(h + vmcb.MSRPM_BASE_PA, L0_MSRPM_MA)
+    st32(h + vmcb.ASID, 1)
+    st32(h + vmcb.INT_CTL, V_INTR_MASKING)
+    st64(h + vmcb.NESTED_CTL, NP_ENABLE)
+    st64(h + vmcb.NESTED_CR3, m.l1_hap_root)
+
+
+@unit(Machine)
+def svm_initialise(m):
+    """Make vmcb01, an empty vmcb02 and L0's maps from the boot state in ``m.cpu``.
+
+    L0's table for L1 (``m.l1_hap_root``) must exist.  L1 then starts by a hardware entry with
+    ``m.hw.vmcx``.
+    """
+    h = m.ram + VMCX01_MA
+    fill_bytes(h, PAGE, 0)
+    fill_bytes(m.ram + VMCX02_MA, PAGE, 0)
+    svm_build_maps(m)
+    _reset_nested_vcpu(m)
+    # 1. L1's state as an exit would have stored it
+    m.hw.vmcx = VMCX01_MA
+    m.hw.int_ctl = V_INTR_MASKING
+    m.hw.virt_ext = 0
+    m.exit.insn_len = 0
+    svm_hw_exit(m)
+    svm_save_state(m, h)
+    # 2. controls; the hardware needs SVME, which L1 does not see set
+    _write_vmcb01_controls(m, h)
+    m.nv.guest_efer = m.cpu.efer & ~EFER_SVME
+    st64(h + vmcb.EFER, m.cpu.efer | EFER_SVME)
+    svm_nested_features_on_efer_update(m)
+    return 0

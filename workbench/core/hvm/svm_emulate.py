@@ -1,0 +1,263 @@
+"""L0 emulates for a guest: CPUID, MSRs, port I/O, control and debug registers (Xen, svm.c, hvm.c).
+
+The guest is L1, or L2 for an exit that L1 did not ask for.  Registers are in the current VMCB (RAX,
+RSP, RIP, control registers) and in ``m.cpu`` (the rest).
+"""
+
+from __future__ import annotations
+
+from workbench.arch import msr, vmcb
+
+from ..cpu.cpuid import cpuid_leaf
+from ..cpu.devices import port_in, port_out
+from ..cpu.msr import msr_read, msr_write
+from ..jit import i64, inner, ld64, lshr, st32, st64, unit
+from ..layout import RBX, RCX, RDI, RDX, RSI, ST_FAULT, ST_OK, ST_VMEXIT, Machine
+from ..ledger import E_L0_INSTRUCTION_EMULATED, F_CR_WRITE, count
+from ..mmu.access import load, store
+from .svm_hw import CR0_CD, CR0_NW, CR0_PE, CR0_PG, CR4_PAE, CR4_RESERVED
+from .svm_l0 import (
+    current_vmcb,
+    inject_gp,
+    inject_ud,
+    read_gpr,
+    skip_instruction,
+    svm_inject,
+    svm_set_efer,
+    write_gpr,
+)
+from .tags import N1, N2, tags_renew
+
+LOW32 = 0xFFFFFFFF
+CPUID_SVM = 0x8000000A
+EDX_VMCB_CLEAN = 1 << 5
+TSC_RATIO_ONE = 1 << 32
+IOIO_IN, IOIO_STRING, IOIO_REP = 1, 4, 8
+CR0_ET = 1 << 4
+CR4_PCIDE = 1 << 17
+CR4_FLUSHING = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 17 | 1 << 20
+"""CR4 bits whose change drops translations: PSE, PAE, PGE, PCIDE, SMEP."""
+
+
+# ---------------------------------------------------------------- CPUID
+
+
+@inner
+def _adjust_svm_leaves(m, leaf):
+    """What L0 adds to the processor's answer: it honours clean bits of vmcb12."""
+    if leaf == CPUID_SVM:
+        m.cpuid[3] |= EDX_VMCB_CLEAN
+
+
+@unit(Machine)
+def svm_emulate_cpuid(m):
+    """CPUID."""
+    h = current_vmcb(m)
+    leaf = ld64(h + vmcb.RAX) & LOW32
+    cpuid_leaf(m, leaf, m.cpu.gpr[RCX] & LOW32)
+    _adjust_svm_leaves(m, leaf)
+    st64(h + vmcb.RAX, m.cpuid[0] & LOW32)
+    m.cpu.gpr[RBX] = m.cpuid[1] & LOW32
+    m.cpu.gpr[RCX] = m.cpuid[2] & LOW32
+    m.cpu.gpr[RDX] = m.cpuid[3] & LOW32
+    return skip_instruction(m, h)
+
+
+# ---------------------------------------------------------------- MSRs
+
+
+@inner
+def _read_msr(m, number):
+    """Value in ``m.result``; ST_FAULT when the MSR does not exist."""
+    if number == msr.EFER:
+        m.result = m.nv.guest_efer
+    elif number == msr.VM_CR:
+        m.result = m.nv.vm_cr
+    elif number == msr.VM_HSAVE_PA:
+        m.result = m.nv.hsave_pa
+    elif number == msr.TSC_RATIO:
+        m.result = TSC_RATIO_ONE
+    else:
+        return msr_read(m, number)
+    return ST_OK
+
+
+@inner
+def _write_msr(m, h, number, value):
+    """ST_FAULT when the write deserves #GP. VM_CR is read-only, as in Xen."""
+    if number == msr.EFER:
+        return ST_FAULT if svm_set_efer(m, value) else ST_OK
+    if number == msr.VM_CR:
+        return ST_OK
+    if number == msr.VM_HSAVE_PA:
+        if value & 0xFFF or lshr(value, 52):
+            return ST_FAULT
+        m.nv.hsave_pa = value
+        return ST_OK
+    if number == msr.TSC_RATIO:
+        return ST_OK if value == TSC_RATIO_ONE else ST_FAULT
+    status = msr_write(m, number, value)
+    # these live in the VMCB while L0 works
+    st64(h + vmcb.G_PAT, m.cpu.pat)
+    st64(h + vmcb.DBGCTL, m.cpu.debugctl)
+    return status
+
+
+@unit(Machine)
+def svm_emulate_msr(m):
+    """RDMSR (EXITINFO1 = 0) and WRMSR (1)."""
+    h = current_vmcb(m)
+    number = m.cpu.gpr[RCX] & LOW32
+    if m.exit.info1 & 1:
+        value = (ld64(h + vmcb.RAX) & LOW32) | (m.cpu.gpr[RDX] << 32)
+        if _write_msr(m, h, number, value) != ST_OK:
+            return inject_gp(m)
+    else:
+        if _read_msr(m, number) != ST_OK:
+            return inject_gp(m)
+        st64(h + vmcb.RAX, m.result & LOW32)
+        m.cpu.gpr[RDX] = lshr(m.result, 32)
+    return skip_instruction(m, h)
+
+
+# ---------------------------------------------------------------- port I/O
+
+
+@inner
+def _merge_rax(old, value, lg):
+    """RAX after IN of ``1 << lg`` bytes."""
+    if lg == 2:
+        return value & LOW32
+    mask = (1 << (8 << lg)) - 1
+    return (old & ~mask) | (value & mask)
+
+
+@inner
+def _string_step(m, info1, lg, port):
+    """One element of INS or OUTS; returns ST_OK, ST_STOP, or ``m.pending`` of a failed access."""
+    c = m.cpu
+    size = 1 << lg
+    step = -size if c.sysflags & 0x400 else size
+    segment = lshr(info1, 10) & 7
+    base = c.seg_base[segment] if segment == 4 or segment == 5 else 0
+    if info1 & IOIO_IN:
+        value = port_in(m, port, lg)
+        status = store(m, c.gpr[RDI], lg, value)
+        if status == ST_OK:
+            c.gpr[RDI] += step
+        return status
+    value = load(m, base + c.gpr[RSI], lg)
+    if m.pending:
+        return m.pending
+    c.gpr[RSI] += step
+    return port_out(m, port, lg, value)
+
+
+@unit(Machine, i64, i64, i64)
+def svm_emulate_string_io(m, info1, lg, port):
+    """INS or OUTS: one element per exit; a repeated one exits again until RCX is 0.
+
+    A page fault of the guest's is injected; on a nested page fault ST_VMEXIT tells the caller that
+    ``m.exit`` now holds that fault.
+    """
+    h = current_vmcb(m)
+    repeated = info1 & IOIO_REP
+    if repeated and m.cpu.gpr[RCX] == 0:
+        return skip_instruction(m, h)
+    status = _string_step(m, info1, lg, port)
+    m.pending = 0
+    if status == ST_FAULT:
+        return svm_inject(m, m.exc.vector, m.exc.error, m.exc.has_error)
+    if status == ST_VMEXIT:
+        return status
+    if repeated:
+        m.cpu.gpr[RCX] -= 1
+    if repeated == 0 or m.cpu.gpr[RCX] == 0:
+        skip_instruction(m, h)
+    else:
+        count(m, E_L0_INSTRUCTION_EMULATED, 1)
+    return status
+
+
+@unit(Machine)
+def svm_emulate_io(m):
+    """IN, OUT, INS, OUTS through the machine's devices. May return ST_STOP."""
+    h = current_vmcb(m)
+    info1 = m.exit.info1
+    port = lshr(info1, 16) & 0xFFFF
+    lg = 0 if info1 & 16 else 1 if info1 & 32 else 2
+    if info1 & IOIO_STRING:
+        return svm_emulate_string_io(m, info1, lg, port)
+    rax = ld64(h + vmcb.RAX)
+    status = ST_OK
+    if info1 & IOIO_IN:
+        st64(h + vmcb.RAX, _merge_rax(rax, port_in(m, port, lg), lg))
+    else:
+        status = port_out(m, port, lg, rax & ((1 << (8 << lg)) - 1))
+    skip_instruction(m, h)
+    return status
+
+
+# ---------------------------------------------------------------- control and debug registers
+
+
+@inner
+def _current_tags(m):
+    return N2 if m.nv.n2_guest else N1
+
+
+@inner
+def _set_cr0(m, h, value):
+    """ST_FAULT for #GP (hvm_set_cr0). Paging stays on: only 64-bit mode has a model."""
+    value |= CR0_ET
+    if lshr(value, 32) or (value & CR0_NW and value & CR0_CD == 0):
+        return ST_FAULT
+    if value & CR0_PE == 0 or value & CR0_PG == 0:
+        return ST_FAULT
+    st64(h + vmcb.CR0, value)
+    return ST_OK
+
+
+@inner
+def _set_cr4(m, h, value):
+    """ST_FAULT for #GP (hvm_set_cr4)."""
+    old = ld64(h + vmcb.CR4)
+    if value & CR4_RESERVED or value & CR4_PAE == 0:
+        return ST_FAULT
+    if value & ~old & CR4_PCIDE and ld64(h + vmcb.CR3) & 0xFFF:
+        return ST_FAULT
+    st64(h + vmcb.CR4, value)
+    if (value ^ old) & CR4_FLUSHING:
+        tags_renew(m, _current_tags(m), F_CR_WRITE)
+    return ST_OK
+
+
+@unit(Machine)
+def svm_emulate_cr(m):
+    """MOV to and from CR0 and CR4, CLTS, LMSW, SMSW; Xen intercepts no other that exists."""
+    h = current_vmcb(m)
+    code = m.exit.code
+    cr = code & 15
+    is_write = code >= 16
+    if code >= 32:
+        cr = 0
+    if cr != 0 and cr != 4:
+        return inject_ud(m)
+    by_mov = m.exit.info1 < 0
+    if is_write:
+        value = read_gpr(m, h, m.exit.info1) if by_mov else m.exit.insn_info
+        status = _set_cr0(m, h, value) if cr == 0 else _set_cr4(m, h, value)
+        if status != ST_OK:
+            return inject_gp(m)
+    elif by_mov:
+        write_gpr(m, h, m.exit.info1, ld64(h + vmcb.CR0) if cr == 0 else ld64(h + vmcb.CR4))
+    else:
+        return inject_ud(m)
+    return skip_instruction(m, h)
+
+
+@unit(Machine)
+def svm_emulate_dr(m):
+    """First use of a debug register: Xen loads the guest's and stops intercepting them."""
+    st32(current_vmcb(m) + vmcb.INTERCEPT_WORD1, 0)
+    return ST_OK

@@ -1,0 +1,268 @@
+"""Entering L2: what Xen does for VMRUN after the exit handler asked for it (nsvm_vcpu_vmrun).
+
+vmcb02 is built from vmcb01 (what L0 needs) and vmcb12 (what L1 wants); see vmcb02_merge.csv, column
+xen.  vmcb12 is read from L1's memory once.  FS, GS, TR, LDTR and the system-call MSRs are not
+touched: L1 has loaded them into the processor with VMLOAD.
+
+Not modelled: lazy FPU; pausing filters (L0 has none, so the merged count is 0).
+"""
+
+from __future__ import annotations
+
+from workbench.arch import svm, vmcb
+
+from ..jit import inner, ld8, ld32, ld64, lshr, st32, st64, unit
+from ..layout import ST_OK, Machine
+from ..ledger import (
+    E_L0_BYTE_COPIED,
+    F_TLB_CONTROL,
+    P_ENTRY,
+    count,
+    count_field,
+)
+from ..mmu.physical import host_of
+from .memory_map import L2_MSRPM_MA, VMCX01_MA, VMCX02_MA
+from .p2m import np2m_flush_request, np2m_select
+from .svm_hw import NP_ENABLE, V_INTR_MASKING, svm_vmcb_invalid
+from .svm_instructions import V_GIF, V_GIF_ENABLE
+from .svm_l0 import EFER_SVME, STGI_CLGI_BITS, request_virtual_exit, set_gif
+from .svm_maps import svm_choose_iopm, svm_merge_msrpm
+from .tags import N2, tags_renew
+from .vmcb import copy8, copy32, copy64, copy128
+
+RFLAGS_IF = 1 << 9
+(
+    CLEAN_INTERCEPTS, CLEAN_MAPS, CLEAN_ASID, CLEAN_TPR, CLEAN_NP, CLEAN_CR, CLEAN_DR, CLEAN_DT,
+    CLEAN_SEG, CLEAN_CR2, CLEAN_LBR,
+) = (1 << k for k in range(11))  # fmt: skip
+"""Clean bits of vmcb12 (vmcb_cleanbits.csv)."""
+FAILED = 1
+
+HOST_SAVE_BYTES = 6 * 8
+CONTROL_BYTES = 6 * 4 + 8 + 4 + 3 * 8 + 2 * 8 + 8 + 8 + 4
+INTERCEPT_BYTES, TPR_BYTES, SEG_BYTES, DT_BYTES, DR_BYTES, NP_BYTES, LBR_BYTES = (
+    5 * 4, 8, 4 * 16 + 1, 2 * 16, 2 * 8, 8, 5 * 8,
+)  # fmt: skip
+STATE_BYTES = 9 * 8
+
+
+# ---------------------------------------------------------------- the merge, part by part
+
+
+@inner
+def _read32(m, h12, offset, field):
+    count_field(m, field, P_ENTRY, 0)
+    return ld32(h12 + offset)
+
+
+@inner
+def _read64(m, h12, offset, field):
+    count_field(m, field, P_ENTRY, 0)
+    return ld64(h12 + offset)
+
+
+@inner
+def _cache_intercepts(m, h12):
+    """L1's own intercept words, kept for routing."""
+    icpt = m.nv.icpt
+    icpt[0] = _read32(m, h12, vmcb.INTERCEPT_WORD0, vmcb.FIELD_INTERCEPT_WORD0)
+    icpt[1] = _read32(m, h12, vmcb.INTERCEPT_WORD1, vmcb.FIELD_INTERCEPT_WORD1)
+    icpt[2] = _read32(m, h12, vmcb.INTERCEPT_WORD2, vmcb.FIELD_INTERCEPT_WORD2)
+    icpt[3] = _read32(m, h12, vmcb.INTERCEPT_WORD3, vmcb.FIELD_INTERCEPT_WORD3)
+    icpt[4] = _read32(m, h12, vmcb.INTERCEPT_WORD4, vmcb.FIELD_INTERCEPT_WORD4)
+    count(m, E_L0_BYTE_COPIED, INTERCEPT_BYTES)
+
+
+@inner
+def _or_intercepts(m, h12, h02, h01):
+    """vmcb02 intercepts what L0 or L1 wants; the sixth word is not merged.
+
+    STGI and CLGI must not reach the physical GIF: without a V_GIF of its own L2 exits for them.
+    """
+    for k in range(5):
+        word = _read32(m, h12, vmcb.INTERCEPT_WORD0 + 4 * k, vmcb.FIELD_INTERCEPT_WORD0 + k)
+        st32(h02 + vmcb.INTERCEPT_WORD0 + 4 * k, word | ld32(h01 + vmcb.INTERCEPT_WORD0 + 4 * k))
+    if ld32(h02 + vmcb.INT_CTL) & V_GIF_ENABLE == 0:
+        st32(h02 + vmcb.INTERCEPT_WORD4, ld32(h02 + vmcb.INTERCEPT_WORD4) | STGI_CLGI_BITS)
+
+
+@inner
+def _merge_interrupts(m, h12, h02):
+    """V_INTR of vmcb12, with V_INTR_MASKING forced: L0 needs it."""
+    int_ctl = _read32(m, h12, vmcb.INT_CTL, vmcb.FIELD_INT_CTL)
+    if m.feat.virtual_gif == 0:
+        int_ctl &= ~(V_GIF | V_GIF_ENABLE)
+    st32(h02 + vmcb.INT_CTL, int_ctl | V_INTR_MASKING)
+    copy32(m, h02, h12, vmcb.INT_VECTOR, vmcb.FIELD_INT_VECTOR, P_ENTRY, 0)
+    count(m, E_L0_BYTE_COPIED, TPR_BYTES)
+
+
+@unit(Machine)
+def svm_merge_controls(m):
+    """Control area of vmcb02 from vmcb01 and vmcb12."""
+    nv = m.nv
+    h01 = m.ram + VMCX01_MA
+    h02 = m.ram + VMCX02_MA
+    h12 = host_of(m, nv.vmcx12_ma)
+    clean = _read32(m, h12, vmcb.CLEAN, vmcb.FIELD_CLEAN)
+    if nv.last_vmcx12_addr != nv.n1_vmcx12_addr:
+        clean = 0
+    # 1. intercepts
+    if clean & CLEAN_TPR == 0:
+        _merge_interrupts(m, h12, h02)
+    if clean & CLEAN_INTERCEPTS == 0:
+        _cache_intercepts(m, h12)
+    _or_intercepts(m, h12, h02, h01)
+    st32(h02 + vmcb.CLEAN, 0)
+    st32(h02 + vmcb.PAUSE_FILTER_THRESH, ld32(h01 + vmcb.PAUSE_FILTER_THRESH))
+    # 2. TSC offset
+    st64(
+        h02 + vmcb.TSC_OFFSET,
+        ld64(h01 + vmcb.TSC_OFFSET) + _read64(m, h12, vmcb.TSC_OFFSET, vmcb.FIELD_TSC_OFFSET),
+    )
+    # 3. permission maps
+    nv.msrpm_n1p = _read64(m, h12, vmcb.MSRPM_BASE_PA, vmcb.FIELD_MSRPM_BASE_PA)
+    nv.iopm_n1p = _read64(m, h12, vmcb.IOPM_BASE_PA, vmcb.FIELD_IOPM_BASE_PA)
+    svm_merge_msrpm(m)
+    st64(h02 + vmcb.MSRPM_BASE_PA, L2_MSRPM_MA)
+    st64(h02 + vmcb.IOPM_BASE_PA, svm_choose_iopm(m))
+    # 4. interrupt shadow, the event that L1 injects, exit information (meaningless until the exit)
+    copy32(m, h02, h12, vmcb.INT_STATE, vmcb.FIELD_INT_STATE, P_ENTRY, 0)
+    copy64(m, h02, h12, vmcb.EXIT_CODE, vmcb.FIELD_EXIT_CODE, P_ENTRY, 0)
+    copy64(m, h02, h12, vmcb.EXIT_INFO_1, vmcb.FIELD_EXIT_INFO_1, P_ENTRY, 0)
+    copy64(m, h02, h12, vmcb.EXIT_INFO_2, vmcb.FIELD_EXIT_INFO_2, P_ENTRY, 0)
+    copy64(m, h02, h12, vmcb.EXIT_INT_INFO, vmcb.FIELD_EXIT_INT_INFO, P_ENTRY, 0)
+    copy64(m, h02, h12, vmcb.EVENT_INJ, vmcb.FIELD_EVENT_INJ, P_ENTRY, 0)
+    copy64(m, h02, h12, vmcb.NEXT_RIP, vmcb.FIELD_NEXT_RIP, P_ENTRY, 0)
+    # 5. LBR virtualization and virtual VMLOAD/VMSAVE
+    virt_ext = _read64(m, h12, vmcb.VIRT_EXT, vmcb.FIELD_VIRT_EXT)
+    st64(h02 + vmcb.VIRT_EXT, virt_ext | ld64(h01 + vmcb.VIRT_EXT))
+    count(m, E_L0_BYTE_COPIED, CONTROL_BYTES)
+    return clean
+
+
+@inner
+def _merge_paging(m, h02, h01):
+    """Nested paging of L2: the combined table, or L1's own when L1 shadows L2's tables."""
+    st64(h02 + vmcb.NESTED_CTL, NP_ENABLE)
+    if m.nv.hap_enabled:
+        st64(h02 + vmcb.NESTED_CR3, np2m_select(m, m.nv.host_cr3))
+    else:
+        st64(h02 + vmcb.NESTED_CR3, ld64(h01 + vmcb.NESTED_CR3))
+
+
+@inner
+def _merge_control_registers(m, h12, h02):
+    """EFER, CR4, CR0, CR2, CR3: through the ordinary emulation in Xen, hence never 'clean'."""
+    efer = _read64(m, h12, vmcb.EFER, vmcb.FIELD_EFER)
+    m.nv.guest_efer = efer
+    st64(h02 + vmcb.EFER, efer | EFER_SVME)
+    copy64(m, h02, h12, vmcb.CR4, vmcb.FIELD_CR4, P_ENTRY, 0)
+    copy64(m, h02, h12, vmcb.CR0, vmcb.FIELD_CR0, P_ENTRY, 0)
+    copy64(m, h02, h12, vmcb.CR2, vmcb.FIELD_CR2, P_ENTRY, 0)
+    copy64(m, h02, h12, vmcb.CR3, vmcb.FIELD_CR3, P_ENTRY, 0)
+
+
+@inner
+def _merge_clean_groups(m, h12, h02, clean):
+    """What L1 may declare unchanged: segments, descriptor tables, debug registers, PAT, LBR."""
+    if clean & CLEAN_SEG == 0:
+        copy128(m, h02, h12, vmcb.ES, vmcb.FIELD_ES, P_ENTRY, 0)
+        copy128(m, h02, h12, vmcb.CS, vmcb.FIELD_CS, P_ENTRY, 0)
+        copy128(m, h02, h12, vmcb.SS, vmcb.FIELD_SS, P_ENTRY, 0)
+        copy128(m, h02, h12, vmcb.DS, vmcb.FIELD_DS, P_ENTRY, 0)
+        copy8(m, h02, h12, vmcb.CPL, vmcb.FIELD_CPL, P_ENTRY, 0)
+        count(m, E_L0_BYTE_COPIED, SEG_BYTES)
+    if clean & CLEAN_DT == 0:
+        copy128(m, h02, h12, vmcb.GDTR, vmcb.FIELD_GDTR, P_ENTRY, 0)
+        copy128(m, h02, h12, vmcb.IDTR, vmcb.FIELD_IDTR, P_ENTRY, 0)
+        count(m, E_L0_BYTE_COPIED, DT_BYTES)
+    if clean & CLEAN_DR == 0:
+        copy64(m, h02, h12, vmcb.DR7, vmcb.FIELD_DR7, P_ENTRY, 0)
+        copy64(m, h02, h12, vmcb.DR6, vmcb.FIELD_DR6, P_ENTRY, 0)
+        count(m, E_L0_BYTE_COPIED, DR_BYTES)
+    if clean & CLEAN_NP == 0:
+        copy64(m, h02, h12, vmcb.G_PAT, vmcb.FIELD_G_PAT, P_ENTRY, 0)
+        count(m, E_L0_BYTE_COPIED, NP_BYTES)
+    if clean & CLEAN_LBR == 0:
+        copy64(m, h02, h12, vmcb.DBGCTL, vmcb.FIELD_DBGCTL, P_ENTRY, 0)
+        copy64(m, h02, h12, vmcb.BR_FROM, vmcb.FIELD_BR_FROM, P_ENTRY, 0)
+        copy64(m, h02, h12, vmcb.BR_TO, vmcb.FIELD_BR_TO, P_ENTRY, 0)
+        copy64(m, h02, h12, vmcb.LAST_EXCP_FROM, vmcb.FIELD_LAST_EXCP_FROM, P_ENTRY, 0)
+        copy64(m, h02, h12, vmcb.LAST_EXCP_TO, vmcb.FIELD_LAST_EXCP_TO, P_ENTRY, 0)
+        count(m, E_L0_BYTE_COPIED, LBR_BYTES)
+
+
+@inner
+def _merge_state(m, h12, h02, h01, clean):
+    """State-save area of vmcb02."""
+    _merge_clean_groups(m, h12, h02, clean)
+    _merge_control_registers(m, h12, h02)
+    _merge_paging(m, h02, h01)
+    copy64(m, h02, h12, vmcb.RFLAGS, vmcb.FIELD_RFLAGS, P_ENTRY, 0)
+    copy64(m, h02, h12, vmcb.RIP, vmcb.FIELD_RIP, P_ENTRY, 0)
+    copy64(m, h02, h12, vmcb.RSP, vmcb.FIELD_RSP, P_ENTRY, 0)
+    copy64(m, h02, h12, vmcb.RAX, vmcb.FIELD_RAX, P_ENTRY, 0)
+    count(m, E_L0_BYTE_COPIED, STATE_BYTES)
+
+
+# ---------------------------------------------------------------- VMRUN
+
+
+@inner
+def _note_paging(m, h12):
+    """Roots, ASID and TLB_CONTROL of vmcb12.
+
+    Xen drops the nested p2m for any TLB_CONTROL and for a new ASID, and a new ASID of L1's takes a
+    new tag; TLB_CONTROL itself never reaches the hardware.
+    """
+    nv = m.nv
+    nv.guest_cr3 = _read64(m, h12, vmcb.CR3, vmcb.FIELD_CR3)
+    nv.host_cr3 = _read64(m, h12, vmcb.NESTED_CR3, vmcb.FIELD_NESTED_CR3)
+    nv.hap_enabled = _read64(m, h12, vmcb.NESTED_CTL, vmcb.FIELD_NESTED_CTL) & NP_ENABLE
+    tlb_control = ld8(h12 + vmcb.TLB_CTL)
+    count_field(m, vmcb.FIELD_TLB_CTL, P_ENTRY, 0)
+    asid = _read32(m, h12, vmcb.ASID, vmcb.FIELD_ASID)
+    if tlb_control or asid != nv.guest_tag:
+        nv.guest_tag = asid
+        np2m_flush_request(m, F_TLB_CONTROL)
+        tags_renew(m, N2, F_TLB_CONTROL)
+
+
+@inner
+def _save_host(m, h01):
+    """L1's context stays in vmcb01; it will continue behind its VMRUN (hostsave)."""
+    nv = m.nv
+    st64(h01 + vmcb.RIP, ld64(h01 + vmcb.NEXT_RIP))
+    st32(h01 + vmcb.INT_STATE, 0)
+    nv.rflagsif = 1 if ld64(h01 + vmcb.RFLAGS) & RFLAGS_IF else 0
+    nv.host_efer = nv.guest_efer
+    count(m, E_L0_BYTE_COPIED, HOST_SAVE_BYTES)
+
+
+@unit(Machine)
+def svm_enter_n2(m):
+    """Virtual entry: L1's VMRUN takes effect. ST_OK, or FAILED with a virtual exit requested."""
+    nv = m.nv
+    h01 = m.ram + VMCX01_MA
+    h02 = m.ram + VMCX02_MA
+    h12 = host_of(m, nv.vmcx12_ma)
+    nv.vmswitch_in_progress = 1
+    # 1. what the tags and the nested p2m depend on
+    _note_paging(m, h12)
+    nv.vintrmask = lshr(ld32(h12 + vmcb.INT_CTL), svm.INT_CTL_V_INTR_MASKING) & 1
+    # 2. L1's own context
+    _save_host(m, h01)
+    # 3. vmcb02 becomes the current VMCB (also when the checks fail: the virtual exit unwinds it)
+    nv.n2_guest = 1
+    m.level = 2
+    m.hw.vmcx = nv.n2_vmcx_ma
+    clean = svm_merge_controls(m)
+    _merge_state(m, h12, h02, h01, clean)
+    # 4. GIF is set
+    set_gif(m, 1)
+    # 5. consistency checks, after loading as in Xen
+    if svm_vmcb_invalid(m, h12):
+        request_virtual_exit(m, svm.VMEXIT_INVALID, 0, 0)
+        return FAILED
+    return ST_OK

@@ -1,0 +1,140 @@
+"""Leaving L2 for L1: Xen's nsvm_vmcb_prepare4vmexit, nsvm_vcpu_hostrestore and vmexit_inject.
+
+L2's state and the exit go from vmcb02 to vmcb12 in L1's memory; L1 continues behind its VMRUN with
+what vmcb01 has kept.  Not written back: ASID, intercepts, maps, TSC offset.
+"""
+
+from __future__ import annotations
+
+from workbench.arch import vmcb
+
+from ..jit import inner, ld32, ld64, st8, st32, st64, unit
+from ..layout import PAGE, ST_OK, Machine
+from ..ledger import E_L0_BYTE_COPIED, E_L0_VMSAVE, P_EXIT, count, count_field
+from ..mmu.physical import host_of, note_code_written
+from .memory_map import VMCX01_MA, VMCX02_MA
+from .svm_hw import DR7_ONES, EFER_SVME, EVENT_VALID, V_INTR_MASKING
+from .svm_l0 import set_gif
+from .svm_state import svm_save_state
+from .vmcb import copy8, copy32, copy64, copy128
+
+CR0_PE = 1
+CONTROL_BYTES = 4 + 4 + 4 + 3 * 8 + 8 + 8 + 1 + 2 * 8 + 8 + 16
+STATE_BYTES = 6 * 16 + 1 + 12 * 8
+LBR_BYTES = 5 * 8
+RESTORE_BYTES = 6 * 8
+
+
+@inner
+def _write_exit(m, h12, h02):
+    """Exit code and information; an event that was not delivered yet goes back to L1."""
+    nv = m.nv
+    st64(h12 + vmcb.EXIT_CODE, nv.exitcode)
+    st64(h12 + vmcb.EXIT_INFO_1, nv.exitinfo1)
+    st64(h12 + vmcb.EXIT_INFO_2, nv.exitinfo2)
+    count_field(m, vmcb.FIELD_EXIT_CODE, P_EXIT, 1)
+    count_field(m, vmcb.FIELD_EXIT_INFO_1, P_EXIT, 1)
+    count_field(m, vmcb.FIELD_EXIT_INFO_2, P_EXIT, 1)
+    event = ld64(h02 + vmcb.EVENT_INJ)
+    if event & EVENT_VALID == 0:
+        event = ld64(h02 + vmcb.EXIT_INT_INFO)
+    st64(h12 + vmcb.EXIT_INT_INFO, event)
+    st64(h12 + vmcb.EVENT_INJ, 0)
+    st32(h02 + vmcb.EVENT_INJ, 0)
+    count_field(m, vmcb.FIELD_EXIT_INT_INFO, P_EXIT, 1)
+    count_field(m, vmcb.FIELD_EVENT_INJ, P_EXIT, 1)
+
+
+@inner
+def _write_controls(m, h12, h02):
+    nv = m.nv
+    # 1. interrupts: V_INTR_MASKING is L1's own again
+    int_ctl = ld32(h02 + vmcb.INT_CTL)
+    if nv.vintrmask == 0:
+        int_ctl &= ~V_INTR_MASKING
+    st32(h12 + vmcb.INT_CTL, int_ctl)
+    count_field(m, vmcb.FIELD_INT_CTL, P_EXIT, 1)
+    copy32(m, h12, h02, vmcb.INT_VECTOR, vmcb.FIELD_INT_VECTOR, P_EXIT, 1)
+    copy32(m, h12, h02, vmcb.INT_STATE, vmcb.FIELD_INT_STATE, P_EXIT, 1)
+    # 2. exit
+    _write_exit(m, h12, h02)
+    # 3. TLB_CONTROL is done; nested paging as L1 had it
+    st8(h12 + vmcb.TLB_CTL, 0)
+    st64(h12 + vmcb.NESTED_CTL, nv.hap_enabled)
+    st64(h12 + vmcb.NESTED_CR3, nv.host_cr3)
+    count_field(m, vmcb.FIELD_TLB_CTL, P_EXIT, 1)
+    count_field(m, vmcb.FIELD_NESTED_CTL, P_EXIT, 1)
+    count_field(m, vmcb.FIELD_NESTED_CR3, P_EXIT, 1)
+    # 4. decode assists
+    copy64(m, h12, h02, vmcb.NEXT_RIP, vmcb.FIELD_NEXT_RIP, P_EXIT, 1)
+    copy128(m, h12, h02, vmcb.INSN_LEN, vmcb.FIELD_INSN_LEN, P_EXIT, 1)
+    count(m, E_L0_BYTE_COPIED, CONTROL_BYTES)
+
+
+@inner
+def _write_state(m, h12, h02):
+    copy128(m, h12, h02, vmcb.ES, vmcb.FIELD_ES, P_EXIT, 1)
+    copy128(m, h12, h02, vmcb.CS, vmcb.FIELD_CS, P_EXIT, 1)
+    copy128(m, h12, h02, vmcb.SS, vmcb.FIELD_SS, P_EXIT, 1)
+    copy128(m, h12, h02, vmcb.DS, vmcb.FIELD_DS, P_EXIT, 1)
+    copy128(m, h12, h02, vmcb.GDTR, vmcb.FIELD_GDTR, P_EXIT, 1)
+    copy128(m, h12, h02, vmcb.IDTR, vmcb.FIELD_IDTR, P_EXIT, 1)
+    copy8(m, h12, h02, vmcb.CPL, vmcb.FIELD_CPL, P_EXIT, 1)
+    st64(h12 + vmcb.EFER, m.nv.guest_efer)
+    count_field(m, vmcb.FIELD_EFER, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.CR4, vmcb.FIELD_CR4, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.CR3, vmcb.FIELD_CR3, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.CR0, vmcb.FIELD_CR0, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.CR2, vmcb.FIELD_CR2, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.DR7, vmcb.FIELD_DR7, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.DR6, vmcb.FIELD_DR6, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.RFLAGS, vmcb.FIELD_RFLAGS, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.RIP, vmcb.FIELD_RIP, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.RSP, vmcb.FIELD_RSP, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.RAX, vmcb.FIELD_RAX, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.G_PAT, vmcb.FIELD_G_PAT, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.DBGCTL, vmcb.FIELD_DBGCTL, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.BR_FROM, vmcb.FIELD_BR_FROM, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.BR_TO, vmcb.FIELD_BR_TO, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.LAST_EXCP_FROM, vmcb.FIELD_LAST_EXCP_FROM, P_EXIT, 1)
+    copy64(m, h12, h02, vmcb.LAST_EXCP_TO, vmcb.FIELD_LAST_EXCP_TO, P_EXIT, 1)
+    count(m, E_L0_BYTE_COPIED, STATE_BYTES + LBR_BYTES)
+
+
+@inner
+def _restore_host(m, h01):
+    """L1 as #VMEXIT leaves it: CPL 0, protected mode, no breakpoints (hostrestore)."""
+    nv = m.nv
+    nv.guest_efer = nv.host_efer
+    st64(h01 + vmcb.EFER, nv.host_efer | EFER_SVME)
+    st64(h01 + vmcb.CR0, ld64(h01 + vmcb.CR0) | CR0_PE)
+    st64(h01 + vmcb.DR7, DR7_ONES)
+    st8(h01 + vmcb.CPL, 0)
+    st32(h01 + vmcb.CLEAN, 0)
+    count(m, E_L0_BYTE_COPIED, RESTORE_BYTES)
+
+
+@unit(Machine)
+def svm_exit_n2(m):
+    """Virtual exit with ``nv.exitcode`` and its two infos; L1 is current after it."""
+    nv = m.nv
+    h01 = m.ram + VMCX01_MA
+    h02 = m.ram + VMCX02_MA
+    h12 = host_of(m, nv.vmcx12_ma)
+    nv.vmswitch_in_progress = 1
+    # 1. FS, GS, TR, LDTR and the system-call MSRs are common to both VMCBs
+    svm_save_state(m, h01)
+    count(m, E_L0_VMSAVE, 1)
+    # 2. L2's state and the exit into vmcb12
+    _write_controls(m, h12, h02)
+    _write_state(m, h12, h02)
+    note_code_written(m, h12, PAGE)
+    nv.last_vmcx12_addr = nv.n1_vmcx12_addr
+    # 3. L1's context
+    m.hw.vmcx = nv.n1_vmcx_ma
+    nv.n2_guest = 0
+    m.level = 1
+    _restore_host(m, h01)
+    # 4. GIF is cleared
+    set_gif(m, 0)
+    return ST_OK

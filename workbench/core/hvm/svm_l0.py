@@ -1,0 +1,205 @@
+"""What every SVM handler of L0 needs: the current VMCB, skipping, injecting, GIF, EFER."""
+
+from __future__ import annotations
+
+from workbench.arch import svm, vmcb
+
+from ..jit import i64, inner, ld32, ld64, lshr, st32, st64, unit
+from ..layout import RAX, RSP, ST_OK, Machine
+from ..ledger import (
+    E_L0_EVENT_INJECTED,
+    E_L0_INSTRUCTION_EMULATED,
+    F_NP2M_CHANGED,
+    count,
+)
+from .memory_map import VMCX01_MA
+from .p2m import np2m_flush
+from .svm_hw import CR0_PG, EFER_LME, EFER_RESERVED, EFER_SVME
+from .svm_instructions import V_GIF, V_GIF_ENABLE, VIRT_EXT_VMLOAD_VMSAVE
+
+EFER_LMA = 1 << 10
+VM_CR_SVMDIS = 1 << 4
+UD, DF, GP, PF = 6, 8, 13, 14
+V_IRQ = 1 << svm.INT_CTL_V_IRQ
+VINTR_BIT = 1 << (svm.INTERCEPT_VINTR & 31)
+VMLOAD_VMSAVE_BITS = 1 << (svm.INTERCEPT_VMLOAD & 31) | 1 << (svm.INTERCEPT_VMSAVE & 31)
+STGI_CLGI_BITS = 1 << (svm.INTERCEPT_STGI & 31) | 1 << (svm.INTERCEPT_CLGI & 31)
+
+
+@inner
+def current_vmcb(m):
+    """Host address of the VMCB that the exit came from: vmcb01 or vmcb02."""
+    return m.ram + m.hw.vmcx
+
+
+@inner
+def skip_instruction(m, h):
+    """Continue behind the intercepted instruction; the interrupt shadow ends."""
+    st64(h + vmcb.RIP, ld64(h + vmcb.NEXT_RIP))
+    st32(h + vmcb.INT_STATE, 0)
+    count(m, E_L0_INSTRUCTION_EMULATED, 1)
+    return ST_OK
+
+
+@inner
+def read_gpr(m, h, register):
+    """A general register of the guest: RAX and RSP are in the VMCB."""
+    r = register & 15
+    if r == RAX:
+        return ld64(h + vmcb.RAX)
+    if r == RSP:
+        return ld64(h + vmcb.RSP)
+    return m.cpu.gpr[r]
+
+
+@inner
+def write_gpr(m, h, register, value):
+    """Write a general register of the guest."""
+    r = register & 15
+    if r == RAX:
+        st64(h + vmcb.RAX, value)
+    elif r == RSP:
+        st64(h + vmcb.RSP, value)
+    else:
+        m.cpu.gpr[r] = value
+
+
+# ---------------------------------------------------------------- events
+
+
+@inner
+def request_virtual_exit(m, code, info1, info2):
+    """Ask for a virtual exit to L1; it happens before the next hardware entry."""
+    nv = m.nv
+    nv.exitcode = code
+    nv.exitinfo1 = info1
+    nv.exitinfo2 = info2
+    nv.vmexit_pending = 1
+
+
+@unit(Machine, i64, i64, i64)
+def svm_inject(m, vector, error, has_error):
+    """Raise an exception in the guest that exited; one that L1 intercepts in L2 goes to L1.
+
+    For #PF the faulting address is ``m.exc.address``.
+    """
+    h = current_vmcb(m)
+    info2 = m.exc.address if vector == PF else 0
+    if m.nv.n2_guest and lshr(m.nv.icpt[2], vector & 31) & 1:
+        request_virtual_exit(
+            m, svm.VMEXIT_EXCP_DE + (vector & 31), error if has_error else 0, info2
+        )
+        return ST_OK
+    event = (vector & 0xFF) | (3 << svm.EVENTINJ_TYPE) | (1 << svm.EVENTINJ_V)
+    if has_error:
+        event |= 1 << svm.EVENTINJ_EV
+    st32(h + vmcb.EVENT_INJ, event)
+    st32(h + vmcb.EVENT_INJ_ERR, error)
+    if vector == PF:
+        st64(h + vmcb.CR2, info2)
+    count(m, E_L0_EVENT_INJECTED, 1)
+    return ST_OK
+
+
+@inner
+def inject_ud(m):
+    """#UD into the guest."""
+    return svm_inject(m, UD, 0, 0)
+
+
+@inner
+def inject_gp(m):
+    """#GP(0) into the guest."""
+    return svm_inject(m, GP, 0, 1)
+
+
+# ---------------------------------------------------------------- GIF
+
+
+@inner
+def set_gif(m, value):
+    """L1's GIF: in vmcb01 when virtualized, else a variable of L0's."""
+    h01 = m.ram + VMCX01_MA
+    int_ctl = ld32(h01 + vmcb.INT_CTL)
+    if int_ctl & V_GIF_ENABLE:
+        st32(h01 + vmcb.INT_CTL, (int_ctl & ~V_GIF) | (V_GIF if value else 0))
+    m.nv.gif = value
+
+
+# ---------------------------------------------------------------- EFER
+
+
+@inner
+def _assist(m, h01):
+    """EFER.SVME set by L1: hardware takes over what the features allow."""
+    word4 = ld32(h01 + vmcb.INTERCEPT_WORD4)
+    if m.feat.virtual_vmload_vmsave:
+        st64(h01 + vmcb.VIRT_EXT, ld64(h01 + vmcb.VIRT_EXT) | VIRT_EXT_VMLOAD_VMSAVE)
+        word4 &= ~VMLOAD_VMSAVE_BITS
+    int_ctl = ld32(h01 + vmcb.INT_CTL)
+    if m.feat.virtual_gif and int_ctl & V_GIF_ENABLE == 0:
+        st32(h01 + vmcb.INT_CTL, int_ctl | V_GIF_ENABLE | (V_GIF if m.nv.gif else 0))
+        word4 &= ~STGI_CLGI_BITS
+    st32(h01 + vmcb.INTERCEPT_WORD4, word4)
+
+
+@inner
+def _stop_assist(m, h01):
+    """EFER.SVME cleared by L1: everything is intercepted again."""
+    word4 = ld32(h01 + vmcb.INTERCEPT_WORD4)
+    st32(h01 + vmcb.INTERCEPT_WORD4, word4 | VMLOAD_VMSAVE_BITS | STGI_CLGI_BITS)
+    st64(h01 + vmcb.VIRT_EXT, ld64(h01 + vmcb.VIRT_EXT) & ~VIRT_EXT_VMLOAD_VMSAVE)
+    int_ctl = ld32(h01 + vmcb.INT_CTL)
+    if int_ctl & V_GIF_ENABLE:
+        m.nv.gif = 1 if int_ctl & V_GIF else 0
+    st32(h01 + vmcb.INT_CTL, int_ctl & ~(V_GIF | V_GIF_ENABLE))
+
+
+@unit(Machine)
+def svm_nested_features_on_efer_update(m):
+    """Set or drop virtual GIF and virtual VMLOAD/VMSAVE as L1's EFER.SVME says (Xen, svm.c)."""
+    h01 = m.ram + VMCX01_MA
+    if m.nv.guest_efer & EFER_SVME:
+        _assist(m, h01)
+    else:
+        _stop_assist(m, h01)
+    return 0
+
+
+@inner
+def reset_nested(m):
+    """L1 left SVM: forget its vmcx12 and what was built for L2 (Xen, nestedhvm_vcpu_reset)."""
+    nv = m.nv
+    np2m_flush(m, F_NP2M_CHANGED)
+    nv.np2m_base = -1
+    nv.vmentry_pending = 0
+    nv.vmexit_pending = 0
+    nv.n1_vmcx12_addr = -1
+    nv.vmcx12_ma = -1
+    nv.last_vmcx12_addr = -1
+    nv.hsave_pa = 0
+    nv.gif = 1
+    for i in range(6):
+        nv.icpt[i] = 0
+
+
+@unit(Machine, i64)
+def svm_set_efer(m, value):
+    """EFER written by the guest that exited; returns 1 when it deserves #GP."""
+    nv = m.nv
+    h = current_vmcb(m)
+    old = nv.guest_efer
+    if value & EFER_RESERVED:
+        return 1
+    if (value ^ old) & EFER_LME and ld64(h + vmcb.CR0) & CR0_PG:
+        return 1
+    if value & EFER_SVME and nv.vm_cr & VM_CR_SVMDIS:
+        return 1
+    value = (value & ~EFER_LMA) | (old & EFER_LMA)
+    nv.guest_efer = value
+    st64(h + vmcb.EFER, value | EFER_SVME)
+    if nv.n2_guest == 0 and (value ^ old) & EFER_SVME:
+        svm_nested_features_on_efer_update(m)
+        if value & EFER_SVME == 0:
+            reset_nested(m)
+    return 0

@@ -1,0 +1,91 @@
+"""Whose is an exit of L2? The table of svm_exitcodes.csv (Xen, nestedsvm_check_intercepts).
+
+The intercept bits are those cached from vmcb12 at VMRUN; L1's permission maps are read from its
+memory (Xen keeps a copy of the MSRPM from VMRUN on, so it does not see an L2 that can write to it).
+"""
+
+from __future__ import annotations
+
+from workbench.arch import svm, vmcb
+
+from ..jit import inner, lshr, st64, unit
+from ..layout import RCX, Machine
+from ..ledger import E_L0_BYTE_COPIED, E_L0_MAP_BYTE_READ, P_ROUTING, count, count_field
+from ..mmu.physical import host_of
+from .svm_maps import OUT_OF_RANGE, msrpm_position, svm_l1_map_bits
+from .svm_tables import (
+    R_BIT,
+    R_IOIO,
+    R_L1,
+    R_MSR,
+    R_PAGE_FAULT,
+    ROUTE,
+    code_index,
+)
+
+TO_L0, TO_L1 = 0, 1
+
+
+@inner
+def l1_intercepts(m, position):
+    """The intercept bit that L1 had in vmcb12 at VMRUN."""
+    return lshr(m.nv.icpt[lshr(position, 5)], position & 31) & 1
+
+
+@inner
+def _msr_to_l1(m):
+    if not l1_intercepts(m, svm.INTERCEPT_MSR_PROT):
+        return TO_L0
+    position = msrpm_position(m.cpu.gpr[RCX])
+    if position == OUT_OF_RANGE:
+        return TO_L1
+    count(m, E_L0_MAP_BYTE_READ, 1)
+    return lshr(svm_l1_map_bits(m, m.nv.msrpm_n1p, position), m.exit.info1 & 1) & 1
+
+
+@inner
+def _io_to_l1(m):
+    if not l1_intercepts(m, svm.INTERCEPT_IOIO_PROT):
+        return TO_L0
+    info1 = m.exit.info1
+    port = lshr(info1, 16) & 0xFFFF
+    size = lshr(info1, 4) & 7
+    count(m, E_L0_MAP_BYTE_READ, 2 if (port & 7) + size > 8 else 1)
+    bits = svm_l1_map_bits(m, m.nv.iopm_n1p, port) & ((1 << size) - 1)
+    return TO_L1 if bits else TO_L0
+
+
+@inner
+def _decide(m, code):
+    index = code_index(code)
+    rule = ROUTE[index]
+    if rule == R_BIT:
+        return l1_intercepts(m, index)
+    if rule == R_L1:
+        return TO_L1
+    if rule == R_MSR:
+        return _msr_to_l1(m)
+    if rule == R_IOIO:
+        return _io_to_l1(m)
+    if rule == R_PAGE_FAULT:
+        if m.nv.hap_enabled:
+            return l1_intercepts(m, index)
+        return TO_L1
+    return TO_L0
+
+
+@unit(Machine)
+def svm_route(m):
+    """1 when the exit of L2 in ``m.exit`` is for L1 (the virtual exit is prepared), else 0."""
+    e = m.exit
+    nv = m.nv
+    # Xen stores EXITINFO1 into vmcb12 before it decides
+    st64(host_of(m, nv.vmcx12_ma) + vmcb.EXIT_INFO_1, e.info1)
+    count_field(m, vmcb.FIELD_EXIT_INFO_1, P_ROUTING, 1)
+    count(m, E_L0_BYTE_COPIED, 8)
+    if _decide(m, e.code) == TO_L0:
+        return TO_L0
+    nv.exitcode = e.code
+    nv.exitinfo1 = e.info1
+    nv.exitinfo2 = e.info2
+    return TO_L1

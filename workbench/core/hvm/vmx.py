@@ -1,0 +1,267 @@
+"""L0 on VMX: the operations that the generic nested code calls.
+
+``vmx_initialise`` prepares vmcs01, the permission maps and the capability words; ``vmx_handle``
+serves an exit of L1, or of L2 when L0 keeps it.  ``vmx_route``, ``vmx_enter_n2`` and
+``vmx_exit_n2`` are in modules of their own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from workbench.arch import vmcs, vmx
+from workbench.arch.table import rows
+
+from ..cpu.exceptions import GP, UD
+from ..jit import fill_bytes, inner, ld8, st8, st32, unit
+from ..layout import (
+    BACKEND_VMX,
+    FATAL_UNHANDLED_EXIT,
+    PAGE,
+    ST_HALT,
+    ST_OK,
+    ST_SHUTDOWN,
+    Machine,
+)
+from .memory_map import (
+    L0_IOPM_MA,
+    L0_MSRPM_MA,
+    L2_IOPM_MA,
+    L2_MSRPM_MA,
+    VMCX01_MA,
+    VMCX02_MA,
+    VMREAD_BITMAP_MA,
+    VMWRITE_BITMAP_MA,
+)
+from .vmcs import READS, WRITES, own_base, put, settle
+from .vmx_caps import FEATURE_CONTROL
+from .vmx_common import COMMON_READS, COMMON_WRITES, complete_instruction, fatal, inject_exception
+from .vmx_controls import (
+    CR0_FIXED0,
+    CR4_FIXED0,
+    CR4_L0_MASK,
+    L0_CPU,
+    L0_CPU2,
+    L0_ENTRY,
+    L0_EXCEPTIONS,
+    L0_EXIT,
+    L0_PIN,
+)
+from .vmx_emulate import (
+    emulate_cpuid,
+    emulate_cr_access,
+    emulate_dr_access,
+    emulate_io,
+    emulate_rdmsr,
+    emulate_wrmsr,
+    nested_page_fault,
+    reflect_exception,
+)
+from .vmx_entry import CR0_L0_MASK, EPT_WRITE_BACK_4_LEVELS, vmx_enter_n2
+from .vmx_hw import save_guest_state
+from .vmx_insn import NONE, vmx_instruction
+from .vmx_leave import vmx_exit_n2
+from .vmx_route import N_REASONS, vmx_route
+
+__all__ = ["vmx_enter_n2", "vmx_exit_n2", "vmx_handle", "vmx_initialise", "vmx_route"]
+
+
+# ---------------------------------------------------------------- initialise
+
+
+def _passthrough() -> np.ndarray:
+    """Bits of L0's MSR bitmap that are clear: what Xen lets guests use directly, with HAP."""
+    bits = []
+    for row in rows("vmx_msr_passthrough"):
+        words = row["notes"].replace(",", " ").replace(";", " ").split()
+        always = words[:2] == ["xen", "kvm"] or row["notes"] == "xen with HAP"
+        if always and row["value"].startswith("0x") and "/" not in row["value"]:
+            number = int(row["value"], 0)
+            for write in (0, 0x800 * 8):
+                high = 0x400 * 8 if number >= 0xC000_0000 else 0
+                bits.append((number & 0x1FFF) + high + write)
+    return np.array(sorted(bits), np.int64)
+
+
+PASSTHROUGH_BITS = _passthrough()
+N_PASSTHROUGH = len(PASSTHROUGH_BITS)
+
+TRAPPED_WRITES = np.array(
+    [
+        encoding | high
+        for encoding in (vmcs.IO_BITMAP_A, vmcs.IO_BITMAP_B, vmcs.MSR_BITMAP)
+        for high in (0, 1)
+    ],
+    np.int64,
+)
+"""Fields whose VMWRITE exits even with VMCS shadowing: L0 keeps those pages of L1 mapped."""
+N_TRAPPED = len(TRAPPED_WRITES)
+OPEN_PORTS = np.array([0x80, 0xED], np.int64)
+"""Ports that L0 lets its guests use directly (Xen, hvm_io_bitmap)."""
+
+
+@inner
+def _set_bit(m, map_ma, bit, value):
+    host = m.ram + map_ma + (bit >> 3)
+    mask = 1 << (bit & 7)
+    st8(host, ld8(host) | mask if value else ld8(host) & ~mask)
+
+
+@unit(Machine)
+def vmx_prepare_maps(m):
+    """L0's permission maps: MSR and I/O bitmaps, VMREAD and VMWRITE bitmaps."""
+    fill_bytes(m.ram + L0_MSRPM_MA, PAGE, 0xFF)
+    for i in range(N_PASSTHROUGH):
+        _set_bit(m, L0_MSRPM_MA, PASSTHROUGH_BITS[i], 0)
+    fill_bytes(m.ram + L2_MSRPM_MA, PAGE, 0xFF)
+    fill_bytes(m.ram + L0_IOPM_MA, 2 * PAGE, 0xFF)
+    for i in range(2):
+        _set_bit(m, L0_IOPM_MA, OPEN_PORTS[i], 0)
+    fill_bytes(m.ram + L2_IOPM_MA, 2 * PAGE, 0xFF)
+    fill_bytes(m.ram + VMREAD_BITMAP_MA, PAGE, 0)
+    fill_bytes(m.ram + VMWRITE_BITMAP_MA, PAGE, 0)
+    for i in range(N_TRAPPED):
+        _set_bit(m, VMWRITE_BITMAP_MA, TRAPPED_WRITES[i], 1)
+    return ST_OK
+
+
+@inner
+def _reset_nested_vcpu(m):
+    nv = m.nv
+    nv.n2_guest = 0
+    nv.vmentry_pending = 0
+    nv.vmexit_pending = 0
+    nv.vmswitch_in_progress = 0
+    nv.n1_vmcx_ma = VMCX01_MA
+    nv.n2_vmcx_ma = VMCX02_MA
+    nv.n1_vmcx12_addr = NONE
+    nv.vmcx12_ma = NONE
+    nv.guest_tag = 0
+    nv.vmxon = 0
+    nv.vmxon_addr = NONE
+    nv.feature_control = FEATURE_CONTROL
+    nv.shadow_active = 0
+
+
+@inner
+def _write_controls(m, base):
+    put(base, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, L0_PIN)
+    put(base, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL, L0_CPU)
+    secondary = L0_CPU2
+    if m.feat.tlb_tagging == 0:
+        secondary &= ~vmx.CPU2_ENABLE_VPID
+    put(base, vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL, secondary)
+    put(base, vmcs.SLOT_VM_EXIT_CONTROLS, L0_EXIT)
+    put(base, vmcs.SLOT_VM_ENTRY_CONTROLS, L0_ENTRY)
+    put(base, vmcs.SLOT_EXCEPTION_BITMAP, L0_EXCEPTIONS)
+    put(base, vmcs.SLOT_IO_BITMAP_A, L0_IOPM_MA)
+    put(base, vmcs.SLOT_IO_BITMAP_B, L0_IOPM_MA + PAGE)
+    put(base, vmcs.SLOT_MSR_BITMAP, L0_MSRPM_MA)
+    put(base, vmcs.SLOT_EPT_POINTER, m.l1_hap_root | EPT_WRITE_BACK_4_LEVELS)
+    put(base, vmcs.SLOT_VMCS_LINK_POINTER, -1)
+    put(base, vmcs.SLOT_CR0_GUEST_HOST_MASK, CR0_L0_MASK)
+    put(base, vmcs.SLOT_CR4_GUEST_HOST_MASK, CR4_L0_MASK)
+
+
+@inner
+def _write_boot_state(m, base):
+    """Guest state of vmcs01: L1 as it boots."""
+    c = m.cpu
+    m.hw.exit_ctl = L0_EXIT
+    m.hw.cr0_mask = 0
+    m.hw.cr4_mask = 0
+    save_guest_state(m, base)
+    put(base, vmcs.SLOT_GUEST_IA32_EFER, c.efer)
+    put(base, vmcs.SLOT_GUEST_IA32_PAT, c.pat)
+    put(base, vmcs.SLOT_GUEST_CR0, c.cr0 | CR0_FIXED0)
+    put(base, vmcs.SLOT_CR0_READ_SHADOW, c.cr0)
+    put(base, vmcs.SLOT_GUEST_CR4, c.cr4 | CR4_FIXED0)
+    put(base, vmcs.SLOT_CR4_READ_SHADOW, c.cr4)
+
+
+@unit(Machine)
+def vmx_initialise(m):
+    """Prepare L0's VMCSs and maps for an L1 whose boot state is in ``m.cpu``."""
+    vmx_prepare_maps(m)
+    fill_bytes(m.ram + VMCX01_MA, PAGE, 0)
+    fill_bytes(m.ram + VMCX02_MA, PAGE, 0)
+    st32(m.ram + VMCX01_MA, vmcs.REVISION)
+    st32(m.ram + VMCX02_MA, vmcs.REVISION)
+    _reset_nested_vcpu(m)
+    base = own_base(m, VMCX01_MA)
+    _write_boot_state(m, base)
+    _write_controls(m, base)
+    m.hw.backend = BACKEND_VMX
+    m.hw.guest = 1
+    m.hw.vmcx = VMCX01_MA
+    m.level = 1
+    for i in range(4):
+        m.vmcs_work[i] = 0
+    return ST_OK
+
+
+# ---------------------------------------------------------------- exits that L0 serves
+
+
+@inner
+def _is_vmx_instruction(reason):
+    return (
+        vmx.EXIT_VMCALL <= reason <= vmx.EXIT_VMON
+        or reason == vmx.EXIT_INVEPT
+        or reason == vmx.EXIT_INVVPID
+    )
+
+
+@inner
+def _rare(m, reason):
+    """Exits that need little or nothing."""
+    if reason == vmx.EXIT_HLT:
+        complete_instruction(m)
+        return ST_HALT
+    if reason == vmx.EXIT_WBINVD or reason == vmx.EXIT_INVD:
+        return complete_instruction(m)
+    if reason == vmx.EXIT_PAUSE_INSTRUCTION:
+        return complete_instruction(m)
+    if reason == vmx.EXIT_MONITOR_INSTRUCTION or reason == vmx.EXIT_MWAIT_INSTRUCTION:
+        return inject_exception(m, UD, 0, 0)
+    if reason == vmx.EXIT_XSETBV:
+        return inject_exception(m, GP, 0, 1)
+    if reason == vmx.EXIT_TRIPLE_FAULT:
+        return ST_SHUTDOWN
+    if reason == vmx.EXIT_EXTERNAL_INTERRUPT:
+        return ST_OK
+    return fatal(m, FATAL_UNHANDLED_EXIT, reason)
+
+
+@inner
+def _serve(m, reason):
+    if _is_vmx_instruction(reason) and m.nv.n2_guest == 0:
+        return vmx_instruction(m, reason)
+    if reason == vmx.EXIT_EPT_VIOLATION or reason == vmx.EXIT_EPT_MISCONFIG:
+        return nested_page_fault(m, reason)
+    if reason == vmx.EXIT_CPUID:
+        return emulate_cpuid(m)
+    if reason == vmx.EXIT_MSR_READ:
+        return emulate_rdmsr(m)
+    if reason == vmx.EXIT_MSR_WRITE:
+        return emulate_wrmsr(m)
+    if reason == vmx.EXIT_IO_INSTRUCTION:
+        return emulate_io(m)
+    if reason == vmx.EXIT_CR_ACCESS:
+        return emulate_cr_access(m)
+    if reason == vmx.EXIT_DR_ACCESS:
+        return emulate_dr_access(m)
+    if reason == vmx.EXIT_EXCEPTION_NMI:
+        return reflect_exception(m)
+    return _rare(m, reason)
+
+
+@unit(Machine)
+def vmx_handle(m):
+    """L0 serves the exit in ``m.exit``; it may request a virtual entry or a virtual exit."""
+    if m.nv.n2_guest == 0:
+        m.vmcs_work[READS] += COMMON_READS
+        m.vmcs_work[WRITES] += COMMON_WRITES
+    outcome = _serve(m, m.exit.code & (N_REASONS - 1))
+    settle(m)
+    return outcome

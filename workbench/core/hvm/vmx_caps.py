@@ -1,0 +1,121 @@
+"""The VMX MSRs as L1 reads them: feature control and the capability MSRs (SDM vol. 3, appendix A).
+
+The words are the modelled hardware's, filtered as Xen does (vvmx.c, nvmx_msr_read_intercept): no
+activity states and no CR3 targets in MISC, no EPT accessed and dirty bits, no retaining-globals
+INVVPID, no VM functions.  VPID appears only with the feature ``vpid_for_l1``.  MISC says that
+VMWRITE may write any field exactly when VMCS shadowing is on: both came with the same processors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from workbench.arch import msr, vmcs, vmx
+from workbench.arch.table import rows
+
+from ..jit import i64, inner, unit
+from ..layout import ST_FAULT, ST_OK, Machine
+from .vmx_controls import (
+    CAPABILITIES,
+    CR0_FIXED0,
+    CR0_FIXED1,
+    CR4_FIXED0,
+    CR4_SUPPORTED,
+    TRUE_CAPABILITIES,
+)
+
+REGION_BYTES = 4096
+MEMORY_WRITE_BACK = 6
+BASIC = (
+    vmcs.REVISION
+    | (REGION_BYTES << 32)
+    | (MEMORY_WRITE_BACK << 50)
+    | (1 << 54)
+    | (1 << 55)
+)
+"""Revision, size, write-back, INS/OUTS information, TRUE capability MSRs."""
+MISC_STORES_LMA = 1 << 5
+MISC_VMWRITE_ANY = 1 << 29
+FEATURE_CONTROL = 1 | (1 << 2)
+"""IA32_FEATURE_CONTROL: locked, VMX allowed outside of SMX."""
+
+_EPT_BITS = {r["name"]: 1 << int(r["value"], 0) for r in rows("invept_invvpid") if "CAP_" in r["name"]}
+EPT_CAPABILITIES = sum(
+    bit
+    for name, bit in _EPT_BITS.items()
+    if name.removeprefix("CAP_EPT.")
+    in {"EXEC_ONLY", "PWL4", "UC", "WB", "2M", "1G", "INVEPT", "INVEPT_SINGLE", "INVEPT_ALL"}
+)
+VPID_CAPABILITIES = sum(
+    bit
+    for name, bit in _EPT_BITS.items()
+    if name.removeprefix("CAP_VPID.") in {"INVVPID", "ADDR", "SINGLE", "ALL"}
+)
+
+FIRST, COUNT = msr.VMX_BASIC, 32
+
+
+def _pair(words: tuple[int, int]) -> int:
+    must, may = words
+    word = must | (may << 32)
+    return word - (1 << 64) if word >> 63 else word
+
+
+def _table() -> tuple[np.ndarray, np.ndarray]:
+    """Value of each MSR from VMX_BASIC on, and whether it exists; shape (32,) each."""
+    highest = int((vmcs.ENCODINGS >> 1 & 0x1FF).max())
+    words = {
+        msr.VMX_BASIC: BASIC,
+        msr.VMX_PINBASED_CTLS: _pair(CAPABILITIES["pin"]),
+        msr.VMX_PROCBASED_CTLS: _pair(CAPABILITIES["cpu"]),
+        msr.VMX_EXIT_CTLS: _pair(CAPABILITIES["exit"]),
+        msr.VMX_ENTRY_CTLS: _pair(CAPABILITIES["entry"]),
+        msr.VMX_MISC: MISC_STORES_LMA,
+        msr.VMX_CR0_FIXED0: CR0_FIXED0,
+        msr.VMX_CR0_FIXED1: CR0_FIXED1,
+        msr.VMX_CR4_FIXED0: CR4_FIXED0,
+        msr.VMX_CR4_FIXED1: CR4_SUPPORTED,
+        msr.VMX_VMCS_ENUM: highest << 1,
+        msr.VMX_PROCBASED_CTLS2: _pair(CAPABILITIES["sec"]),
+        msr.VMX_EPT_VPID_CAP: EPT_CAPABILITIES | VPID_CAPABILITIES,
+        msr.VMX_TRUE_PINBASED: _pair(TRUE_CAPABILITIES["pin"]),
+        msr.VMX_TRUE_PROCBASED: _pair(TRUE_CAPABILITIES["cpu"]),
+        msr.VMX_TRUE_EXIT: _pair(TRUE_CAPABILITIES["exit"]),
+        msr.VMX_TRUE_ENTRY: _pair(TRUE_CAPABILITIES["entry"]),
+    }
+    values = np.zeros(COUNT, np.int64)
+    exists = np.zeros(COUNT, np.int64)
+    for number, word in words.items():
+        values[number - FIRST] = word
+        exists[number - FIRST] = 1
+    return values, exists
+
+
+VALUE, EXISTS = _table()
+
+
+@inner
+def is_vmx_msr(number):
+    """Does L0 answer for this MSR itself?"""
+    return number == msr.IA32_FEATURE_CONTROL or FIRST <= number < FIRST + COUNT
+
+
+@unit(Machine, i64)
+def vmx_capability(m, number):
+    """Value of a VMX MSR into ``m.result``: ST_OK, or ST_FAULT where there is no such MSR."""
+    if number == msr.IA32_FEATURE_CONTROL:
+        m.result = m.nv.feature_control
+        return ST_OK
+    index = (number - FIRST) & (COUNT - 1)
+    if EXISTS[index] == 0:
+        return ST_FAULT
+    value = VALUE[index]
+    if number == msr.VMX_MISC and m.feat.vmcs_shadowing:
+        value |= MISC_VMWRITE_ANY
+    if m.feat.vpid_for_l1 == 0:
+        if number == msr.VMX_PROCBASED_CTLS2:
+            value &= ~(vmx.CPU2_ENABLE_VPID << 32)
+        elif number == msr.VMX_EPT_VPID_CAP:
+            value &= ~VPID_CAPABILITIES
+    m.result = value
+    return ST_OK

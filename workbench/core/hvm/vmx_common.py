@@ -1,0 +1,86 @@
+"""What L0's VMX exit handlers share: registers, instruction completion, event injection.
+
+While L0 works the guest's RSP, RIP, RFLAGS and control registers are in the current VMCS; the other
+general registers, and copies of everything, are in ``m.cpu``.
+"""
+
+from __future__ import annotations
+
+from workbench.arch import vmcs, vmx
+
+from ..jit import inner
+from ..layout import RSP, ST_FATAL, ST_OK
+from ..ledger import E_L0_EVENT_INJECTED, E_L0_INSTRUCTION_EMULATED, P_EMULATION, count
+from .vmcs import get_vvmcs, vmread, vmwrite, vvmcs_base
+from .vmx_checks import BLOCK_MOV_SS, BLOCK_STI
+
+INTR_VALID = 1 << vmx.INTR_VALID
+INTR_ERROR = 1 << vmx.INTR_ERRCODE_VALID
+TYPE_EXCEPTION = vmx.INTR_TYPE_HW_EXCEPTION
+COMMON_READS, COMMON_WRITES = 8, 3
+"""VMREADs and VMWRITEs that Xen makes around every exit, whatever it was (l1_profiles.csv,
+xen-4.2x): RIP, RSP, RFLAGS, CS attributes, CR4, CR3, reason, IDT-vectoring; RIP, RSP, RFLAGS."""
+
+
+@inner
+def fatal(m, why, code):
+    """L0 gives up on L1."""
+    m.fatal = why
+    m.fatal_code = code
+    return ST_FATAL
+
+
+@inner
+def set_gpr(m, register, value):
+    """Write a general register of the stopped guest."""
+    m.cpu.gpr[register] = value
+    if register == RSP:
+        vmwrite(m, vmcs.SLOT_GUEST_RSP, value)
+
+
+@inner
+def complete_instruction(m):
+    """Step the guest over the instruction that L0 emulated."""
+    count(m, E_L0_INSTRUCTION_EMULATED, 1)
+    length = vmread(m, vmcs.SLOT_VM_EXIT_INSTRUCTION_LEN)
+    vmwrite(m, vmcs.SLOT_GUEST_RIP, vmread(m, vmcs.SLOT_GUEST_RIP) + length)
+    blocked = vmread(m, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO)
+    if blocked & (BLOCK_STI | BLOCK_MOV_SS):
+        vmwrite(m, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO, blocked & ~(BLOCK_STI | BLOCK_MOV_SS))
+    return ST_OK
+
+
+@inner
+def inject_exception(m, vector, error, has_error):
+    """Give the guest an exception found by L0.
+
+    For L2 the exception goes to L1 when L1's exception bitmap asks for it (Xen,
+    nhvm_vcpu_vmexit_event); the virtual exit's information replaces that in ``m.exit``.
+    """
+    info = vector | (TYPE_EXCEPTION << vmx.INTR_TYPE) | INTR_VALID
+    if has_error:
+        info |= INTR_ERROR
+    if m.nv.n2_guest:
+        wanted = get_vvmcs(m, vvmcs_base(m), vmcs.SLOT_EXCEPTION_BITMAP, P_EMULATION)
+        if wanted & (1 << vector):
+            m.exit.code = vmx.EXIT_EXCEPTION_NMI
+            m.exit.info1 = 0
+            m.exit.intr_info = info
+            m.exit.intr_error = error
+            m.nv.vmexit_pending = 1
+            return ST_OK
+    vmwrite(m, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD, info)
+    if has_error:
+        vmwrite(m, vmcs.SLOT_VM_ENTRY_EXCEPTION_ERROR_CODE, error)
+    count(m, E_L0_EVENT_INJECTED, 1)
+    return ST_OK
+
+
+@inner
+def inject_pending(m):
+    """Give the guest the exception that an emulation step left in ``m.exc``."""
+    m.pending = 0
+    x = m.exc
+    if x.vector == 14:
+        m.cpu.cr2 = x.address
+    return inject_exception(m, x.vector & 31, x.error, x.has_error)

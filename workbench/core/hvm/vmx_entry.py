@@ -1,0 +1,383 @@
+"""Virtual VM entry: vmcs01 and vmcs12 are merged into vmcs02, and L2 runs (Xen, virtual_vmentry).
+
+The rules are those of vmcs02_merge.csv, column ``xen``.  Where L0 = Xen differs from what L1 would
+see on hardware, the manual is followed for two registers: L2's EFER and PAT come from vmcs12 when
+its VM-entry controls say so (Xen lets L2 run with L1's EFER but for LMA and LME).  The guest-state
+checks of the manual are made on the merged state: a failure is exit reason 33 for L1, where Xen
+would end the domain.  vmcs12's MSR lists are ignored, as in Xen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from workbench.arch import vmcs, vmx
+
+from ..jit import fill_bytes, i64, inner, or_bytes, unit
+from ..layout import MSR_MAP_INTERCEPT_ALL, MSR_MAP_NONE, PAGE, ST_OK, Machine
+from ..ledger import (
+    E_L0_GUEST_PAGE_MAPPED,
+    E_L0_MAP_BYTE_MERGED,
+    E_L0_MAP_BYTE_READ,
+    E_L0_VMCLEAR,
+    E_L0_VMPTRLD,
+    F_L1_WITHOUT_VPID,
+    F_TAG_RENEWED,
+    P_ENTRY,
+    count,
+    count_field,
+)
+from ..mmu.physical import host_of, ma_ld8
+from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_IOPM_MA, L2_MSRPM_MA
+from .p2m import n1p_to_l0m, np2m_select
+from .tags import N2, tags_renew
+from .vmcs import (
+    MASKS,
+    WRITES,
+    count_bulk,
+    get,
+    get_vvmcs,
+    own_base,
+    put,
+    settle,
+    vmread,
+    vmwrite,
+    vvmcs_base,
+)
+from .vmx_checks import guest_state_wrong
+from .vmx_controls import CR0_FIXED0, CR4_FIXED0, CR4_L0_MASK
+from .vmx_route import secondary_of
+
+ENTRY_FAILED = 1 << 31
+EPT_WRITE_BACK_4_LEVELS = 6 | (3 << 3)
+EFER_LMA_LME = (1 << 10) | (1 << 8)
+CR0_L0_MASK = -1
+
+PIN_DROPPED = vmx.PIN_POSTED_INTR
+CPU2_DROPPED = (
+    vmx.CPU2_APIC_REGISTER_VIRT
+    | vmx.CPU2_VIRTUAL_INTR_DELIVERY
+    | vmx.CPU2_VIRTUALIZE_X2APIC_MODE
+    | vmx.CPU2_SHADOW_VMCS
+)
+CPU_IO = vmx.CPU_UNCOND_IO_EXITING | vmx.CPU_USE_IO_BITMAPS
+EXIT_DROPPED = (
+    vmx.EXIT_CTL_SAVE_DEBUG_CONTROLS
+    | vmx.EXIT_CTL_LOAD_IA32_PAT
+    | vmx.EXIT_CTL_LOAD_IA32_EFER
+    | vmx.EXIT_CTL_LOAD_IA32_PERF_GLOBAL_CTRL
+)
+ENTRY_DROPPED = (
+    vmx.ENTRY_CTL_LOAD_IA32_PAT
+    | vmx.ENTRY_CTL_LOAD_IA32_EFER
+    | vmx.ENTRY_CTL_LOAD_IA32_PERF_GLOBAL_CTRL
+)
+ENTRY_OWN = vmx.ENTRY_CTL_LOAD_IA32_PAT | vmx.ENTRY_CTL_LOAD_IA32_EFER
+"""What L0 itself needs loaded when L2 starts."""
+
+GUEST_COPY = np.array(
+    [i for i, group in enumerate(vmcs.column("xen_vvmx_group")) if group == "guest_copy"], np.int64
+)
+"""Slots of the guest state that is copied as it is, both ways."""
+N_GUEST_COPY = len(GUEST_COPY)
+EVENT_FIELDS = np.array(
+    [
+        vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD,
+        vmcs.SLOT_VM_ENTRY_EXCEPTION_ERROR_CODE,
+        vmcs.SLOT_VM_ENTRY_INSTRUCTION_LEN,
+    ],
+    np.int64,
+)
+X2APIC_BYTE, X2APIC_BYTES, WRITE_HALF = 0x800 // 8, 0x100 // 8, 0x800
+PORT_80_BYTE, PORT_80_BIT = 0x80 // 8, 1 << (0x80 % 8)
+PORT_ED_BYTE, PORT_ED_BIT = 0xED // 8, 1 << (0xED % 8)
+
+
+# ---------------------------------------------------------------- merging control words
+
+
+@inner
+def merged_pin(l0, l1):
+    """Pin-based controls of vmcs02."""
+    return l0 | (l1 & ~PIN_DROPPED)
+
+
+@inner
+def merged_cpu(l0, l1, l0_msr_bitmap):
+    """Primary controls of vmcs02; ``l0_msr_bitmap``: L0 uses an MSR bitmap for L2."""
+    word = (l0 | l1) & ~(CPU_IO | vmx.CPU_USE_MSR_BITMAPS)
+    # I/O: unconditional if that is all L1 asked for, else one of L0's bitmaps
+    if l1 & CPU_IO == vmx.CPU_UNCOND_IO_EXITING:
+        word |= vmx.CPU_UNCOND_IO_EXITING
+    else:
+        word |= vmx.CPU_USE_IO_BITMAPS
+    if l0_msr_bitmap and l0 & l1 & vmx.CPU_USE_MSR_BITMAPS:
+        word |= vmx.CPU_USE_MSR_BITMAPS
+    return word
+
+
+@inner
+def merged_cpu2(l0, l1):
+    """Secondary controls of vmcs02."""
+    return (l0 & ~vmx.CPU2_SHADOW_VMCS) | (l1 & ~CPU2_DROPPED)
+
+
+@inner
+def merged_exit(l0, l1):
+    """VM-exit controls of vmcs02."""
+    return (l1 & ~EXIT_DROPPED) | l0
+
+
+@inner
+def merged_entry(l1):
+    """VM-entry controls of vmcs02."""
+    return (l1 & ~ENTRY_DROPPED) | ENTRY_OWN
+
+
+@inner
+def merged_shadow(guest, mask, shadow):
+    """Read shadow of CR0 or CR4: L1's where L1 owns the bit, else L2's register."""
+    return (guest & ~mask) | (shadow & mask)
+
+
+# ---------------------------------------------------------------- permission maps
+
+
+@inner
+def _l1_page(m, v, slot):
+    """Machine address of a bitmap of L1, -1 when L1 has no memory there."""
+    count(m, E_L0_GUEST_PAGE_MAPPED, 1)
+    return n1p_to_l0m(m, get_vvmcs(m, v, slot, P_ENTRY) & ~(PAGE - 1))
+
+
+@inner
+def _merge_msr_bitmap(m, v):
+    """MSR bitmap of vmcs02: L0's OR L1's, x2APIC registers always trapped."""
+    target = m.ram + L2_MSRPM_MA
+    ma = _l1_page(m, v, vmcs.SLOT_MSR_BITMAP)
+    host = host_of(m, ma) if ma >= 0 else 0
+    if m.feat.msr_map == MSR_MAP_INTERCEPT_ALL or host == 0:
+        fill_bytes(target, PAGE, 0xFF)
+        return
+    count(m, E_L0_MAP_BYTE_READ, PAGE)
+    count(m, E_L0_MAP_BYTE_MERGED, PAGE)
+    or_bytes(target, m.ram + L0_MSRPM_MA, host, PAGE)
+    fill_bytes(target + X2APIC_BYTE, X2APIC_BYTES, 0xFF)
+    fill_bytes(target + WRITE_HALF + X2APIC_BYTE, X2APIC_BYTES, 0xFF)
+
+
+@inner
+def _select_io_bitmap(m, v, l1_cpu):
+    """Machine address of the I/O bitmaps of vmcs02 (A; B follows).
+
+    L0's own when L1 asks for no I/O exits.  Otherwise one of the four that L0 has prepared:
+    everything exits, but for ports 0x80 and 0xED where L1 lets them pass.  The model keeps a single
+    such map and sets the two bits.
+    """
+    if l1_cpu & vmx.CPU_USE_IO_BITMAPS == 0:
+        return L0_IOPM_MA
+    ma = _l1_page(m, v, vmcs.SLOT_IO_BITMAP_A)
+    count(m, E_L0_MAP_BYTE_READ, 2)
+    port_80 = port_ed = 0xFF
+    if ma >= 0:
+        port_80 = ma_ld8(m, ma + PORT_80_BYTE)
+        port_ed = ma_ld8(m, ma + PORT_ED_BYTE)
+    put_byte(m, PORT_80_BYTE, port_80 | ~PORT_80_BIT)
+    put_byte(m, PORT_ED_BYTE, port_ed | ~PORT_ED_BIT)
+    return L2_IOPM_MA
+
+
+@inner
+def put_byte(m, offset, value):
+    """Set one byte of the I/O bitmap for L2."""
+    fill_bytes(m.ram + L2_IOPM_MA + offset, 1, value & 0xFF)
+
+
+# ---------------------------------------------------------------- load_shadow_control
+
+
+@inner
+def _load_bitmaps(m, v, l1_cpu):
+    """Merge the permission maps; returns whether L0 uses an MSR bitmap for L2."""
+    io = _select_io_bitmap(m, v, l1_cpu)
+    vmwrite(m, vmcs.SLOT_IO_BITMAP_A, io)
+    vmwrite(m, vmcs.SLOT_IO_BITMAP_B, io + PAGE)
+    if m.feat.msr_map == MSR_MAP_NONE:
+        return False
+    if l1_cpu & vmx.CPU_USE_MSR_BITMAPS:
+        _merge_msr_bitmap(m, v)
+        vmwrite(m, vmcs.SLOT_MSR_BITMAP, L2_MSRPM_MA)
+    return True
+
+
+@inner
+def _own(m, slot):
+    """A word of vmcs01: L0 keeps copies of its control words, so this is no VMREAD."""
+    return get(own_base(m, m.nv.n1_vmcx_ma), slot)
+
+
+@unit(Machine, i64)
+def vmx_load_shadow_control(m, v):
+    """Controls of vmcs02 (Xen, load_shadow_control); returns vmcs12's secondary controls."""
+    # 1. pin-based, primary, secondary
+    pin = get_vvmcs(m, v, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, P_ENTRY)
+    slot = vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL
+    vmwrite(m, slot, merged_pin(_own(m, slot), pin))
+    cpu = get_vvmcs(m, v, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL, P_ENTRY)
+    slot = vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL
+    vmwrite(m, slot, merged_cpu(_own(m, slot), cpu, _load_bitmaps(m, v, cpu)))
+    cpu2 = secondary_of(m, v, cpu, P_ENTRY)
+    slot = vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL
+    vmwrite(m, slot, merged_cpu2(_own(m, slot), cpu2))
+    # 2. exit and entry
+    slot = vmcs.SLOT_VM_EXIT_CONTROLS
+    vmwrite(m, slot, merged_exit(_own(m, slot), get_vvmcs(m, v, slot, P_ENTRY)))
+    entry = get_vvmcs(m, v, vmcs.SLOT_VM_ENTRY_CONTROLS, P_ENTRY)
+    vmwrite(m, vmcs.SLOT_VM_ENTRY_CONTROLS, merged_entry(entry))
+    # 3. exceptions
+    slot = vmcs.SLOT_EXCEPTION_BITMAP
+    vmwrite(m, slot, _own(m, slot) | get_vvmcs(m, v, slot, P_ENTRY))
+    slot = vmcs.SLOT_PAGE_FAULT_ERROR_CODE_MASK
+    vmwrite(m, slot, get_vvmcs(m, v, slot, P_ENTRY))
+    slot = vmcs.SLOT_PAGE_FAULT_ERROR_CODE_MATCH
+    vmwrite(m, slot, get_vvmcs(m, v, slot, P_ENTRY))
+    # 4. events that L1 injects
+    for i in range(3):
+        vmwrite(m, EVENT_FIELDS[i], get(v, EVENT_FIELDS[i]) & MASKS[EVENT_FIELDS[i]])
+        count_field(m, EVENT_FIELDS[i], P_ENTRY, 0)
+    count_bulk(m, 3, 0)
+    # 5. time-stamp counter
+    offset = _own(m, vmcs.SLOT_TSC_OFFSET)
+    if cpu & vmx.CPU_USE_TSC_OFFSETTING:
+        offset += get_vvmcs(m, v, vmcs.SLOT_TSC_OFFSET, P_ENTRY)
+    vmwrite(m, vmcs.SLOT_TSC_OFFSET, offset)
+    return cpu2
+
+
+# ---------------------------------------------------------------- load_shadow_guest_state
+
+
+@inner
+def _copy_guest_fields(m, v, n2):
+    for i in range(N_GUEST_COPY):
+        slot = GUEST_COPY[i]
+        put(n2, slot, get(v, slot) & MASKS[slot])
+        count_field(m, slot, P_ENTRY, 0)
+    count_bulk(m, N_GUEST_COPY, 0)
+    m.vmcs_work[WRITES] += N_GUEST_COPY
+
+
+@inner
+def _load_efer_and_pat(m, v):
+    entry = get_vvmcs(m, v, vmcs.SLOT_VM_ENTRY_CONTROLS, P_ENTRY)
+    if entry & vmx.ENTRY_CTL_LOAD_IA32_EFER == 0:
+        # L1's, with LMA and LME as the IA-32e mode control says
+        efer = _own(m, vmcs.SLOT_GUEST_IA32_EFER) & ~EFER_LMA_LME
+        if entry & vmx.ENTRY_CTL_IA32E_MODE:
+            efer |= EFER_LMA_LME
+        vmwrite(m, vmcs.SLOT_GUEST_IA32_EFER, efer)
+    if entry & vmx.ENTRY_CTL_LOAD_IA32_PAT == 0:
+        vmwrite(m, vmcs.SLOT_GUEST_IA32_PAT, _own(m, vmcs.SLOT_GUEST_IA32_PAT))
+
+
+@inner
+def _load_control_registers(m, v):
+    cr4 = get_vvmcs(m, v, vmcs.SLOT_GUEST_CR4, P_ENTRY)
+    mask4 = get_vvmcs(m, v, vmcs.SLOT_CR4_GUEST_HOST_MASK, P_ENTRY)
+    shadow4 = get_vvmcs(m, v, vmcs.SLOT_CR4_READ_SHADOW, P_ENTRY)
+    vmwrite(m, vmcs.SLOT_GUEST_CR4, cr4 | CR4_FIXED0)
+    vmwrite(m, vmcs.SLOT_CR4_GUEST_HOST_MASK, CR4_L0_MASK | mask4)
+    vmwrite(m, vmcs.SLOT_CR4_READ_SHADOW, merged_shadow(cr4, mask4, shadow4))
+    cr0 = get_vvmcs(m, v, vmcs.SLOT_GUEST_CR0, P_ENTRY)
+    mask0 = get_vvmcs(m, v, vmcs.SLOT_CR0_GUEST_HOST_MASK, P_ENTRY)
+    shadow0 = get_vvmcs(m, v, vmcs.SLOT_CR0_READ_SHADOW, P_ENTRY)
+    vmwrite(m, vmcs.SLOT_GUEST_CR0, cr0)
+    vmwrite(m, vmcs.SLOT_CR0_GUEST_HOST_MASK, CR0_L0_MASK)
+    vmwrite(m, vmcs.SLOT_CR0_READ_SHADOW, merged_shadow(cr0, mask0, shadow0))
+    vmwrite(m, vmcs.SLOT_GUEST_CR3, get_vvmcs(m, v, vmcs.SLOT_GUEST_CR3, P_ENTRY))
+
+
+@unit(Machine, i64)
+def vmx_load_shadow_guest_state(m, v):
+    """Guest state of vmcs02 (Xen, load_shadow_guest_state)."""
+    _copy_guest_fields(m, v, own_base(m, m.hw.vmcx))
+    _load_efer_and_pat(m, v)
+    _load_control_registers(m, v)
+    vmwrite(m, vmcs.SLOT_GUEST_RSP, get_vvmcs(m, v, vmcs.SLOT_GUEST_RSP, P_ENTRY))
+    vmwrite(m, vmcs.SLOT_GUEST_RIP, get_vvmcs(m, v, vmcs.SLOT_GUEST_RIP, P_ENTRY))
+    vmwrite(m, vmcs.SLOT_VMCS_LINK_POINTER, -1)
+    return ST_OK
+
+
+# ---------------------------------------------------------------- the entry
+
+
+@inner
+def _load_nested_paging(m, v):
+    """EPTP = root of the nested p2m for L1's EPT pointer (Xen, nvmx_eptp_update)."""
+    m.nv.hap_enabled = 1
+    root = np2m_select(m, get_vvmcs(m, v, vmcs.SLOT_EPT_POINTER, P_ENTRY))
+    vmwrite(m, vmcs.SLOT_EPT_POINTER, root | EPT_WRITE_BACK_4_LEVELS)
+
+
+@inner
+def _load_vpid(m, v, cpu2):
+    """A changed VPID is a new address space; without VPID nothing may survive the entry."""
+    nv = m.nv
+    if cpu2 & vmx.CPU2_ENABLE_VPID:
+        vpid = get_vvmcs(m, v, vmcs.SLOT_VIRTUAL_PROCESSOR_ID, P_ENTRY)
+        if vpid != nv.guest_tag:
+            nv.guest_tag = vpid
+            tags_renew(m, N2, F_TAG_RENEWED)
+    else:
+        nv.guest_tag = 0
+        tags_renew(m, N2, F_L1_WITHOUT_VPID)
+
+
+@inner
+def _entry_failure(m, v):
+    """Exit qualification of a VM-entry failure by the manual's checks, -1 when there is none."""
+    if get(v, vmcs.SLOT_VMCS_LINK_POINTER) != -1:
+        return vmx.ENTRY_FAIL_VMCS_LINK_PTR
+    # composed state may not hide what L1 got wrong
+    cr0 = get(v, vmcs.SLOT_GUEST_CR0)
+    cr4 = get(v, vmcs.SLOT_GUEST_CR4)
+    if cr0 & CR0_FIXED0 != CR0_FIXED0 or cr4 & CR4_FIXED0 == 0:
+        return vmx.ENTRY_FAIL_DEFAULT
+    activity = get(v, vmcs.SLOT_GUEST_ACTIVITY_STATE) & MASKS[vmcs.SLOT_GUEST_ACTIVITY_STATE]
+    if activity or guest_state_wrong(own_base(m, m.hw.vmcx)):
+        return vmx.ENTRY_FAIL_DEFAULT
+    return -1
+
+
+@unit(Machine)
+def vmx_enter_n2(m):
+    """Virtual VM entry: from vmcs01 to vmcs02, whose guest is L2.  ST_OK.
+
+    When the guest state fails its checks, an exit to L1 with reason 33 is requested at once.
+    """
+    nv = m.nv
+    v = vvmcs_base(m)
+    # 1. VMCLEAR vmcs01 (and the shadow VMCS), VMPTRLD vmcs02
+    count(m, E_L0_VMCLEAR, 1 + nv.shadow_active)
+    count(m, E_L0_VMPTRLD, 1)
+    nv.vmswitch_in_progress = 1
+    nv.n2_guest = 1
+    m.level = 2
+    m.hw.vmcx = nv.n2_vmcx_ma
+    # 2. merge
+    cpu2 = vmx_load_shadow_control(m, v)
+    vmx_load_shadow_guest_state(m, v)
+    # 3. nested paging, then the tag
+    _load_nested_paging(m, v)
+    _load_vpid(m, v, cpu2)
+    settle(m)
+    # 4. checks on guest state
+    failure = _entry_failure(m, v)
+    if failure >= 0:
+        m.exit.code = ENTRY_FAILED | vmx.EXIT_INVALID_STATE
+        m.exit.info1 = failure
+        nv.vmexit_pending = 1
+    return ST_OK
+
+

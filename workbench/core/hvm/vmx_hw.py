@@ -1,0 +1,215 @@
+"""The processor's VM entry and VM exit (SDM vol. 3, chapters 27 and 28).
+
+Hardware only: what moves between the processor and the VMCS in use, whichever VMCS that is.  L0's
+software decides which one, in ``vmx_entry`` and ``vmx_exit``.  The VPID in effect (``m.hw.tag``)
+is chosen by ``hvm/tags``.
+
+Not modelled: the host's own state (L0 is not executed code), MSR lists, machine checks, pending
+debug exceptions, activity states other than active, SMM.
+"""
+
+from __future__ import annotations
+
+from workbench.arch import vmcs, vmx
+
+from ..cpu.flags import get_rflags, set_rflags
+from ..jit import address, copy_bytes, inner, lshr, unit
+from ..layout import RSP, SS, ST_FAULT, ST_OK, Machine
+from .vmcs import current_base, get, put
+from .vmx_checks import event_wrong, guest_state_wrong
+from .vmx_intercepts import merge_owned
+
+EIGHT = 64
+"""Bytes of eight slots: one word per segment register."""
+EPTP_ADDRESS = 0x000F_FFFF_FFFF_F000
+DR7_FIXED = 0x400
+EVENT_VALID = 1 << vmx.INTR_VALID
+
+_SEGMENT_ARRAYS = ("SELECTOR", "LIMIT", "AR_BYTES", "BASE")
+for _kind in _SEGMENT_ARRAYS:
+    _slots = [
+        getattr(vmcs, f"SLOT_GUEST_{s}_{_kind}")
+        for s in ("ES", "CS", "SS", "DS", "FS", "GS", "LDTR", "TR")
+    ]
+    if _slots != list(range(_slots[0], _slots[0] + 8)):
+        raise ValueError(f"vmcs_fields.csv: the segment {_kind} fields are not in manual order")
+
+
+# ---------------------------------------------------------------- VM exit
+
+
+@inner
+def save_guest_state(m, base):
+    """Guest state into the VMCS (SDM 28.3)."""
+    c = m.cpu
+    # 1. control registers, debug registers, MSRs
+    # (bits that the host owns cannot have changed since the entry)
+    cr0 = merge_owned(get(base, vmcs.SLOT_GUEST_CR0), m.hw.cr0_mask, c.cr0)
+    cr4 = merge_owned(get(base, vmcs.SLOT_GUEST_CR4), m.hw.cr4_mask, c.cr4)
+    put(base, vmcs.SLOT_GUEST_CR0, cr0)
+    put(base, vmcs.SLOT_GUEST_CR3, c.cr3)
+    put(base, vmcs.SLOT_GUEST_CR4, cr4)
+    put(base, vmcs.SLOT_GUEST_SYSENTER_CS, c.sysenter_cs & 0xFFFF_FFFF)
+    put(base, vmcs.SLOT_GUEST_SYSENTER_ESP, c.sysenter_esp)
+    put(base, vmcs.SLOT_GUEST_SYSENTER_EIP, c.sysenter_eip)
+    controls = m.hw.exit_ctl
+    if controls & vmx.EXIT_CTL_SAVE_DEBUG_CONTROLS:
+        put(base, vmcs.SLOT_GUEST_DR7, c.dr[7])
+        put(base, vmcs.SLOT_GUEST_IA32_DEBUGCTL, c.debugctl)
+    if controls & vmx.EXIT_CTL_SAVE_IA32_PAT:
+        put(base, vmcs.SLOT_GUEST_IA32_PAT, c.pat)
+    if controls & vmx.EXIT_CTL_SAVE_IA32_EFER:
+        put(base, vmcs.SLOT_GUEST_IA32_EFER, c.efer)
+    # 2. segment registers and descriptor tables
+    put_eight(base, vmcs.SLOT_GUEST_ES_SELECTOR, address(c.seg_sel))
+    put_eight(base, vmcs.SLOT_GUEST_ES_LIMIT, address(c.seg_limit))
+    put_eight(base, vmcs.SLOT_GUEST_ES_AR_BYTES, address(c.seg_attr))
+    put_eight(base, vmcs.SLOT_GUEST_ES_BASE, address(c.seg_base))
+    put(base, vmcs.SLOT_GUEST_GDTR_BASE, c.gdtr_base)
+    put(base, vmcs.SLOT_GUEST_GDTR_LIMIT, c.gdtr_limit)
+    put(base, vmcs.SLOT_GUEST_IDTR_BASE, c.idtr_base)
+    put(base, vmcs.SLOT_GUEST_IDTR_LIMIT, c.idtr_limit)
+    # 3. RIP, RSP, RFLAGS and what is not in registers
+    put(base, vmcs.SLOT_GUEST_RIP, c.rip)
+    put(base, vmcs.SLOT_GUEST_RSP, c.gpr[RSP])
+    put(base, vmcs.SLOT_GUEST_RFLAGS, get_rflags(m))
+    put(base, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO, (c.shadow & 3) | ((c.nmi_blocked & 1) << 3))
+
+
+@inner
+def put_eight(base, slot, source):
+    copy_bytes(base + slot * 8, source, EIGHT)
+
+
+@inner
+def get_eight(base, slot, target):
+    copy_bytes(target, base + slot * 8, EIGHT)
+
+
+@unit(Machine)
+def vmx_hw_exit(m):
+    """VM exit: exit information, then guest state, into the VMCS in use (SDM 28.2, 28.3)."""
+    base = current_base(m)
+    e = m.exit
+    put(base, vmcs.SLOT_VM_EXIT_REASON, e.code)
+    put(base, vmcs.SLOT_EXIT_QUALIFICATION, e.info1)
+    put(base, vmcs.SLOT_GUEST_PHYSICAL_ADDRESS, e.info2)
+    put(base, vmcs.SLOT_GUEST_LINEAR_ADDRESS, e.linear)
+    put(base, vmcs.SLOT_VM_EXIT_INTR_INFO, e.intr_info)
+    put(base, vmcs.SLOT_VM_EXIT_INTR_ERROR_CODE, e.intr_error)
+    put(base, vmcs.SLOT_VM_EXIT_INSTRUCTION_LEN, e.insn_len)
+    put(base, vmcs.SLOT_VMX_INSTRUCTION_INFO, e.insn_info)
+    put(base, vmcs.SLOT_IDT_VECTORING_INFO_FIELD, e.vectoring)
+    put(base, vmcs.SLOT_IDT_VECTORING_ERROR_CODE, e.vectoring_error)
+    save_guest_state(m, base)
+    event = get(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD)
+    put(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD, event & ~EVENT_VALID)
+    return ST_OK
+
+
+# ---------------------------------------------------------------- VM entry
+
+
+@inner
+def _load_controls(m, base):
+    h = m.hw
+    h.pin = get(base, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL)
+    h.proc = get(base, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL)
+    h.proc2 = 0
+    if h.proc & vmx.CPU_ACTIVATE_SECONDARY_CONTROLS:
+        h.proc2 = get(base, vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL)
+    h.exit_ctl = get(base, vmcs.SLOT_VM_EXIT_CONTROLS)
+    h.entry_ctl = get(base, vmcs.SLOT_VM_ENTRY_CONTROLS)
+    h.exc_bitmap = get(base, vmcs.SLOT_EXCEPTION_BITMAP)
+    h.pf_mask = get(base, vmcs.SLOT_PAGE_FAULT_ERROR_CODE_MASK)
+    h.pf_match = get(base, vmcs.SLOT_PAGE_FAULT_ERROR_CODE_MATCH)
+    h.io_bitmap_a = get(base, vmcs.SLOT_IO_BITMAP_A)
+    h.io_bitmap_b = get(base, vmcs.SLOT_IO_BITMAP_B)
+    h.msr_bitmap = get(base, vmcs.SLOT_MSR_BITMAP)
+    h.vmread_bitmap = get(base, vmcs.SLOT_VMREAD_BITMAP)
+    h.vmwrite_bitmap = get(base, vmcs.SLOT_VMWRITE_BITMAP)
+    h.link_pointer = get(base, vmcs.SLOT_VMCS_LINK_POINTER)
+    h.cr0_mask = get(base, vmcs.SLOT_CR0_GUEST_HOST_MASK)
+    h.cr0_shadow = get(base, vmcs.SLOT_CR0_READ_SHADOW)
+    h.cr4_mask = get(base, vmcs.SLOT_CR4_GUEST_HOST_MASK)
+    h.cr4_shadow = get(base, vmcs.SLOT_CR4_READ_SHADOW)
+    h.cr3_target_count = get(base, vmcs.SLOT_CR3_TARGET_COUNT)
+    for i in range(4):
+        h.cr3_targets[i] = get(base, vmcs.SLOT_CR3_TARGET_VALUE0 + i)
+    h.hap_root = 0
+    if h.proc2 & vmx.CPU2_ENABLE_EPT:
+        h.hap_root = get(base, vmcs.SLOT_EPT_POINTER) & EPTP_ADDRESS
+    h.tsc_offset = 0
+    if h.proc & vmx.CPU_USE_TSC_OFFSETTING:
+        h.tsc_offset = get(base, vmcs.SLOT_TSC_OFFSET)
+
+
+@inner
+def _load_guest_state(m, base):
+    """Guest state from the VMCS (SDM 27.3.2)."""
+    c = m.cpu
+    controls = m.hw.entry_ctl
+    # 1. control registers, debug registers, MSRs
+    c.cr0 = get(base, vmcs.SLOT_GUEST_CR0)
+    c.cr3 = get(base, vmcs.SLOT_GUEST_CR3)
+    c.cr4 = get(base, vmcs.SLOT_GUEST_CR4)
+    c.sysenter_cs = get(base, vmcs.SLOT_GUEST_SYSENTER_CS)
+    c.sysenter_esp = get(base, vmcs.SLOT_GUEST_SYSENTER_ESP)
+    c.sysenter_eip = get(base, vmcs.SLOT_GUEST_SYSENTER_EIP)
+    if controls & vmx.ENTRY_CTL_LOAD_DEBUG_CONTROLS:
+        c.dr[7] = (get(base, vmcs.SLOT_GUEST_DR7) & 0xFFFF_FFFF) | DR7_FIXED
+        c.debugctl = get(base, vmcs.SLOT_GUEST_IA32_DEBUGCTL)
+    if controls & vmx.ENTRY_CTL_LOAD_IA32_PAT:
+        c.pat = get(base, vmcs.SLOT_GUEST_IA32_PAT)
+    if controls & vmx.ENTRY_CTL_LOAD_IA32_EFER:
+        c.efer = get(base, vmcs.SLOT_GUEST_IA32_EFER)
+    # 2. segment registers and descriptor tables
+    get_eight(base, vmcs.SLOT_GUEST_ES_SELECTOR, address(c.seg_sel))
+    get_eight(base, vmcs.SLOT_GUEST_ES_LIMIT, address(c.seg_limit))
+    get_eight(base, vmcs.SLOT_GUEST_ES_AR_BYTES, address(c.seg_attr))
+    get_eight(base, vmcs.SLOT_GUEST_ES_BASE, address(c.seg_base))
+    c.cpl = lshr(c.seg_attr[SS], 5) & 3
+    c.gdtr_base = get(base, vmcs.SLOT_GUEST_GDTR_BASE)
+    c.gdtr_limit = get(base, vmcs.SLOT_GUEST_GDTR_LIMIT)
+    c.idtr_base = get(base, vmcs.SLOT_GUEST_IDTR_BASE)
+    c.idtr_limit = get(base, vmcs.SLOT_GUEST_IDTR_LIMIT)
+    # 3. RIP, RSP, RFLAGS and what is not in registers
+    c.rip = get(base, vmcs.SLOT_GUEST_RIP)
+    c.gpr[RSP] = get(base, vmcs.SLOT_GUEST_RSP)
+    set_rflags(m, get(base, vmcs.SLOT_GUEST_RFLAGS))
+    blocked = get(base, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO)
+    c.shadow = blocked & 3
+    c.nmi_blocked = lshr(blocked, 3) & 1
+
+
+@inner
+def _inject_event(m, base, info):
+    """Event injection (SDM 27.6): make the event pending."""
+    x = m.exc
+    x.vector = info & 0xFF
+    x.kind = lshr(info, 8) & 7
+    x.has_error = lshr(info, vmx.INTR_ERRCODE_VALID) & 1
+    x.error = get(base, vmcs.SLOT_VM_ENTRY_EXCEPTION_ERROR_CODE)
+    x.length = 0
+    if x.kind >= vmx.INTR_TYPE_SW_INTR:
+        x.length = get(base, vmcs.SLOT_VM_ENTRY_INSTRUCTION_LEN)
+    x.address = m.cpu.cr2
+    x.injected = 1
+    return ST_FAULT
+
+
+@unit(Machine)
+def vmx_hw_enter(m):
+    """VM entry with the VMCS in use: ST_OK, ST_FAULT (an event to deliver), -1 (checks failed)."""
+    base = current_base(m)
+    # 1. checks on guest state and event injection
+    if guest_state_wrong(base) or event_wrong(base):
+        return -1
+    # 2. controls, then guest state
+    _load_controls(m, base)
+    _load_guest_state(m, base)
+    m.exit.vectoring = 0
+    m.exit.vectoring_error = 0
+    # 3. event injection
+    info = get(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD)
+    return _inject_event(m, base, info) if info & EVENT_VALID else ST_OK

@@ -1,0 +1,235 @@
+"""Virtual VM exit: L2 stops, L1 goes on at its HOST_RIP (Xen, virtual_vmexit; SDM vol. 3, 28.5).
+
+What L0 decided about the exit (a nested fault that L1 is to see, an exception found by L0) is in
+``m.exit`` and replaces what the hardware left in vmcs02.  After a failed entry (reason with bit 31)
+only reason and qualification are written (SDM 27.8).  MSR lists are ignored, as in Xen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from workbench.arch import vmcs, vmx
+
+from ..jit import i64, inner, lshr, unit
+from ..layout import ST_OK, Machine
+from ..ledger import E_L0_VMCLEAR, E_L0_VMPTRLD, P_EXIT, count, count_field
+from .vmcs import (
+    MASKS,
+    READS,
+    WRITES,
+    count_bulk,
+    get,
+    get_vvmcs,
+    own_base,
+    put,
+    set_vvmcs,
+    settle,
+    vmread,
+    vmwrite,
+    vvmcs_base,
+)
+from .vmx_controls import CR4_FIXED0
+from .vmx_entry import EFER_LMA_LME, ENTRY_FAILED, GUEST_COPY, N_GUEST_COPY
+
+_GROUP = vmcs.column("xen_vvmx_group")
+RO_COPY = np.array([i for i, g in enumerate(_GROUP) if g == "ro_copy"], np.int64)
+"""Slots of the exit information."""
+N_RO_COPY = len(RO_COPY)
+_HOST = [i for i, g in enumerate(_GROUP) if g == "h2g"]
+HOST_FROM = np.array(_HOST, np.int64)
+GUEST_TO = np.array(
+    [
+        getattr(
+            vmcs,
+            "SLOT_"
+            + vmcs.field_name(i).replace("HOST_IA32_SYSENTER", "GUEST_SYSENTER").replace(
+                "HOST_", "GUEST_"
+            ),
+        )
+        for i in _HOST
+    ],
+    np.int64,
+)
+"""Host-state fields of vmcs12 and the guest-state fields of vmcs01 that they become."""
+N_HOST = len(_HOST)
+
+FLAT_CODE, FLAT_DATA, BUSY_TSS, UNUSABLE = 0xA09B, 0xC093, 0x8B, 1 << 16
+"""Access rights that VM exit gives to L1's segments: 64-bit code, data, TSS (SDM 28.5.2)."""
+LIMIT_4G, LIMIT_TSS, LIMIT_TABLE = 0xFFFF_FFFF, 0x67, 0xFFFF
+DR7_RESET = 0x400
+RFLAGS_RESET = 2
+
+FIXED_SLOTS = np.array(
+    [
+        *range(vmcs.SLOT_GUEST_ES_LIMIT, vmcs.SLOT_GUEST_GS_LIMIT + 1),
+        vmcs.SLOT_GUEST_LDTR_SELECTOR,
+        vmcs.SLOT_GUEST_LDTR_AR_BYTES,
+        vmcs.SLOT_GUEST_ES_BASE,
+        vmcs.SLOT_GUEST_CS_BASE,
+        vmcs.SLOT_GUEST_SS_BASE,
+        vmcs.SLOT_GUEST_DS_BASE,
+        vmcs.SLOT_GUEST_LDTR_BASE,
+        vmcs.SLOT_GUEST_TR_LIMIT,
+        vmcs.SLOT_GUEST_TR_AR_BYTES,
+        vmcs.SLOT_GUEST_CS_AR_BYTES,
+        vmcs.SLOT_GUEST_GDTR_LIMIT,
+        vmcs.SLOT_GUEST_IDTR_LIMIT,
+        vmcs.SLOT_GUEST_DR7,
+        vmcs.SLOT_GUEST_IA32_DEBUGCTL,
+        vmcs.SLOT_GUEST_RFLAGS,
+        vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO,
+        vmcs.SLOT_GUEST_PENDING_DBG_EXCEPTIONS,
+    ],
+    np.int64,
+)
+FIXED_VALUES = np.array(
+    [
+        *[LIMIT_4G] * 6, 0, UNUSABLE, 0, 0, 0, 0, 0, LIMIT_TSS, BUSY_TSS, FLAT_CODE, LIMIT_TABLE,
+        LIMIT_TABLE, DR7_RESET, 0, RFLAGS_RESET, 0, 0,
+    ],
+    np.int64,
+)  # fmt: skip
+"""What VM exit sets to a constant."""
+N_FIXED = len(FIXED_SLOTS)
+if len(FIXED_VALUES) != N_FIXED:
+    raise ValueError("fixed state of VM exit: slots and values do not match")
+DATA_SEGMENTS = np.array([0, 2, 3, 4, 5], np.int64)
+"""ES, SS, DS, FS, GS: unusable when their host selector is null (SS may be null)."""
+
+
+# ---------------------------------------------------------------- vmcs02 -> vmcs12
+
+
+@inner
+def _sync_read_only(m, v, n2):
+    """Exit information (Xen, sync_vvmcs_ro)."""
+    for i in range(N_RO_COPY):
+        slot = RO_COPY[i]
+        put(v, slot, get(n2, slot) & MASKS[slot])
+        count_field(m, slot, P_EXIT, 1)
+    count_bulk(m, 0, N_RO_COPY)
+    m.vmcs_work[READS] += N_RO_COPY
+    # what L0 decided instead
+    e = m.exit
+    if e.code != get(n2, vmcs.SLOT_VM_EXIT_REASON) or e.info1 != get(
+        n2, vmcs.SLOT_EXIT_QUALIFICATION
+    ):
+        set_vvmcs(m, v, vmcs.SLOT_VM_EXIT_REASON, e.code, P_EXIT)
+        set_vvmcs(m, v, vmcs.SLOT_EXIT_QUALIFICATION, e.info1, P_EXIT)
+    if e.intr_info != get(n2, vmcs.SLOT_VM_EXIT_INTR_INFO):
+        set_vvmcs(m, v, vmcs.SLOT_VM_EXIT_INTR_INFO, e.intr_info, P_EXIT)
+        set_vvmcs(m, v, vmcs.SLOT_VM_EXIT_INTR_ERROR_CODE, e.intr_error, P_EXIT)
+
+
+@inner
+def _sync_guest_state(m, v, n2):
+    """L2's state (Xen, sync_vvmcs_guest_state)."""
+    for i in range(N_GUEST_COPY):
+        slot = GUEST_COPY[i]
+        put(v, slot, get(n2, slot))
+        count_field(m, slot, P_EXIT, 1)
+    count_bulk(m, 0, N_GUEST_COPY)
+    m.vmcs_work[READS] += N_GUEST_COPY
+    set_vvmcs(m, v, vmcs.SLOT_GUEST_RIP, vmread(m, vmcs.SLOT_GUEST_RIP), P_EXIT)
+    set_vvmcs(m, v, vmcs.SLOT_GUEST_RSP, vmread(m, vmcs.SLOT_GUEST_RSP), P_EXIT)
+    # CR3 can only have changed behind L1's back when L1 does not intercept it
+    cpu = get_vvmcs(m, v, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL, P_EXIT)
+    if cpu & vmx.CPU_CR3_LOAD_EXITING == 0:
+        set_vvmcs(m, v, vmcs.SLOT_GUEST_CR3, vmread(m, vmcs.SLOT_GUEST_CR3), P_EXIT)
+    # CR4 likewise, bit by bit
+    mask = get_vvmcs(m, v, vmcs.SLOT_CR4_GUEST_HOST_MASK, P_EXIT)
+    if ~mask:
+        old = get_vvmcs(m, v, vmcs.SLOT_GUEST_CR4, P_EXIT)
+        new = vmread(m, vmcs.SLOT_GUEST_CR4)
+        set_vvmcs(m, v, vmcs.SLOT_GUEST_CR4, (old & mask) | (new & ~mask), P_EXIT)
+    # an injected event has been delivered, or is in the IDT-vectoring information
+    event = get_vvmcs(m, v, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD, P_EXIT)
+    if lshr(event, vmx.INTR_VALID):
+        slot = vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD
+        set_vvmcs(m, v, slot, event & ~(1 << vmx.INTR_VALID), P_EXIT)
+
+
+@unit(Machine, i64)
+def vmx_sync_vvmcs(m, v):
+    """Write back into vmcs12 what L2 left in vmcs02."""
+    if m.exit.code & ENTRY_FAILED:
+        set_vvmcs(m, v, vmcs.SLOT_VM_EXIT_REASON, m.exit.code, P_EXIT)
+        set_vvmcs(m, v, vmcs.SLOT_EXIT_QUALIFICATION, m.exit.info1, P_EXIT)
+        return ST_OK
+    n2 = own_base(m, m.nv.n2_vmcx_ma)
+    _sync_read_only(m, v, n2)
+    _sync_guest_state(m, v, n2)
+    return ST_OK
+
+
+# ---------------------------------------------------------------- vmcs12 -> vmcs01
+
+
+@inner
+def _load_host_segments(m, v, n1):
+    for i in range(N_HOST):
+        slot = HOST_FROM[i]
+        put(n1, GUEST_TO[i], get(v, slot) & MASKS[slot])
+        count_field(m, slot, P_EXIT, 0)
+    count_bulk(m, N_HOST, 0)
+    for i in range(N_FIXED):
+        put(n1, FIXED_SLOTS[i], FIXED_VALUES[i])
+    for i in range(5):
+        segment = DATA_SEGMENTS[i]
+        null = get(n1, vmcs.SLOT_GUEST_ES_SELECTOR + segment) == 0
+        put(n1, vmcs.SLOT_GUEST_ES_AR_BYTES + segment, UNUSABLE if null else FLAT_DATA)
+    m.vmcs_work[WRITES] += N_HOST + N_FIXED + 5
+
+
+@inner
+def _load_host_registers(m, v):
+    cr4 = get_vvmcs(m, v, vmcs.SLOT_HOST_CR4, P_EXIT)
+    vmwrite(m, vmcs.SLOT_GUEST_CR4, cr4 | CR4_FIXED0)
+    vmwrite(m, vmcs.SLOT_CR4_READ_SHADOW, cr4)
+    cr0 = get_vvmcs(m, v, vmcs.SLOT_HOST_CR0, P_EXIT)
+    vmwrite(m, vmcs.SLOT_GUEST_CR0, cr0)
+    vmwrite(m, vmcs.SLOT_CR0_READ_SHADOW, cr0)
+    vmwrite(m, vmcs.SLOT_GUEST_CR3, get_vvmcs(m, v, vmcs.SLOT_HOST_CR3, P_EXIT))
+    vmwrite(m, vmcs.SLOT_GUEST_RIP, get_vvmcs(m, v, vmcs.SLOT_HOST_RIP, P_EXIT))
+    vmwrite(m, vmcs.SLOT_GUEST_RSP, get_vvmcs(m, v, vmcs.SLOT_HOST_RSP, P_EXIT))
+
+
+@inner
+def _load_host_msrs(m, v):
+    controls = get_vvmcs(m, v, vmcs.SLOT_VM_EXIT_CONTROLS, P_EXIT)
+    if controls & vmx.EXIT_CTL_LOAD_IA32_EFER:
+        efer = get_vvmcs(m, v, vmcs.SLOT_HOST_IA32_EFER, P_EXIT)
+        vmwrite(m, vmcs.SLOT_GUEST_IA32_EFER, efer | EFER_LMA_LME)
+    if controls & vmx.EXIT_CTL_LOAD_IA32_PAT:
+        vmwrite(
+            m, vmcs.SLOT_GUEST_IA32_PAT, get_vvmcs(m, v, vmcs.SLOT_HOST_IA32_PAT, P_EXIT)
+        )
+
+
+@unit(Machine, i64)
+def vmx_load_vvmcs_host_state(m, v):
+    """vmcs12's host state becomes the guest state of vmcs01 (Xen, load_vvmcs_host_state)."""
+    _load_host_segments(m, v, own_base(m, m.nv.n1_vmcx_ma))
+    _load_host_registers(m, v)
+    _load_host_msrs(m, v)
+    return ST_OK
+
+
+@unit(Machine)
+def vmx_exit_n2(m):
+    """Virtual VM exit: from vmcs02 back to vmcs01, whose guest is L1."""
+    nv = m.nv
+    v = vvmcs_base(m)
+    # 1. what L2 left
+    vmx_sync_vvmcs(m, v)
+    # 2. VMCLEAR vmcs02 (and the shadow VMCS), VMPTRLD vmcs01
+    count(m, E_L0_VMCLEAR, 1 + nv.shadow_active)
+    count(m, E_L0_VMPTRLD, 1)
+    nv.n2_guest = 0
+    m.level = 1
+    m.hw.vmcx = nv.n1_vmcx_ma
+    # 3. L1's host state
+    vmx_load_vvmcs_host_state(m, v)
+    settle(m)
+    return ST_OK

@@ -1,0 +1,292 @@
+"""The panel's controls: built once from the catalogues, bound to a :class:`PanelState`.
+
+A control asks the state for a change; the state's answer, taken or refused, flows back through
+:meth:`Controls.refresh`, so that what is shown is always what the state holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import ipywidgets as w
+
+from .. import features
+from ..core.ledger import EVENTS
+from ..features import Feature
+from ..guests.catalogue import Guest, Param
+from ..listing import BACKEND_TITLES
+from .state import PanelState
+
+MAIN_PRICES = {
+    "svm": ("HW_EXIT", "HW_ENTRY", "L0_EXIT_DISPATCH", "L0_INSTRUCTION_EMULATED", "L0_VMLOAD",
+            "L1_INSTRUCTION", "WALK_REFERENCE_NESTED"),
+    "vmx": ("HW_EXIT", "HW_ENTRY", "L0_EXIT_DISPATCH", "L0_INSTRUCTION_EMULATED", "L0_VMREAD",
+            "L1_INSTRUCTION", "WALK_REFERENCE_NESTED"),
+}  # fmt: skip
+"""Prices with a slider of their own; every other one can be set by name."""
+_CAPITALS = {"tlb", "l0", "l1", "l2", "np2m", "msr", "gif", "vmload", "vmsave", "vmcs", "vpid",
+             "hw", "vmread", "vmwrite", "cpuid", "pcid", "hap", "psc"}  # fmt: skip
+_WIDE = {"description_width": "150px"}
+
+Guard = Callable[[Callable[[], Any]], None]
+"""Runs a change and shows what goes wrong with it."""
+
+
+def label_of(name: str) -> str:
+    """A name of the catalogue as people write it: ``virtual_gif`` -> ``Virtual GIF``."""
+    words = [w_.upper() if w_ in _CAPITALS else w_ for w_ in name.lower().split("_")]
+    text = " ".join(words)
+    return text[:1].upper() + text[1:]
+
+
+def section(title: str, *children: w.Widget) -> w.VBox:
+    """Controls under a heading."""
+    box = w.VBox([w.HTML(f"<h3>{title}</h3>"), *children])
+    box.add_class("wbp-section")
+    return box
+
+
+def note(text: str = "", *classes: str) -> w.HTML:
+    """Small grey text; hidden while it is empty."""
+    made = w.HTML(text)
+    for name in ("wbp-note", *classes):
+        made.add_class(name)
+    set_note(made, text)
+    return made
+
+
+def set_note(target: w.HTML, text: str) -> None:
+    """Change a note's text."""
+    target.value = text
+    target.layout.display = None if text else "none"
+
+
+class Controls:
+    """All controls in one column, ``box``."""
+
+    def __init__(self, state: PanelState, guard: Guard):
+        self._state = state
+        self._guard = guard
+        self._quiet = False
+        self._params: dict[tuple[int, str, str], dict[str, w.Widget]] = {}
+        self.box = w.VBox([self._machine(), self._toggles(), self._prices()])
+        self.box.add_class("wbp-left")
+        self.refresh()
+
+    def _on(self, control: w.Widget, change: Callable[[Any], Any]) -> None:
+        """Hand a new value of ``control`` to the state; show the state's view afterwards."""
+
+        def changed(event: Any) -> None:
+            if self._quiet:
+                return
+            try:
+                self._guard(lambda: change(event["new"]))
+            finally:
+                self.refresh()  # a refused value gives way to the one that holds
+
+        control.observe(changed, "value")
+
+    def _put(self, control: w.Widget, value: Any) -> None:
+        if control.value != value:
+            control.value = value
+
+    # ---------------------------------------------------------------- machine
+
+    def _machine(self) -> w.VBox:
+        self._backend = w.ToggleButtons(
+            options=[(title, name) for name, title in BACKEND_TITLES.items()],
+            tooltips=["L1 uses VMRUN and a VMCB", "L1 uses VMLAUNCH, VMRESUME and a VMCS"],
+        )
+        self._on(self._backend, self._state.set_backend)
+        self._guests, self._params_boxes, self._titles = {}, {}, {}
+        parts: list[w.Widget] = [self._backend]
+        for level in (1, 2):
+            names = [(guest.name, guest.name) for guest in self._state.guests(level)]
+            choice = w.Dropdown(options=names, description=f"L{level} program", style=_WIDE)
+            self._on(choice, partial(self._state.set_guest, level))
+            self._guests[level] = choice
+            self._titles[level] = note()
+            self._params_boxes[level] = w.VBox()
+            parts += [choice, self._titles[level], self._params_boxes[level]]
+        return section("Machine", *parts)
+
+    def _params_of(self, level: int, guest: Guest) -> dict[str, w.Widget]:
+        key = (level, guest.name, self._state.backend)
+        if key not in self._params:
+            shown = guest.params if len(guest.params) < 40 else ()
+            self._params[key] = {p.name: self._param(level, p) for p in shown}
+        return self._params[key]
+
+    def _param(self, level: int, param: Param) -> w.Widget:
+        text = f"{param.text} [{param.unit}], {param.minimum:,} to {param.maximum:,}"
+        name = label_of(param.name)
+        control: w.Widget
+        if param.unit == "switch":
+            control = w.Checkbox(description=name, indent=False, tooltip=text)
+        else:
+            control = w.IntText(
+                description=name, tooltip=text, style=_WIDE, continuous_update=False
+            )
+        self._on(control, lambda value: self._state.set_param(level, param.name, int(value)))
+        return control
+
+    # ---------------------------------------------------------------- toggles
+
+    def _toggles(self) -> w.VBox:
+        self._features: dict[str, w.Widget] = {}
+        self._reasons: dict[str, w.HTML] = {}
+        rows: list[w.Widget] = []
+        for feature in features.catalogue().values():
+            control = self._feature(feature)
+            self._features[feature.id] = control
+            self._reasons[feature.id] = note("", "wbp-why")
+            rows += [control, self._reasons[feature.id]]
+        return section("Toggles", *rows)
+
+    def _feature(self, feature: Feature) -> w.Widget:
+        name = label_of(feature.id)
+        control: w.Widget
+        if feature.is_switch:
+            control = w.Checkbox(description=name, indent=False)
+        else:
+            values = feature.values_on(feature.backends[0])
+            control = w.Dropdown(options=_options(values), description=name, style=_WIDE)
+        self._on(control, lambda value: self._state.set_feature(feature.id, value))
+        return control
+
+    # ---------------------------------------------------------------- prices
+
+    def _prices(self) -> w.VBox:
+        self._preset = w.Dropdown(
+            options=self._state.presets(), description="Preset", style=_WIDE,
+            tooltip="cycles per counted event, each with its source",
+        )  # fmt: skip
+        self._on(self._preset, self._state.set_preset)
+        self._price_rows = {event: self._price(event) for event in _all_main()}
+        self._other = w.Dropdown(
+            options=[(label_of(event), event) for event in EVENTS],
+            description="Another price of",
+            style=_WIDE,
+        )
+        self._other.observe(lambda _: self.refresh(), "value")
+        self._other_cycles = w.FloatText(
+            description="… in cycles", style=_WIDE, continuous_update=False, step=1
+        )
+        self._on(self._other_cycles, lambda v: self._state.set_price(self._other.value, v))
+        back = w.Button(description="Preset's prices", icon="rotate-left",
+                        tooltip="Drop the prices set by hand")  # fmt: skip
+        back.on_click(lambda _: self._to_preset())
+        self._price_box = w.VBox([])
+        return section(
+            "Prices (cycles per event)",
+            self._preset,
+            self._price_box,
+            self._other,
+            self._other_cycles,
+            back,
+        )
+
+    def _to_preset(self) -> None:
+        self._guard(self._state.reset_prices)
+        self.refresh()
+
+    def _price(self, event: str) -> tuple[w.HBox, w.FloatText, w.FloatSlider]:
+        text = w.FloatText(
+            description=label_of(event), style=_WIDE, continuous_update=False, step=1
+        )
+        slider = w.FloatSlider(
+            readout=False, continuous_update=False, tooltip=f"{label_of(event)}, cycles"
+        )
+        for control in (text, slider):
+            self._on(control, lambda value: self._state.set_price(event, value))
+        row = w.HBox([text, slider])
+        row.add_class("wbp-price")
+        return row, text, slider
+
+    # ---------------------------------------------------------------- state -> controls
+
+    def refresh(self) -> None:
+        """Show what the state holds; no control reports a change while this goes on."""
+        if self._quiet:
+            return
+        self._quiet = True
+        try:
+            self._put(self._backend, self._state.backend)
+            for level in (1, 2):
+                self._refresh_guest(level)
+            self._refresh_features()
+            self._refresh_prices()
+        finally:
+            self._quiet = False
+
+    def _refresh_guest(self, level: int) -> None:
+        guest = self._state.guest(level)
+        choice = self._guests[level]
+        options = tuple((g.name, g.name) for g in self._state.guests(level))
+        if tuple(choice.options) != options:
+            choice.options = options
+        self._put(choice, guest.name)
+        set_note(self._titles[level], guest.title)
+        controls = self._params_of(level, guest)
+        for name, value in self._state.params(level).items():
+            if name in controls:
+                is_switch = isinstance(controls[name], w.Checkbox)
+                self._put(controls[name], bool(value) if is_switch else value)
+        children = tuple(controls.values())
+        if self._params_boxes[level].children != children:
+            self._params_boxes[level].children = children
+
+    def _refresh_features(self) -> None:
+        values, reasons = self._state.feature_values(), self._state.unavailable()
+        for name, control in self._features.items():
+            feature, reason = features.catalogue()[name], reasons.get(name, "")
+            if name in values:
+                if isinstance(control, w.Dropdown):
+                    options = _options(feature.values_on(self._state.backend))
+                    if tuple(control.options) != options:
+                        control.options = options
+                self._put(control, values[name])
+            elif feature.is_switch:
+                self._put(control, False)
+            control.disabled = bool(reason)
+            control.tooltip = reason or feature.meaning
+            if reason:
+                control.add_class("wbp-off")
+            else:
+                control.remove_class("wbp-off")
+            set_note(self._reasons[name], reason)
+
+    def _refresh_prices(self) -> None:
+        state, preset = self._state, self._state.scenario.preset
+        if tuple(self._preset.options) != tuple(state.presets()):
+            self._preset.options = state.presets()
+        self._put(self._preset, state.scenario.preset_name)
+        base = state.scenario.replace(price_values={}).preset
+        facts = base.frame.set_index("event").to_dict("index")
+        for event in MAIN_PRICES[state.backend]:
+            _, text, slider = self._price_rows[event]
+            value, fact = preset.price(event), facts[event]
+            top = max(2 * fact["high"], value, 1.0)
+            slider.step = top / 200
+            slider.max = max(top, slider.value)
+            self._put(slider, value)
+            slider.max = top
+            self._put(text, value)
+            text.tooltip = (
+                f"preset {fact['value']:g} ({fact['low']:g} to {fact['high']:g}), "
+                f"{fact['kind']}: {fact['source']}"
+            )
+        children = tuple(self._price_rows[event][0] for event in MAIN_PRICES[state.backend])
+        if self._price_box.children != children:
+            self._price_box.children = children
+        self._put(self._other_cycles, preset.price(self._other.value))
+
+
+def _options(values: tuple[Any, ...]) -> tuple[tuple[str, Any], ...]:
+    return tuple((str(value).replace("_", " "), value) for value in values)
+
+
+def _all_main() -> tuple[str, ...]:
+    return tuple(dict.fromkeys(event for events in MAIN_PRICES.values() for event in events))

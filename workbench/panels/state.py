@@ -1,0 +1,254 @@
+"""What the panel shows and may change, without a single widget.
+
+A :class:`PanelState` always holds a valid scenario.  Every change is validated before it is
+taken, can be undone, and is told to the listeners together with what it makes necessary: a new
+run, or only a new drawing at other prices.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import features
+from ..errors import ScenarioError, WorkbenchError
+from ..guests import catalogue
+from ..guests.catalogue import Guest
+from ..prices import list_presets
+from ..scenario import Scenario
+
+MAX_UNDO = 200
+
+
+class Need(enum.Enum):
+    """What a change makes necessary."""
+
+    NOTHING = 0
+    DRAW = 1
+    """Only prices changed: the counts stay what they are."""
+    RUN = 2
+    """The simulated machine is another one."""
+
+
+Listener = Callable[[Need], None]
+
+
+class PanelState:
+    """A validated scenario with undo, redo and listeners.
+
+    Parameters
+    ----------
+    scenario : Scenario, optional
+        Where to begin; by default the smallest scenario of SVM.
+    """
+
+    def __init__(self, scenario: Scenario | None = None):
+        self._scenario = scenario or Scenario()
+        self._undo: list[Scenario] = []
+        self._redo: list[Scenario] = []
+        self._left: dict[str, Scenario] = {}
+        self._listeners: list[Listener] = []
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario as it stands."""
+        return self._scenario
+
+    @property
+    def backend(self) -> str:
+        """``svm`` or ``vmx``."""
+        return self._scenario.backend
+
+    # ---------------------------------------------------------------- listeners
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call ``listener(need)`` after each change; returns a function that ends this."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def _become(self, scenario: Scenario) -> Need:
+        before, self._scenario = self._scenario, scenario
+        need = need_of(before, scenario)
+        for listener in tuple(self._listeners):
+            listener(need)
+        return need
+
+    # ---------------------------------------------------------------- changes
+
+    def take(self, scenario: Scenario) -> Need:
+        """Make ``scenario`` the current one; the old one can be brought back by :meth:`undo`."""
+        if scenario == self._scenario:
+            return Need.NOTHING
+        self._undo = [*self._undo[-MAX_UNDO + 1 :], self._scenario]
+        self._redo.clear()
+        return self._become(scenario)
+
+    def change(self, **changes: Any) -> Need:
+        """Change settings; dotted names change one entry: ``change(**{"l2_params.pages": 8})``.
+
+        Raises
+        ------
+        WorkbenchError
+            The new scenario would not be valid; nothing has changed then.
+        """
+        return self.take(self._scenario.replace(**changes))
+
+    def set_backend(self, backend: str) -> Need:
+        """Switch the back-end; what belongs to one vendor alone comes back on the way back."""
+        if backend == self.backend:
+            return Need.NOTHING
+        switched = self._scenario.for_backend(backend)
+        self._left[self.backend] = self._scenario
+        return self.take(_with_own_settings(switched, self._left.get(backend)))
+
+    def set_feature(self, name: str, value: Any) -> Need:
+        """Set one toggle."""
+        return self.change(**{f"features.{name}": value})
+
+    def set_guest(self, level: int, name: str) -> Need:
+        """Choose the program of a level; its parameters go to their defaults."""
+        return self.change(**{f"l{level}": name, f"l{level}_params": {}})
+
+    def set_param(self, level: int, name: str, value: int) -> Need:
+        """Set one parameter of the program of a level."""
+        return self.change(**{f"l{level}_params.{name}": value})
+
+    def set_preset(self, name: str) -> Need:
+        """Choose a price preset; prices set by hand are dropped."""
+        cpu = self._scenario.cpu_name  # prices alone must not change the simulated machine
+        return self.change(prices=name, price_values={}, cpu=cpu)
+
+    def set_price(self, event: str, cycles: float) -> Need:
+        """Set the price of one event; the preset's own price removes the change."""
+        values = dict(self._scenario.price_values)
+        values[event] = float(cycles)
+        base = self._scenario.replace(price_values={}).preset
+        if base.price(event) == values[event]:
+            del values[event]
+        return self.change(price_values=values)
+
+    def reset_prices(self) -> Need:
+        """Back to the preset's prices."""
+        return self.change(price_values={})
+
+    def reset(self) -> Need:
+        """Back to the defaults of the current back-end."""
+        return self.take(Scenario(backend=self.backend))
+
+    # ---------------------------------------------------------------- undo
+
+    @property
+    def can_undo(self) -> bool:
+        """Is there a change to take back?"""
+        return bool(self._undo)
+
+    @property
+    def can_redo(self) -> bool:
+        """Is there an undone change to bring back?"""
+        return bool(self._redo)
+
+    def undo(self) -> Need:
+        """Take the last change back."""
+        if not self._undo:
+            return Need.NOTHING
+        self._redo.append(self._scenario)
+        return self._become(self._undo.pop())
+
+    def redo(self) -> Need:
+        """Bring the last undone change back."""
+        if not self._redo:
+            return Need.NOTHING
+        self._undo.append(self._scenario)
+        return self._become(self._redo.pop())
+
+    # ---------------------------------------------------------------- what can be chosen
+
+    def feature_values(self) -> Mapping[str, Any]:
+        """Every toggle of the back-end with its value."""
+        return self._scenario.all_features
+
+    def unavailable(self) -> dict[str, str]:
+        """Toggles without effect now, of the other vendor or inert: id -> reason."""
+        values = self._scenario.all_features
+        reasons = {
+            name: features.why_not(name, self.backend, values) for name in features.catalogue()
+        }
+        return {name: reason for name, reason in reasons.items() if reason}
+
+    def guest(self, level: int) -> Guest:
+        """The program of a level."""
+        name = self._scenario.l1 if level == 1 else self._scenario.l2
+        return catalogue.find(level, name, self.backend)
+
+    def guests(self, level: int) -> tuple[Guest, ...]:
+        """The programs to choose from; an own file that is in use is one of them."""
+        shipped = catalogue.l1_guests() if level == 1 else catalogue.l2_guests()
+        found = [guest for guest in shipped if self.backend in guest.backends]
+        current = self.guest(level)
+        names = [guest.name for guest in found]
+        return tuple(found) if current.name in names else (*found, current)
+
+    def params(self, level: int) -> dict[str, int]:
+        """Every parameter of the program of a level with its value."""
+        given = self._scenario.l1_params if level == 1 else self._scenario.l2_params
+        return catalogue.validate_params(self.guest(level), dict(given))
+
+    def presets(self) -> tuple[str, ...]:
+        """Price presets of the back-end; an own price file that is in use is one of them."""
+        shipped = list_presets(self.backend)
+        name = self._scenario.preset_name
+        return shipped if name in shipped else (*shipped, name)
+
+    # ---------------------------------------------------------------- as text
+
+    def to_json(self) -> str:
+        """The scenario as JSON; ``workbench run`` reads the same text."""
+        return self._scenario.to_json()
+
+    def load_text(self, text: str, name: str = "scenario.json") -> Need:
+        """Take the scenario of a JSON or TOML text; ``name`` decides which and is named in errors.
+
+        Raises
+        ------
+        WorkbenchError
+            Not a scenario; nothing has changed then.
+        """
+        suffix = Path(name).suffix.lower()
+        if suffix not in (".json", ".toml"):
+            raise ScenarioError(f"{name}: not a scenario file", "choose a .json or .toml file")
+        read = Scenario.from_json if suffix == ".json" else Scenario.from_toml
+        try:
+            return self.take(read(text + "\n"))
+        except WorkbenchError as problem:
+            problem.message = f"{name}: {problem.message}"
+            raise
+
+    def to_code(self) -> str:
+        """Python that makes and runs the scenario."""
+        return self._scenario.to_code()
+
+
+def need_of(before: Scenario, after: Scenario) -> Need:
+    """What going from one scenario to another makes necessary."""
+    if before.core_hash != after.core_hash:
+        return Need.RUN
+    return Need.DRAW if before.hash != after.hash else Need.NOTHING
+
+
+def _with_own_settings(switched: Scenario, left: Scenario | None) -> Scenario:
+    """Add what only this back-end has, as it was when the panel last left it."""
+    if left is None:
+        return switched
+    own = {
+        name: value
+        for name, value in left.features.items()
+        if len(features.catalogue()[name].backends) == 1
+    }
+    return switched.replace(
+        features={**switched.features, **own},
+        prices=left.prices,
+        price_values=dict(left.price_values),
+        cpu=left.cpu,
+    )
