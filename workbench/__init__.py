@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from . import prices as prices
     from .errors import WorkbenchError as WorkbenchError
     from .panels import panel as panel
+    from .paths import data_dir as data_dir
     from .result import Result as Result
     from .scenario import Scenario as Scenario
     from .simulate import compare as compare
@@ -33,6 +34,7 @@ _PUBLIC = {
     "__version__": ".provenance:workbench_version",
     "charts": ".charts",
     "compare": ".simulate:compare",
+    "data_dir": ".paths:data_dir",
     "load_result": ".result:Result",
     "panel": ".panels:panel",
     "prices": ".prices",
@@ -56,6 +58,8 @@ def __getattr__(name: str) -> Any:
         found = found.load
     elif name == "__version__":
         found = found()
+    elif name == "charts":
+        importlib.import_module(".notebook", __name__).show_figures()
     globals()[name] = found
     return found
 

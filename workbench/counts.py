@@ -39,6 +39,7 @@ SHAPES = {
     "dropped": (N_REASONS, N_SCOPES),
     "refills": (N_REASONS,),
     "refill_references": (N_REASONS,),
+    "refill_walks": (N_CAUSES, 2),
     "fields": (N_FIELDS, N_PHASES * 2),
 }
 
@@ -55,6 +56,8 @@ class RawCounts:
         Flush operations, and TLB entries they dropped.
     refills, refill_references : [reason]
         TLB misses on what a flush had dropped, and the walk references they took.
+    refill_walks : [cause, table 0 = guest's 1 = nested]
+        The same references by cause.
     fields : [field, phase * 2 + write]
         Accesses to fields of vmcx12.
     timeline : [entry, column]
@@ -67,6 +70,7 @@ class RawCounts:
     dropped: np.ndarray
     refills: np.ndarray
     refill_references: np.ndarray
+    refill_walks: np.ndarray
     fields: np.ndarray
     timeline: np.ndarray
 

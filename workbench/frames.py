@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .arch import exit_code, exit_name, vmcb, vmcs
+from .arch import exit_code, exit_name, svm, vmcb, vmcs
 from .core.layout import TIMELINE_KINDS
 from .core.ledger import CAUSES, EVENTS, FIELD_PHASES, FLUSH_REASONS, FLUSH_SCOPES, TIME_SCALE
 from .counts import BOOT, TIMELINE_COLUMNS, RawCounts
@@ -85,27 +85,36 @@ def exits_frame(raw: RawCounts, backend: str, preset: PricePreset) -> pd.DataFra
     return frame.sort_values(order, ascending=[False, False, True, True], ignore_index=True)
 
 
+def _refill_rows(raw: RawCounts, preset: PricePreset, table: int, event: int) -> pd.DataFrame:
+    """Walk references of one kind that refilled flushed entries, priced, one row per cause."""
+    cause = np.nonzero(raw.refill_walks[:, table])[0]
+    count = raw.refill_walks[cause, table]
+    frame = pd.DataFrame(
+        {
+            "cause": [cause_name(int(i)) for i in cause],
+            "event": EVENTS[event],
+            "category": "walks after flushes",
+            "count": count,
+        }
+    )
+    for column, bound in BOUNDS.items():
+        frame[column] = count * preset.vector(bound)[event]
+    return frame
+
+
 def costs_frame(raw: RawCounts, preset: PricePreset) -> pd.DataFrame:
     """Cycles by part of the work and cause; the rows add up to all cycles of the run.
 
-    'walks after flushes' is the share of walk references that re-fetched what a flush had
-    dropped. The kernel counts those references per flush reason; here each cause gets them in
-    proportion to its walk references.
+    'walks after flushes' are the walk references that re-fetched what a flush had dropped.
     """
     parts = counts_frame(raw, preset)
     keys, numbers = ["category", "cause"], ["count", *BOUNDS]
-    walks = parts[parts["event"].isin([EVENTS[i] for i in _WALKS])]
-    references = walks["count"].sum()
-    share = min(1.0, raw.refill_references.sum() / references) if references else 0.0
-    if share:
-        moved = walks.assign(category="walks after flushes")
-        for column in numbers:
-            parts[column] = parts[column].astype(float)
-            moved[column] = walks[column] * share
-            parts.loc[walks.index, column] -= moved[column]
-        parts = pd.concat([parts, moved])
+    refilled = [_refill_rows(raw, preset, table, event) for table, event in enumerate(_WALKS)]
+    for moved in filter(len, refilled):
+        taken = moved.assign(category=part_of(moved["event"].iloc[0]))
+        taken[numbers] = -taken[numbers]
+        parts = pd.concat([parts, moved, taken])
     costs = parts.groupby(keys, as_index=False)[numbers].sum()
-    costs["count"] = costs["count"].round().astype(np.int64)
     rank = {name: i for i, name in enumerate((*PARTS, *CAUSES))}
     return costs.sort_values(keys, key=lambda names: names.map(rank), ignore_index=True)
 
@@ -166,13 +175,22 @@ def timeline_frame(raw: RawCounts, backend: str) -> pd.DataFrame:
     )
 
 
+def exit_place(backend: str, code: int) -> int:
+    """Place of an exit code in the ledger's exit table (inverse of ``arch.exit_code``)."""
+    if backend == "vmx":
+        return code & 0x7F
+    if code < 0:
+        return svm.INVALID_INDEX
+    return svm.NPF_INDEX + (code & 3) if code >= 0x400 else code
+
+
 def timeline_reason(backend: str, kind: str, code: int) -> str:
-    """What a timeline entry's ``code`` means: place of an exit, field number, or flush reason."""
+    """What a timeline entry's ``code`` means: exit code, field number, or flush reason."""
     if kind in ("field_read", "field_write"):
         return field_name(backend, code)
     if kind == "flush":
         return FLUSH_REASONS[code] if 0 <= code < len(FLUSH_REASONS) else f"reason {code}"
-    return "" if kind.endswith("entry") else exit_name(backend, code)
+    return "" if kind.endswith("entry") else exit_name(backend, exit_place(backend, code))
 
 
 def operations_frame(raw: RawCounts, preset: PricePreset) -> pd.DataFrame:

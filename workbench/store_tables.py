@@ -22,6 +22,7 @@ _AXES: dict[str, tuple[tuple[str, tuple[str, ...] | None], ...]] = {
     "dropped": (("reason", FLUSH_REASONS), ("scope", FLUSH_SCOPES)),
     "refills": (("reason", FLUSH_REASONS),),
     "refill_references": (("reason", FLUSH_REASONS),),
+    "refill_walks": (("cause", CAUSES), ("table", ("guest", "nested"))),
     "fields": (("field", None), ("access", _ACCESS)),
 }
 """Axes of each array: name, and the names of its places (None = the number itself)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from unicorn import UC_ARCH_X86, UC_MODE_64, Uc, UcError
+from unicorn import UC_ARCH_X86, UC_HOOK_INTR, UC_MODE_64, Uc, UcError
 from unicorn import x86_const as ux
 
 from workbench.core import layout as lay
@@ -29,6 +29,8 @@ class Template:
     undefined: int = 0
     preset: tuple[tuple[int, int], ...] = ()
     steps: int = 1
+    repeated: bool = False
+    """Let the reference run until the instruction has ended, however many iterations that is."""
 
 
 class Pair:
@@ -38,7 +40,14 @@ class Pair:
         self.bare = Bare()
         self.reference = Uc(UC_ARCH_X86, UC_MODE_64)
         self.reference.mem_map(0, 8 * MEGABYTE)
+        self.reference.hook_add(UC_HOOK_INTR, self._note_interrupt)
+        self.fresh = self.reference.context_save()
+        self.interrupted = False
         self.next_code = CODE
+
+    def _note_interrupt(self, uc: Uc, number: int, _data: object) -> None:
+        self.interrupted = True
+        uc.emu_stop()
 
     def place(self, code: bytes) -> int:
         """Put code somewhere fresh on both machines."""
@@ -66,6 +75,7 @@ class Pair:
         flags = rng.randrange(1 << 12) & STATUS | 2 | rng.choice((0, 0x400))
         memory = rng.randbytes(WINDOW)
         bare, uc = self.bare, self.reference
+        uc.context_restore(self.fresh)  # it would remember an earlier exception
         for base in (DATA, STACK):
             bare.write(base, memory)
             uc.mem_write(base, memory)
@@ -75,11 +85,15 @@ class Pair:
         bare.flags = flags
         uc.reg_write(ux.UC_X86_REG_EFLAGS, flags)
         bare.rip = at
-        failed = False
+        self.interrupted = failed = False
         try:
-            uc.emu_start(at, 0, count=template.steps)
+            if template.repeated:
+                uc.emu_start(at, at + len(template.code))
+            else:
+                uc.emu_start(at, 0, count=template.steps)
         except UcError:
             failed = True
+        failed |= self.interrupted
         outcome = bare.run(template.steps)
         context = f"{template.name} {template.code.hex()} flags {flags:#x} " + " ".join(
             f"{v:x}" for v in values

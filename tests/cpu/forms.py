@@ -81,7 +81,7 @@ def arithmetic() -> Iterator[Template]:
     yield Template("xchg [rbx], rbx", b"\x48\x87\x1b")
     yield Template("xadd [rbx], rbx", b"\x48\x0f\xc1\x1b")
     yield Template("high bytes", b"\x00\xe5")
-    yield Template("high bytes", b"\x28\xfc" if False else b"\x28\xf0")
+    yield Template("high bytes", b"\x28\xf0")
     yield Template("xchg ah,al", b"\x86\xe0")
     yield Template("cmpxchg8b", b"\x0f\xc7\x4b\x10")
     yield Template("cmpxchg16b", b"\x48\x0f\xc7\x0c\x25" + DATA.to_bytes(4, "little"))
@@ -127,7 +127,8 @@ def multiply_divide() -> Iterator[Template]:
         for form in FORMS:
             for number, name in ((4, "mul"), (5, "imul"), (6, "div"), (7, "idiv")):
                 code = prefix + _op(size, 0xF6) + modrm(number, form)
-                yield Template(f"{name}{size} {form}", code, product if number < 6 else everything)
+                undefined = product if number < 6 else everything
+                yield Template(f"{name}{size} {form}", code, undefined, repeated=True)
             if size:
                 yield Template(f"imul2 {size} {form}", prefix + b"\x0f\xaf" + modrm(0, form), product)
                 yield Template(
@@ -143,7 +144,7 @@ def multiply_divide() -> Iterator[Template]:
                 preset = ((lay.RDX, high), (lay.RAX, low), (lay.RCX, divisor))
                 for number in (6, 7):
                     code = b"\x48\xf7" + bytes((0xC0 | number << 3 | lay.RCX,))
-                    yield Template(f"div 128 {high} {low} {divisor}", code, everything, preset)
+                    yield Template(f"div 128 {high} {low} {divisor}", code, everything, preset, repeated=True)
 
 
 def bits() -> Iterator[Template]:
@@ -258,7 +259,7 @@ def strings() -> Iterator[Template]:
                 whole = (rep + code) if prefix != b"\x48" else rep + prefix + _op(size, opcode)
                 for count in (0, 1, 5):
                     yield Template(
-                        f"rep {name}{size} {count}", whole, 0, ((lay.RCX, count),), max(count, 1)
+                        f"rep {name}{size} {count}", whole, 0, ((lay.RCX, count),), 1, True
                     )
 
 

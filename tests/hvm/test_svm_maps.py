@@ -31,6 +31,11 @@ def random_map(seed: int, length: int) -> bytes:
     return np.random.default_rng(seed).integers(0, 256, length, np.uint8).tobytes()
 
 
+def sparse_map(seed: int, length: int) -> bytes:
+    pairs = zip(random_map(seed, length), random_map(seed + 9, length), strict=True)
+    return bytes(a & b for a, b in pairs)
+
+
 @settings(max_examples=300, deadline=None)
 @given(number=MSRS, write=st.booleans(), seed=st.integers(0, 3))
 def test_rdmsr_and_wrmsr_exit_as_the_map_says(machine, number, write, seed):
@@ -53,7 +58,7 @@ def test_rdmsr_and_wrmsr_exit_as_the_map_says(machine, number, write, seed):
     seed=st.integers(0, 3),
 )
 def test_port_access_exits_when_a_bit_of_any_byte_is_set(machine, port, lg, is_in, seed):
-    bitmap = bytes(b & c for b, c in zip(random_map(seed, 0x3000), random_map(seed + 9, 0x3000), strict=True))
+    bitmap = sparse_map(seed, 0x3000)
     machine.write(memory_map.L2_IOPM_MA, bitmap)
     m = machine.m
     m["hw"]["icpt"][0][3] = 1 << 27

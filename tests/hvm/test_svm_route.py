@@ -19,6 +19,7 @@ CODES = {
     row["name"].removeprefix("VMEXIT_"): int(row["value"], 0) for row in rows("svm_exitcodes")
 }
 CODES["INVALID"] = -1
+PATTERNS = [0, 0xFFFFFFFF, 0x55555555, 0xAAAAAAAA]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def machine() -> SvmMachine:
 @settings(max_examples=500, deadline=None)
 @given(
     name=st.one_of(st.sampled_from(NAMES), st.sampled_from(["MSR", "IOIO", "CPUID", "EXCP_PF"])),
-    words=st.lists(st.sampled_from([0, 0xFFFFFFFF, 0x55555555, 0xAAAAAAAA]), min_size=5, max_size=5),
+    words=st.lists(st.sampled_from(PATTERNS), min_size=5, max_size=5),
     hap=st.booleans(),
     msr=MSRS,
     write=st.booleans(),

@@ -77,6 +77,9 @@ def test_exit_and_entry_restore_the_processor(seed):
         ("event_inj", 1 << 31 | 3 << 8 | 2, svm_hw.BAD_EVENT),
         ("event_inj", 1 << 31 | 5 << 8 | 3, svm_hw.BAD_EVENT),
         ("nested_cr3", 1 << 52, svm_hw.BAD_NCR3),
+        ("cs", 0xC9B << 16, svm_hw.BAD_MODE),
+        ("cr0", 0x11, svm_hw.BAD_MODE),
+        ("efer", 0x1000, svm_hw.BAD_MODE),
         ("rip", 0, svm_hw.VALID),
     ],
 )

@@ -88,6 +88,7 @@ def _tlb(ledger, operations):
         ledger["flushes"][at, FLUSH_SCOPES.index(scope)] = flushes
         ledger["dropped"][at, FLUSH_SCOPES.index(scope)] = dropped
         ledger["refills"][at], ledger["refill_references"][at] = refills, refills * 4
+        ledger["refill_walks"][CAUSES.index("RUN"), 1] += refills * 4
 
 
 def _fields(ledger, operations):

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from synthetic import L1_PATH, machine, result
 
+from workbench.arch import exit_code, exit_name
 from workbench.core import layout
 from workbench.core.ledger import CAUSES, EVENTS, N_CAUSES, N_EVENTS
 from workbench.errors import ResultError
+from workbench.frames import exit_place, timeline_reason
 from workbench.prices import PARTS, load_preset
 from workbench.result import Result
 from workbench.scenario import Scenario
@@ -166,3 +168,14 @@ def test_a_result_does_not_follow_the_machine_it_came_from():
     assert found.fingerprint() == before and found.cycles > 0
     with pytest.raises(ValueError, match="read-only"):
         found.raw.counts[0, 0] = 1
+
+
+@pytest.mark.parametrize("backend", ["svm", "vmx"])
+def test_exit_codes_of_the_timeline_find_their_place(backend):
+    places = range(0xAD) if backend == "svm" else range(0x80)
+    assert [exit_place(backend, exit_code(backend, place)) for place in places] == list(places)
+    assert timeline_reason("svm", "hw_exit", 0x400) == "NPF"
+    assert timeline_reason("svm", "virtual_exit", -1) == "INVALID"
+    assert timeline_reason("vmx", "hw_exit", 0x80000021) == exit_name("vmx", 33)
+    assert timeline_reason("vmx", "flush", 0) == "CR3_WRITE"
+    assert timeline_reason("vmx", "hw_entry", 0) == ""

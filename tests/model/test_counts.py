@@ -15,11 +15,15 @@ TRAPPING = {
 """Instructions on L1's path that exit to L0 without hardware assists."""
 
 
+PATH_START = {"svm": "resume", "vmx": "after_l2"}
+"""Label where the round starts; both end at handle_cpuid_end with L2 entered again."""
+
+
 def cpuid_path(backend: str) -> list[str]:
-    """Mnemonics of L1 minimal's listing from entering L2 to having served a CPUID."""
+    """Mnemonics of L1 minimal's listing that serve one CPUID of L2."""
     image = catalogue.find(1, "minimal", backend).image()
-    start, end = image.symbols["resume"], image.symbols["handle_cpuid_end"]
-    return [line.text.split()[0].lower() for line in image.listing if start <= line.address < end]
+    lines = image.listing_between(PATH_START[backend], "handle_cpuid_end")
+    return [line.mnemonic for line in lines]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -84,7 +88,8 @@ def test_a_shared_tag_is_flushed_at_every_switch(backend):
 def test_xen_2013_renews_both_tags_at_every_exit_of_l2(backend):
     renewed = simulated(backend, "cpuid", l2_tag_policy="xen_2013")
     l2_exits = int(renewed.exits[renewed.exits.from_level == "L2"]["count"].sum())
-    assert flushes(renewed, "TAG_RENEWED") >= 2 * (l2_exits - 1)
+    # a tag that was not used since it was taken is not renewed, so not always two
+    assert l2_exits < flushes(renewed, "TAG_RENEWED") <= 2 * l2_exits
     assert count(renewed, "L0_TAG_ALLOCATED") > count(
         simulated(backend, "cpuid"), "L0_TAG_ALLOCATED"
     )

@@ -62,8 +62,13 @@ class SvmMachine:
         c["seg_limit"][0][:] = 0xFFFFFFFF
 
     def call(self, name: str, *args: int) -> int:
-        """Run a unit on this machine."""
-        return int(jit.UNITS[name].entry()(self.m.ctypes.data, *args))
+        """Run a unit on this machine; with bounds checking on, every access must be inside it."""
+        start = self.m.ctypes.data
+        ram = self.ram.ctypes.data
+        jit.CHECKED_RANGES[:] = ram, ram + self.ram.nbytes, start, start + self.m.nbytes
+        result = int(jit.UNITS[name].entry()(start, *args))
+        assert jit.OUT_OF_RANGE[0] == 0, f"{name} left the machine's memory"
+        return result
 
     def table(self, ma: int, index: int, entry: int) -> None:
         self.ram[ma : ma + 4096].view(np.int64)[index] = entry

@@ -290,8 +290,10 @@ WALK_ENTRY = np.dtype(
      ("shift", "i4")], align=True,
 )  # fmt: skip
 
-WALK = np.dtype([("frame", "i8"), ("shift", "i8"), ("rights", "i8"), ("references", "i8")])
-"""What a page walk found: ma of the page, log2 of its size, TR_* rights, references it made."""
+WALK = np.dtype([("frame", "i8"), ("shift", "i8"), ("rights", "i8"), ("references", "i8"),
+                 ("nested_references", "i8")])  # fmt: skip
+"""What a page walk found: ma of the page, log2 of its size, TR_* rights, references it made, of
+these those to the nested table."""
 
 TLB1, TLB1_LARGE, TLB2 = range(3)
 
@@ -341,6 +343,7 @@ LEDGER = np.dtype(
         ("dropped", "i8", (N_REASONS, N_SCOPES)),
         ("refills", "i8", (N_REASONS,)),
         ("refill_references", "i8", (N_REASONS,)),
+        ("refill_walks", "i8", (N_CAUSES, 2)),             # the same by cause: guest, nested tables
         ("fields", "i8", (N_FIELDS, N_PHASES * 2)),
         ("timeline", TIMELINE_ENTRY, (TIMELINE_LENGTH,)),
         ("timeline_next", "i8"),

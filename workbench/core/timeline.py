@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .jit import inner
-from .layout import TIMELINE_LENGTH
+from .layout import TIMELINE_LENGTH, TL_FIELD_READ, TL_FIELD_WRITE
+from .ledger import P_L1_ACCESS, count_field
 
 
 @inner
@@ -24,3 +25,10 @@ def record(m, kind, code, info, from_level, to_level):
     e.from_level = from_level
     e.to_level = to_level
     e.cause = led.cause
+
+
+@inner
+def l1_field_access(m, slot, write, value, to_level):
+    """L1's VMREAD or VMWRITE reached a field: served by L0 (``to_level`` 0) or by hardware (1)."""
+    count_field(m, slot, P_L1_ACCESS, write)
+    record(m, TL_FIELD_WRITE if write else TL_FIELD_READ, slot, value, 1, to_level)

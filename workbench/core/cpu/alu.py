@@ -126,8 +126,7 @@ def _exec_exchange(m, u):
     _compare(c, accumulator, a, lg)
     if truncate(accumulator - a, lg) == 0:
         return write_destination(m, u, b)
-    if u.flags & UF_DST_MEM:
-        write_destination(m, u, a)
+    write_destination(m, u, a)
     write_reg(c, 0, lg, a)
     return ST_OK
 

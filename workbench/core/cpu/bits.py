@@ -70,9 +70,10 @@ def _exec_scan(m, u):
     if m.pending:
         return m.pending
     if op == BSF or op == BSR:
+        r = read_reg(c, u.dst, lg)
         if a != 0:
             r = count_trailing_zeros(a) if op == BSF else 63 - count_leading_zeros(a)
-            write_reg(c, u.dst, lg, r)
+        write_reg(c, u.dst, lg, r)
         c.lf_carry = 0
         set_result(c, a, lg)
         return ST_OK

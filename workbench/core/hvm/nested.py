@@ -197,11 +197,11 @@ def l0_exit(m):
     fold_hits(m)
     # 1. the physical exit, and L0's common entry path
     _begin_cause(m)
+    code = m.exit.code
+    record(m, TL_HW_EXIT, code, m.exit.info1, level, 0)
     _hw_exit(m)
     count(m, E_HW_EXIT, 1)
     count(m, E_L0_EXIT_DISPATCH, 1)
-    code = m.exit.code
-    record(m, TL_HW_EXIT, code, m.exit.info1, level, 0)
     # 2. whose exit is it
     outcome = ST_OK
     nv.vmswitch_in_progress = 0

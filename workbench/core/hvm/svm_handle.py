@@ -35,7 +35,14 @@ from ..ledger import (
 from ..mmu.physical import host_of, note_code_written
 from ..mmu.tlb import flush_address
 from ..mmu.walk import ACC_READ, ACC_WRITE, nested_walk
-from .p2m import NP_HANDLED, NP_INJECT, NP_MISCONFIG, n1p_to_l0m, np2m_fault
+from .p2m import (
+    NP_HANDLED,
+    NP_INJECT,
+    NP_MISCONFIG,
+    n1p_to_l0m,
+    np2m_fault,
+    np2m_flush_request,
+)
 from .svm_emulate import (
     svm_emulate_cpuid,
     svm_emulate_cr,
@@ -183,13 +190,20 @@ def _handle_gif(m, h):
 
 @inner
 def _handle_invlpga(m, h):
-    """INVLPGA: ASID 0 is L1's own, any other is taken for L2 (Xen, svm_vmexit_do_invlpga)."""
+    """INVLPGA: ASID 0 is L1's own, any other is taken for L2 (Xen, svm_vmexit_do_invlpga).
+
+    What L1 takes away from L2 may still be in the nested p2m, which L1 knows only as a TLB; Xen
+    leaves it there, here it is flushed too.
+    """
     if not svm_enabled(m):
         return inject_ud(m)
     nv = m.nv
-    own = m.cpu.gpr[RCX] & 0xFFFFFFFF == 0 or m.feat.l2_tag_policy == POLICY_SHARED_FLUSH
+    own = m.cpu.gpr[RCX] & 0xFFFFFFFF == 0
+    shared = m.feat.l2_tag_policy == POLICY_SHARED_FLUSH
     count(m, E_L0_FLUSH_EXECUTED, 1)
-    flush_address(m, nv.n1_tag if own else nv.n2_tag, ld64(h + vmcb.RAX), F_INVLPGA)
+    flush_address(m, nv.n1_tag if own or shared else nv.n2_tag, ld64(h + vmcb.RAX), F_INVLPGA)
+    if not own:
+        np2m_flush_request(m, F_INVLPGA)
     return skip_instruction(m, h)
 
 

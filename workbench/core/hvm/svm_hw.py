@@ -33,15 +33,18 @@ EFER_RESERVED = ~0xFD01
 """EFER bits that must be zero: all but SCE, LME, LMA, NXE, SVME, LMSLE, FFXSR, TCE."""
 CR0_PE, CR0_NW, CR0_CD, CR0_PG = 1, 1 << 29, 1 << 30, 1 << 31
 CR4_PAE = 1 << 5
+CS_L, CS_L_D = 2, 6
+"""Bits of the high attribute byte of CS: long mode, and with it the default size."""
 CR4_RESERVED = ~0x3707FF
 PHYSICAL_LIMIT_BITS = 52
 
 (
     VALID, BAD_SVME, BAD_CD_NW, BAD_CR0_HIGH, BAD_CR3, BAD_CR4, BAD_DR6, BAD_DR7, BAD_EFER,
     BAD_LME_PAE, BAD_LME_PE, BAD_CS_L_D, BAD_VMRUN_INTERCEPT, BAD_ASID, BAD_MAP, BAD_EVENT,
-    BAD_NCR3,
-) = range(17)  # fmt: skip
-"""Reasons why VMRUN refuses a VMCB, in the manual's order (15.5.1, canonicalization and checks)."""
+    BAD_NCR3, BAD_MODE,
+) = range(18)  # fmt: skip
+"""Reasons why VMRUN refuses a VMCB, in the manual's order (15.5.1); BAD_MODE is this machine's own:
+a guest state that is legal but not 64-bit mode."""
 
 
 @inner
@@ -70,10 +73,16 @@ def _check_state(h):
             return BAD_LME_PAE
         if cr0 & CR0_PE == 0:
             return BAD_LME_PE
-        attributes = ld8(h + vmcb.CS + 3)
-        if attributes & 6 == 6:
+        if ld8(h + vmcb.CS + 3) & CS_L_D == CS_L_D:
             return BAD_CS_L_D
     return VALID
+
+
+@inner
+def _is_64_bit(h):
+    if ld64(h + vmcb.EFER) & EFER_LME == 0 or ld64(h + vmcb.CR0) & CR0_PG == 0:
+        return False
+    return ld8(h + vmcb.CS + 3) & CS_L_D == CS_L
 
 
 @inner
@@ -105,6 +114,8 @@ def svm_vmcb_invalid(m, h):
     if ld64(h + vmcb.NESTED_CTL) & NP_ENABLE:
         if lshr(ld64(h + vmcb.NESTED_CR3), PHYSICAL_LIMIT_BITS):
             return BAD_NCR3
+    if not _is_64_bit(h):
+        return BAD_MODE
     return VALID
 
 

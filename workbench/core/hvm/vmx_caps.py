@@ -26,20 +26,16 @@ from .vmx_controls import (
 
 REGION_BYTES = 4096
 MEMORY_WRITE_BACK = 6
-BASIC = (
-    vmcs.REVISION
-    | (REGION_BYTES << 32)
-    | (MEMORY_WRITE_BACK << 50)
-    | (1 << 54)
-    | (1 << 55)
-)
+BASIC = vmcs.REVISION | (REGION_BYTES << 32) | (MEMORY_WRITE_BACK << 50) | (1 << 54) | (1 << 55)
 """Revision, size, write-back, INS/OUTS information, TRUE capability MSRs."""
 MISC_STORES_LMA = 1 << 5
 MISC_VMWRITE_ANY = 1 << 29
 FEATURE_CONTROL = 1 | (1 << 2)
 """IA32_FEATURE_CONTROL: locked, VMX allowed outside of SMX."""
 
-_EPT_BITS = {r["name"]: 1 << int(r["value"], 0) for r in rows("invept_invvpid") if "CAP_" in r["name"]}
+_EPT_BITS = {
+    r["name"]: 1 << int(r["value"], 0) for r in rows("invept_invvpid") if "CAP_" in r["name"]
+}
 EPT_CAPABILITIES = sum(
     bit
     for name, bit in _EPT_BITS.items()

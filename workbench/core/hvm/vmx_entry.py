@@ -40,7 +40,6 @@ from .vmcs import (
     own_base,
     put,
     settle,
-    vmread,
     vmwrite,
     vvmcs_base,
 )
@@ -379,5 +378,3 @@ def vmx_enter_n2(m):
         m.exit.info1 = failure
         nv.vmexit_pending = 1
     return ST_OK
-
-

@@ -37,11 +37,10 @@ from ..ledger import (
     F_INVEPT,
     F_INVVPID,
     P_EMULATION,
-    P_L1_ACCESS,
     count,
-    count_field,
 )
 from ..mmu.physical import host_of
+from ..timeline import l1_field_access
 from .memory_map import VMREAD_BITMAP_MA, VMWRITE_BITMAP_MA
 from .p2m import n1p_to_l0m, np2m_flush_request
 from .tags import N2, tags_renew
@@ -291,8 +290,8 @@ def _vmread(m):
     if slot < 0:
         return _fail(m, vmx.ERROR_UNSUPPORTED_VMCS_COMPONENT)
     m.vmcs_work[VV_READS] += 1
-    count_field(m, slot, P_L1_ACCESS, 0)
     value = read_encoded(vvmcs_base(m), slot, encoding)
+    l1_field_access(m, slot, 0, value, 0)
     if info & REGISTER_FORM:
         set_gpr(m, first_register(info), value)
         return _finish(m, 0)
@@ -328,7 +327,7 @@ def _vmwrite(m):
     if _is_read_only(m, encoding):
         return _fail(m, vmx.ERROR_VMWRITE_READ_ONLY_VMCS_COMPONENT)
     m.vmcs_work[VV_WRITES] += 1
-    count_field(m, slot, P_L1_ACCESS, 1)
+    l1_field_access(m, slot, 1, value, 0)
     write_encoded(vvmcs_base(m), slot, encoding, value)
     return _finish(m, 0)
 

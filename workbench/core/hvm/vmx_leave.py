@@ -43,9 +43,9 @@ GUEST_TO = np.array(
         getattr(
             vmcs,
             "SLOT_"
-            + vmcs.field_name(i).replace("HOST_IA32_SYSENTER", "GUEST_SYSENTER").replace(
-                "HOST_", "GUEST_"
-            ),
+            + vmcs.field_name(i)
+            .replace("HOST_IA32_SYSENTER", "GUEST_SYSENTER")
+            .replace("HOST_", "GUEST_"),
         )
         for i in _HOST
     ],
@@ -202,9 +202,7 @@ def _load_host_msrs(m, v):
         efer = get_vvmcs(m, v, vmcs.SLOT_HOST_IA32_EFER, P_EXIT)
         vmwrite(m, vmcs.SLOT_GUEST_IA32_EFER, efer | EFER_LMA_LME)
     if controls & vmx.EXIT_CTL_LOAD_IA32_PAT:
-        vmwrite(
-            m, vmcs.SLOT_GUEST_IA32_PAT, get_vvmcs(m, v, vmcs.SLOT_HOST_IA32_PAT, P_EXIT)
-        )
+        vmwrite(m, vmcs.SLOT_GUEST_IA32_PAT, get_vvmcs(m, v, vmcs.SLOT_HOST_IA32_PAT, P_EXIT))
 
 
 @unit(Machine, i64)

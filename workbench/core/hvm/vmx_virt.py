@@ -24,11 +24,10 @@ from ..ledger import (
     E_PERMISSION_MAP_LOOKUP,
     E_VMREAD_SHADOWED,
     E_VMWRITE_SHADOWED,
-    P_L1_ACCESS,
     count,
-    count_field,
 )
 from ..mmu.physical import host_of, ma_ld8
+from ..timeline import l1_field_access
 from .vmcs import DATA_OFFSET, field_slot, put, read_encoded, write_encoded
 from .vmx_exits import fill_exit
 from .vmx_operands import displacement, has_memory, memory_info, operand_info
@@ -108,7 +107,7 @@ def vmx_shadow_read(m, u):
     else:
         m.cpu.gpr[u.dst] = value
     count(m, E_VMREAD_SHADOWED, 1)
-    count_field(m, slot, P_L1_ACCESS, 0)
+    l1_field_access(m, slot, 0, value, 1)
     return _finish(m, 0)
 
 
@@ -131,7 +130,7 @@ def vmx_shadow_write(m, u):
         return _fail_unsupported(m, base)
     write_encoded(base, slot, encoding, value)
     count(m, E_VMWRITE_SHADOWED, 1)
-    count_field(m, slot, P_L1_ACCESS, 1)
+    l1_field_access(m, slot, 1, value, 1)
     return _finish(m, 0)
 
 

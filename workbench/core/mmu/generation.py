@@ -12,8 +12,9 @@ of their own that non-global flushes leave alone.
 from __future__ import annotations
 
 from ..jit import i64, inner, lshr, unit
-from ..layout import FAST, MAX_TAGS, REASON_RING, Machine
+from ..layout import FAST, MAX_TAGS, REASON_RING, TL_FLUSH, Machine
 from ..ledger import S_ALL, S_TAG, S_TAG_NONGLOBAL
+from ..timeline import record
 
 
 @inner
@@ -65,9 +66,11 @@ def new_context(m):
 
 
 @inner
-def _record(m, reason, scope, dropped):
+def record_flush(m, reason, scope, dropped):
+    """Count a flush and show it on the timeline."""
     m.ledger.flushes[reason, scope] += 1
     m.ledger.dropped[reason, scope] += dropped
+    record(m, TL_FLUSH, reason, dropped, m.level, m.level)
 
 
 @inner
@@ -82,7 +85,7 @@ def _end_tag(m, tag, reason):
 def flush_all(m, reason):
     """Drop every translation of every tag, global ones too."""
     t = m.tlb
-    _record(m, reason, S_ALL, t.live_all)
+    record_flush(m, reason, S_ALL, t.live_all)
     t.all_reason[t.all_generation & (REASON_RING - 1)] = reason
     t.all_generation += 1
     for i in range(t.live_top + 1):
@@ -102,7 +105,7 @@ def flush_tag(m, tag, reason):
     t = m.tlb
     i = tag_index(tag)
     dropped = t.live[i] + t.live_global[i]
-    _record(m, reason, S_TAG, dropped)
+    record_flush(m, reason, S_TAG, dropped)
     _end_tag(m, tag, reason)
     t.global_reason[i, t.global_generation[i] & (REASON_RING - 1)] = reason
     t.global_generation[i] += 1
@@ -121,7 +124,7 @@ def flush_tag_nonglobal(m, tag, reason):
     t = m.tlb
     i = tag_index(tag)
     dropped = t.live[i]
-    _record(m, reason, S_TAG_NONGLOBAL, dropped)
+    record_flush(m, reason, S_TAG_NONGLOBAL, dropped)
     _end_tag(m, tag, reason)
     t.live[i] = 0
     t.live_all -= dropped

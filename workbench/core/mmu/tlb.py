@@ -35,12 +35,14 @@ from .generation import (
     end_reason,
     flush_tag_nonglobal,
     new_context,
+    record_flush,
     tag_index,
 )
 from .physical import host_of
 from .walk import ACC_EXEC, ACC_SYSTEM, ACC_WRITE, CR0_PG, CR4_PCIDE, allowed, walk
 
 NOT_FOUND = -1
+ANY_PCID = -1
 
 
 @inner
@@ -88,7 +90,7 @@ def _matches(m, e, page, shift, tag, pcid):
         e.page == page
         and e.shift == shift
         and e.tag == tag
-        and (e.pcid == pcid or e.rights & TR_GLOBAL != 0)
+        and (e.pcid == pcid or pcid == ANY_PCID or e.rights & TR_GLOBAL != 0)
         and _is_current(m, e)
     )
 
@@ -220,6 +222,9 @@ def _count_refill(m, page, shift):
         reason = end_reason(m, e.tag, e.rights & TR_GLOBAL, e.generation)
         m.ledger.refills[reason] += 1
         m.ledger.refill_references[reason] += m.walk.references
+        cause = m.ledger.cause
+        m.ledger.refill_walks[cause, 0] += m.walk.references - m.walk.nested_references
+        m.ledger.refill_walks[cause, 1] += m.walk.nested_references
 
 
 @unit(Machine, i64, i64)
@@ -339,26 +344,30 @@ def translate(m, va, access):
 
 @inner
 def _drop_page(m, array, va, tag, pcid):
-    i = _find(m, array, va, tag, pcid)
-    if i < 0:
-        return 0
-    _drop(m, array, m.tlb.entries[i])
-    m.tlb.entries[i].generation -= 1
-    return 1
+    dropped = 0
+    while True:
+        i = _find(m, array, va, tag, pcid)
+        if i < 0:
+            return dropped
+        _drop(m, array, m.tlb.entries[i])
+        m.tlb.entries[i].generation -= 1
+        dropped += 1
 
 
 @unit(Machine, i64, i64, i64)
 def flush_address(m, tag, va, reason):
-    """Drop the translations of one linear address under ``tag`` (INVLPG, INVLPGA, INVVPID 0)."""
+    """Drop the translations of one linear address under ``tag`` (INVLPG, INVLPGA, INVVPID 0).
+
+    INVLPG concerns the current PCID, the others all of them.
+    """
     t = m.tlb
-    pcid = current_pcid(m)
+    pcid = current_pcid(m) if reason == F_INVLPG else ANY_PCID
     dropped = _drop_page(m, TLB1, va, tag, pcid) + _drop_page(m, TLB2, va, tag, pcid)
     if t.sets[TLB1_LARGE] != 0:
         dropped += _drop_page(m, TLB1_LARGE, va, tag, pcid)
     i = tag_index(tag)
     t.tag_reason[i, (t.tag_generation[i] - 1) & 7] = reason
-    m.ledger.flushes[reason, S_ADDRESS] += 1
-    m.ledger.dropped[reason, S_ADDRESS] += dropped
+    record_flush(m, reason, S_ADDRESS, dropped)
     t.psc_generation += 1
     new_context(m)
     return dropped

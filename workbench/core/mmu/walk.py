@@ -164,6 +164,7 @@ def nested_walk(m, gpa, va, access, is_table):
         if nested_reserved(m, entry, shift, leaf):
             count(m, E_WALK_REFERENCE_NESTED, references)
             w.references += references
+            w.nested_references += references
             return _nested_fault(m, gpa, va, access, is_table, rights, 1)
         rights &= granted
         if rights & wanted != wanted and leaf:
@@ -178,6 +179,7 @@ def nested_walk(m, gpa, va, access, is_table):
         shift -= 9
     count(m, E_WALK_REFERENCE_NESTED, references)
     w.references += references
+    w.nested_references += references
     if rights < 0 or rights & wanted != wanted:
         return _nested_fault(m, gpa, va, access, is_table, rights, 0)
     mask = (1 << shift) - 1
@@ -303,6 +305,7 @@ def walk(m, va, access):
     w = m.walk
     cpu = m.cpu
     w.references = 0
+    w.nested_references = 0
     if cpu.cr0 & CR0_PG == 0:
         return _unpaged(m, va, access)
     user = 1 if cpu.cpl == 3 and access & ACC_SYSTEM == 0 else 0
