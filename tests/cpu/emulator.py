@@ -41,6 +41,9 @@ class Pair:
         self.reference = Uc(UC_ARCH_X86, UC_MODE_64)
         self.reference.mem_map(0, 8 * MEGABYTE)
         self.reference.hook_add(UC_HOOK_INTR, self._note_interrupt)
+        for name, segment, base in (("FS", lay.FS, DATA + 0x40), ("GS", lay.GS, DATA + 0x800)):
+            self.reference.reg_write(getattr(ux, f"UC_X86_REG_{name}_BASE"), base)
+            self.bare.cpu["seg_base"][0, segment] = base
         self.fresh = self.reference.context_save()
         self.interrupted = False
         self.next_code = CODE

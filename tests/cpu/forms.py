@@ -48,7 +48,9 @@ def arithmetic() -> Iterator[Template]:
                 for direction in (0, 2):
                     code = prefix + _op(size, number * 8 + direction) + modrm(lay.RAX, form)
                     yield Template(f"{name}{size} {form} {direction}", code, undefined)
-                immediate = b"\x85" if size == 0 else b"\x85\x91" if size == 1 else b"\x85\x91\x72\xf3"
+                immediate = (
+                    b"\x85" if size == 0 else b"\x85\x91" if size == 1 else b"\x85\x91\x72\xf3"
+                )
                 code = prefix + _op(size, 0x80) + modrm(number, form) + immediate
                 yield Template(f"{name}{size} {form} imm", code, undefined)
                 if size:
@@ -56,7 +58,9 @@ def arithmetic() -> Iterator[Template]:
                     yield Template(f"{name}{size} {form} imm8", code, undefined)
             code = prefix + _op(size, number * 8 + 4) + immediate
             yield Template(f"{name}{size} accumulator", code, undefined)
-            yield Template(f"{name}{size} same", prefix + _op(size, number * 8) + modrm(1, "same"), undefined)
+            yield Template(
+                f"{name}{size} same", prefix + _op(size, number * 8) + modrm(1, "same"), undefined
+            )
     for size, prefix in SIZES:
         for form in FORMS:
             yield Template(f"test{size} {form}", prefix + _op(size, 0x84) + modrm(0, form), AF)
@@ -65,9 +69,13 @@ def arithmetic() -> Iterator[Template]:
                 f"test{size} {form} imm", prefix + _op(size, 0xF6) + modrm(0, form) + immediate, AF
             )
             for number, name in ((2, "not"), (3, "neg")):
-                yield Template(f"{name}{size} {form}", prefix + _op(size, 0xF6) + modrm(number, form))
+                yield Template(
+                    f"{name}{size} {form}", prefix + _op(size, 0xF6) + modrm(number, form)
+                )
             for number, name in ((0, "inc"), (1, "dec")):
-                yield Template(f"{name}{size} {form}", prefix + _op(size, 0xFE) + modrm(number, form))
+                yield Template(
+                    f"{name}{size} {form}", prefix + _op(size, 0xFE) + modrm(number, form)
+                )
         for opcode, name in ((0xC0, "xadd"), (0xB0, "cmpxchg")):
             for form in (*FORMS, "same"):
                 code = prefix + b"\x0f" + _op(size, opcode) + modrm(1, form)
@@ -95,7 +103,11 @@ def shifts() -> Iterator[Template]:
             bits = 8 << size
             for form in FORMS:
                 undefined = 0 if rotates else AF
-                yield Template(f"{name}{size} {form} 1", prefix + _op(size, 0xD0) + modrm(number, form), undefined)
+                yield Template(
+                    f"{name}{size} {form} 1",
+                    prefix + _op(size, 0xD0) + modrm(number, form),
+                    undefined,
+                )
                 for count in (0, 1, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63):
                     masked = count & (63 if size == 3 else 31)
                     extra = OF if masked != 1 and masked else 0
@@ -130,7 +142,9 @@ def multiply_divide() -> Iterator[Template]:
                 undefined = product if number < 6 else everything
                 yield Template(f"{name}{size} {form}", code, undefined, repeated=True)
             if size:
-                yield Template(f"imul2 {size} {form}", prefix + b"\x0f\xaf" + modrm(0, form), product)
+                yield Template(
+                    f"imul2 {size} {form}", prefix + b"\x0f\xaf" + modrm(0, form), product
+                )
                 yield Template(
                     f"imul3 {size} {form}", prefix + b"\x6b" + modrm(0, form) + b"\xb3", product
                 )
@@ -144,14 +158,21 @@ def multiply_divide() -> Iterator[Template]:
                 preset = ((lay.RDX, high), (lay.RAX, low), (lay.RCX, divisor))
                 for number in (6, 7):
                     code = b"\x48\xf7" + bytes((0xC0 | number << 3 | lay.RCX,))
-                    yield Template(f"div 128 {high} {low} {divisor}", code, everything, preset, repeated=True)
+                    yield Template(
+                        f"div 128 {high} {low} {divisor}", code, everything, preset, repeated=True
+                    )
 
 
 def bits() -> Iterator[Template]:
     """Bit tests (also reaching beyond the memory operand), scans and counts."""
     undefined = OF | SF | AF | PF
     near = tuple((lay.RAX, n) for n in (5, 17, 70, -3, -200))
-    for opcode, number, name in ((0xA3, 4, "bt"), (0xAB, 5, "bts"), (0xB3, 6, "btr"), (0xBB, 7, "btc")):
+    for opcode, number, name in (
+        (0xA3, 4, "bt"),
+        (0xAB, 5, "bts"),
+        (0xB3, 6, "btr"),
+        (0xBB, 7, "btc"),
+    ):
         for size, prefix in SIZES[1:]:
             for form in FORMS:
                 code = prefix + b"\x0f" + bytes((opcode,)) + modrm(0, form)
@@ -168,7 +189,9 @@ def bits() -> Iterator[Template]:
                 )  # fmt: skip
             rep = prefix if prefix == b"\x66" else b""
             rex = prefix if prefix != b"\x66" else b""
-            yield Template(f"popcnt{size} {form}", rep + b"\xf3" + rex + b"\x0f\xb8" + modrm(0, form))
+            yield Template(
+                f"popcnt{size} {form}", rep + b"\xf3" + rex + b"\x0f\xb8" + modrm(0, form)
+            )
 
 
 def moves() -> Iterator[Template]:
@@ -196,13 +219,16 @@ def moves() -> Iterator[Template]:
         yield Template(f"movsxd {form}", b"\x48\x63" + modrm(0, form))
         for cond in range(16):
             yield Template(f"set{cond} {form}", b"\x0f" + bytes((0x90 | cond,)) + modrm(0, form))
-        yield Template(f"movnti {form}", b"\x48\x0f\xc3" + modrm(0, form) if form != "reg" else b"\x90")
+        yield Template(
+            f"movnti {form}", b"\x48\x0f\xc3" + modrm(0, form) if form != "reg" else b"\x90"
+        )
     yield Template("mov imm64", b"\x48\xb8" + bytes(range(0x81, 0x89)))
     yield Template("mov ah, imm", b"\xb4\x85")
     yield Template("movzx from ah", b"\x0f\xb6\xc4")
     yield Template("mov rax, moffs", b"\x48\xa1" + (DATA + 5).to_bytes(8, "little"))
     yield Template("mov moffs, al", b"\xa2" + (DATA + 5).to_bytes(8, "little"))
     yield Template("rip relative", b"\x48\x8b\x05" + (0x1000).to_bytes(4, "little"))
+    yield from _addressing()
     yield Template("bswap", b"\x0f\xc8")
     yield Template("bswap64", b"\x48\x0f\xc9")
     yield Template("xlat", b"\xd7")
@@ -211,6 +237,41 @@ def moves() -> Iterator[Template]:
                        (b"\x0f\x1f\x43\x10", "nopw"), (b"\xf3\x90", "pause"),
                        (b"\xf3\x0f\x1e\xfa", "endbr"), (b"\x0f\xae\xf0", "mfence")):  # fmt: skip
         yield Template(name, code)
+
+
+def _addressing() -> Iterator[Template]:
+    """High registers, 32-bit addresses, FS and GS, RIP-relative with an immediate behind it."""
+    r12 = ((12, DATA + 0x100),)
+    high_half = ((lay.RBX, DATA + 0x100 | 1 << 40),)
+    yield Template("mov r8, [r12+0x10]", b"\x4d\x8b\x44\x24\x10", 0, r12)
+    yield Template("mov [r12+r9*8], r15", b"\x4f\x89\x3c\xcc", 0, r12)
+    yield Template("add r15, r8", b"\x4d\x01\xc7")
+    yield Template("sub r10d, r11d", b"\x45\x29\xda")
+    yield Template("cmp r10b, r11b", b"\x45\x38\xda")
+    yield Template("mov dil, sil", b"\x40\x88\xf7")
+    yield Template("add sil, [rbx+1]", b"\x40\x02\x73\x01")
+    yield Template("movzx r14, sil", b"\x4c\x0f\xb6\xf6")
+    yield Template("mov eax, [ebx+0x11]", b"\x67\x8b\x43\x11", 0, high_half)
+    yield Template("mov [ebx+0x11], rax", b"\x67\x48\x89\x43\x11", 0, high_half)
+    yield Template("mov rax, [abs32]", b"\x48\x8b\x04\x25" + (DATA + 3).to_bytes(4, "little"))
+    yield Template("mov rax, [a32 abs]", b"\x67\x48\x8b\x04\x25" + (DATA + 3).to_bytes(4, "little"))
+    small = ((lay.RBX, 0x40), (lay.RSI, 0x80))
+    for prefix in (b"\x64", b"\x65"):
+        yield Template("mov rax, seg:[rbx]", prefix + b"\x48\x8b\x03", 0, small)
+        yield Template("add seg:[rbx], cl", prefix + b"\x00\x0b", 0, small)
+        yield Template("lea rax, seg:[rbx]", prefix + b"\x48\x8d\x03", 0, small)
+        yield Template("lodsq seg", prefix + b"\x48\xad", 0, small)
+        yield Template("movsb seg", prefix + b"\xa4", 0, small)
+        yield Template("xlat seg", prefix + b"\xd7", 0, small)
+        yield Template("push seg:[rbx]", prefix + b"\xff\x33", 0, small)
+    yield Template("mov [rip], imm", b"\x48\xc7\x05\x00\x10\x00\x00\x85\x91\x72\xf3")
+    yield Template("cmp [rip], imm8", b"\x83\x3d\x00\x10\x00\x00\x85")
+    yield Template("lea rip", b"\x48\x8d\x05\x00\x10\x00\x00")
+    yield Template("a32 movsb", b"\x67\xa4")
+    yield Template("push r12", b"\x41\x54")
+    yield Template("pop r13", b"\x41\x5d")
+    yield Template("push rsp", b"\x54")
+    yield Template("pop rsp", b"\x5c")
 
 
 def stack_and_branches() -> Iterator[Template]:
@@ -252,7 +313,13 @@ def stack_and_branches() -> Iterator[Template]:
 def strings() -> Iterator[Template]:
     """String instructions, single and repeated."""
     for size, prefix in SIZES:
-        for opcode, name in ((0xA4, "movs"), (0xAA, "stos"), (0xAC, "lods"), (0xA6, "cmps"), (0xAE, "scas")):
+        for opcode, name in (
+            (0xA4, "movs"),
+            (0xAA, "stos"),
+            (0xAC, "lods"),
+            (0xA6, "cmps"),
+            (0xAE, "scas"),
+        ):
             code = prefix + _op(size, opcode)
             yield Template(f"{name}{size}", code)
             for rep in (b"\xf3", b"\xf2"):

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from . import forms
-from .emulator import Pair
+from .bare import AF
+from .emulator import Pair, Template
 
 ROUNDS = 6
 FAMILIES = (
@@ -24,3 +25,22 @@ def test_instructions_agree_with_unicorn(family):
         at = pair.place(template.code)
         for _ in range(ROUNDS):
             pair.compare(rng, template, at)
+
+
+def test_streams_of_instructions_agree_with_unicorn():
+    """Lazy flags carry over from one instruction to the next, through every kind of reader."""
+    pair = Pair()
+    rng = random.Random(77)
+    kept = [
+        t
+        for family in (forms.arithmetic, forms.moves)
+        for t in family()
+        if t.name.split()[-1] in ("reg", "mem", "sib", "imm", "imm8", "same", "0", "2")
+        and not t.preset
+    ]
+    for _ in range(400):
+        code = b"".join(rng.choice(kept).code for _ in range(30))
+        stream = Template("stream", code, AF, (), 30)
+        at = pair.place(code)
+        pair.next_code += len(code)
+        pair.compare(rng, stream, at)

@@ -129,7 +129,12 @@ def test_tables_overflow_without_harm():
     for n in range(pages):
         at = 0x400000 + n * PAGE
         bare.write(at, b"\x48\xff\xc3\xe9" + (PAGE - 8).to_bytes(4, "little"))
-    bare.write(0x400000 + pages * PAGE, b"\xff\xc9\x74\x05\xe9" + (-(pages * PAGE) - 9).to_bytes(4, "little", signed=True) + b"\xf4")
+    bare.write(
+        0x400000 + pages * PAGE,
+        b"\xff\xc9\x74\x05\xe9"
+        + (-(pages * PAGE) - 9).to_bytes(4, "little", signed=True)
+        + b"\xf4",
+    )
     bare.set(lay.RCX, 3)
     bare.set(lay.RBX, 0)
     bare.rip = 0x400000

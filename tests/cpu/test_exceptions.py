@@ -22,6 +22,7 @@ def bare() -> Bare:
     made = Bare()
     made.set(lay.RSP, STACK)
     made.halt_handlers()
+    made.write(TSS + 0x66, b"\x68\x00")  # no I/O permission map
     return made
 
 

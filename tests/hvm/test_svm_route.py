@@ -15,9 +15,7 @@ from workbench.core.hvm import svm_tables
 from .test_svm_maps import MSRS, random_map
 
 NAMES = [row["name"].removeprefix("VMEXIT_") for row in rows("svm_exitcodes")]
-CODES = {
-    row["name"].removeprefix("VMEXIT_"): int(row["value"], 0) for row in rows("svm_exitcodes")
-}
+CODES = {row["name"].removeprefix("VMEXIT_"): int(row["value"], 0) for row in rows("svm_exitcodes")}
 CODES["INVALID"] = -1
 PATTERNS = [0, 0xFFFFFFFF, 0x55555555, 0xAAAAAAAA]
 

@@ -14,7 +14,8 @@ from iced_x86 import DecoderError, Formatter, FormatterSyntax, Instruction
 
 from ..core.cpu.ops import OPS
 from ..core.layout import MAX_UOPS, PAGE, UOP
-from .translate import Fields, translate
+from .translate import translate
+from .uop_fields import Fields
 
 MAX_BLOCK = 64
 """Instructions decoded at one request."""
@@ -40,7 +41,7 @@ class Decoder:
 
     def __init__(self, machine: np.ndarray, ram: np.ndarray):
         self._machine = machine
-        self._ram = memoryview(ram)
+        self._ram = memoryview(ram)  # type: ignore[arg-type]
         code = machine["code"]
         self._uops = memoryview(code["uops"][0].view(np.uint8).reshape(-1))
         self._map = code["map"][0]

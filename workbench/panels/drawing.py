@@ -20,6 +20,8 @@ CHARTS: dict[str, Callable[..., Figure]] = {
     "Cost": charts.cost,
     "TLB flushes": charts.tlb_flushes,
 }
+PRICED = ("Cost",)
+"""The charts that show prices; the others need no new drawing when a price changes."""
 ROWS_SHOWN = 60
 TABLES = {
     "Summary": "summary",

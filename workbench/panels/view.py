@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
@@ -59,8 +59,8 @@ class Panel:
         self.pinned: Result | None = None
         self.autorun = autorun
         self._by_backend: dict[str, Result] = {}
-        self._drawn: dict[str, Any] = {}
-        self._drawing = 0
+        self._stale: set[str] = set()
+        self._brush = asyncio.Lock()
         self._asked = 0.0
         self._quiet = False
         self._raise = raise_errors
@@ -208,7 +208,7 @@ class Panel:
         elif need is Need.RUN:
             self._say("changed: press Run")
         elif need is Need.DRAW:
-            self.draw()
+            self.draw(drawing.PRICED)
 
     # ---------------------------------------------------------------- run -> page
 
@@ -225,7 +225,8 @@ class Panel:
         self.result = result
         self._by_backend[result.scenario.backend] = result
         self._refresh_beside()
-        await self._draw_all()
+        self._stale.update(drawing.CHARTS)
+        await self._paint()
         total = (time.perf_counter() - self._asked) * 1000
         self._finish(f"{drawing.ending_text(result)}; shown after {total:,.0f} ms")
 
@@ -258,42 +259,44 @@ class Panel:
         same = result.scenario.backend == scenario.backend
         return result.reprice(scenario.preset) if same else result
 
-    def draw(self) -> None:
-        """Draw what is there again; nothing is run."""
+    def draw(self, charts: Iterable[str] = drawing.CHARTS) -> None:
+        """Draw again what is there; nothing is run."""
+        self._stale.update(charts)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            asyncio.run(self._draw_all())
+            asyncio.run(self._paint())
             return
-        task = loop.create_task(self._draw_guarded())
+        task = loop.create_task(self._paint_guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _draw_guarded(self) -> None:
+    async def _paint_guarded(self) -> None:
         try:
-            await self._draw_all()
+            await self._paint()
         except Exception as problem:
             self._show_error(problem)
 
-    async def _draw_all(self) -> None:
-        """One picture after the other; a newer request for drawing ends this one."""
-        self._drawing += 1
-        mine = self._drawing
-        results = self.shown()
-        if not results:
-            return
-        self._cards.value = drawing.headline_html(results)
-        for name, chart in drawing.CHARTS.items():
-            await asyncio.sleep(0)
-            if mine != self._drawing:
-                return
-            self.charts[name].value = drawing.chart_html(chart(results))
-        await asyncio.sleep(0)
+    async def _paint(self) -> None:
+        """Draw the stale charts, one after the other, always from the newest result."""
+        async with self._brush:
+            while self._stale:
+                name = next(name for name in drawing.CHARTS if name in self._stale)
+                self._stale.discard(name)
+                if results := self.shown():
+                    self._put(self.charts[name], drawing.chart_html(drawing.CHARTS[name](results)))
+                    self._put(self._cards, drawing.headline_html(results))
+                await asyncio.sleep(0)  # let the page have it, and newer requests in
         self._draw_table()
 
     def _draw_table(self) -> None:
         if results := self.shown():
-            self._table.value = drawing.table_html(self._which_table.value, results)
+            self._put(self._table, drawing.table_html(self._which_table.value, results))
+
+    @staticmethod
+    def _put(target: w.HTML, value: str) -> None:
+        if target.value != value:
+            target.value = value
 
     # ---------------------------------------------------------------- small things
 

@@ -14,8 +14,13 @@ from ..layout import (
     Machine,
     Uop,
 )
+from .exceptions import raise_gp0
+from .flags import AF as FLAG_AF
+from .flags import CF as FLAG_CF
 from .flags import (
-    SIGN,
+    DF,
+    IF,
+    IOPL,
     add_carries,
     get_rflags,
     keep_carry,
@@ -26,13 +31,9 @@ from .flags import (
     sub_carries,
     truncate,
 )
-from .flags import AF as FLAG_AF
-from .flags import CF as FLAG_CF
-from .flags import DF, IF, IOPL
 from .flags import PF as FLAG_PF
 from .flags import SF as FLAG_SF
 from .flags import ZF as FLAG_ZF
-from .exceptions import raise_gp0
 from .operands import (
     effective_address,
     read_destination,
@@ -183,8 +184,9 @@ def exec_alu(m, u):
         r = -a
         set_carries(c, sub_carries(0, a, r), lg)
     else:
-        return write_destination(m, u, ~a)
-    set_result(c, r, lg)
+        r = ~a
+    if op != NOT:
+        set_result(c, r, lg)
     return write_destination(m, u, r)
 
 
@@ -225,5 +227,3 @@ def exec_flag(m, u):
         c.sysflags |= IF
         return ST_BRANCH  # so that the run loop sees the shadow
     return ST_OK
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..jit import count_leading_zeros, count_trailing_zeros, inner, lshr, popcount, unit
+from ..jit import count_leading_zeros, count_trailing_zeros, inner, popcount, unit
 from ..layout import RAX, RBX, RCX, RDX, ST_OK, UF_DST_MEM, UF_SRC_IMM, Machine, Uop
 from .exceptions import raise_gp0
 from .flags import ZF, extend, get_rflags, set_carry, set_result, set_status, truncate
@@ -127,5 +127,3 @@ def exec_bits(m, u):
     if u.op == CMPXCHG8B or u.op == CMPXCHG16B:
         return _exec_cmpxchg_wide(m, u)
     return _exec_scan(m, u)
-
-

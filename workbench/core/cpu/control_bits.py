@@ -64,7 +64,11 @@ def write_cr4(m, value):
     changed = value ^ c.cr4
     c.cr4 = value
     # SDM vol. 3, 4.10.4.1: PGE either way, PCIDE off and SMEP on flush everything of the tag
-    if changed & (CR4_PGE | CR4_PAE | CR4_PSE) or changed & ~value & CR4_PCIDE or turns_on & CR4_SMEP:
+    if (
+        changed & (CR4_PGE | CR4_PAE | CR4_PSE)
+        or changed & ~value & CR4_PCIDE
+        or turns_on & CR4_SMEP
+    ):
         flush_tag(m, m.hw.tag, F_CR_WRITE)
     elif changed & CR4_TLB:
         new_context(m)

@@ -77,28 +77,43 @@ def write_memory(m, va, lg, value):
 
 
 @unit(Machine, Uop)
+def _load_operand(m, u):
+    return load(m, effective_address(m, u), u.lg)
+
+
+@unit(Machine, Uop)
+def _load_operand_update(m, u):
+    return load_update(m, effective_address(m, u), u.lg)
+
+
+@unit(Machine, Uop, i64)
+def _store_operand(m, u, value):
+    return store(m, effective_address(m, u), u.lg, value)
+
+
+@inner
 def read_source(m, u):
     """Source operand (immediate, memory or register), zero-extended; check ``m.pending``."""
     if u.flags & UF_SRC_IMM:
         return u.imm
     if u.flags & UF_SRC_MEM:
-        return load(m, effective_address(m, u), u.lg)
+        return _load_operand(m, u)
     return read_reg(m.cpu, u.src, u.lg)
 
 
-@unit(Machine, Uop)
+@inner
 def read_destination(m, u):
     """Destination operand that will be written too; check ``m.pending``."""
     if u.flags & UF_DST_MEM:
-        return load_update(m, effective_address(m, u), u.lg)
+        return _load_operand_update(m, u)
     return read_reg(m.cpu, u.dst, u.lg)
 
 
-@unit(Machine, Uop, i64)
+@inner
 def write_destination(m, u, value):
     """Write the destination operand; returns ST_OK or ``m.pending``."""
     if u.flags & UF_DST_MEM:
-        return store(m, effective_address(m, u), u.lg, value)
+        return _store_operand(m, u, value)
     write_reg(m.cpu, u.dst, u.lg, value)
     return 0
 
@@ -111,5 +126,3 @@ def push(m, lg, value):
     if status == 0:
         m.cpu.gpr[RSP] = rsp
     return status
-
-

@@ -26,7 +26,7 @@ from ..layout import (
     Uop,
 )
 from ..ledger import fold_steps
-from ..mmu.access import load, store
+from ..mmu.access import fold_hits, load, store
 from ..mmu.tlb import fast_context
 from . import ops
 from .alu import exec_alu, exec_flag
@@ -123,6 +123,12 @@ def settle(m, status):
 def _spill(m, retired):
     m.steps += retired
     m.level_steps[m.level] += retired
+
+
+@inner
+def _fold(m):
+    fold_steps(m)
+    fold_hits(m)
 
 
 @unit(Machine, i64)
@@ -439,15 +445,17 @@ def run(m, max_steps):
             _spill(m, n - 1 - mark)
         else:
             _spill(m, n - mark)
+            c.shadow = 0
         mark = n
         if status == ST_VMEXIT:
             m.exit.vectoring = 0
         if status != ST_REPEAT:
             status = settle(m, status)
             if status != ST_BRANCH:
-                fold_steps(m)
+                _fold(m)
                 return status
         rip = c.rip
     c.rip = rip
     _spill(m, n - mark)
+    _fold(m)
     return ST_OK

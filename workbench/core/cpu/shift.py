@@ -7,7 +7,7 @@ cleared (undefined in the manuals).  A masked count of 0 changes no flag.
 from __future__ import annotations
 
 from ..jit import inner, lshr, unit
-from ..layout import RCX, ST_OK, UF_SRC_IMM, Machine, Uop
+from ..layout import RCX, UF_SRC_IMM, Machine, Uop
 from .flags import extend, set_carry_overflow, set_result, truncate
 from .operands import read_destination, read_reg, write_destination
 from .ops import RCL, RCR, ROL, ROR, SAR, SHLD, SHR

@@ -100,9 +100,7 @@ def svm_io_exit(m, u, port, lg, is_in, is_string, is_rep):
     bits = lshr(ma_ld16(m, m.hw.iopm + lshr(port, 3)), port & 7)
     if bits & ((1 << (1 << lg)) - 1) == 0:
         return ST_OK
-    info1 = _ioio_info(
-        u, port, lg, 1 if is_in else 0, 1 if is_string else 0, 1 if is_rep else 0
-    )
+    info1 = _ioio_info(u, port, lg, 1 if is_in else 0, 1 if is_string else 0, 1 if is_rep else 0)
     return leave(m, svm.VMEXIT_IOIO, info1, m.cpu.rip, u.len, C_IO_IN if is_in else C_IO_OUT)
 
 
@@ -114,11 +112,7 @@ def _cr_write_code(m, cr, value):
     """
     if intercepted(m, svm.INTERCEPT_CR0_WRITE + cr):
         return svm.VMEXIT_CR0_WRITE + cr
-    if (
-        cr == 0
-        and intercepted(m, svm.INTERCEPT_CR0_SEL_WRITE)
-        and (value ^ m.cpu.cr0) & ~CR0_TS_MP
-    ):
+    if cr == 0 and intercepted(m, svm.INTERCEPT_CR0_SEL_WRITE) and (value ^ m.cpu.cr0) & ~CR0_TS_MP:
         return svm.VMEXIT_CR0_SEL_WRITE
     return -1
 

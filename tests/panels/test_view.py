@@ -1,0 +1,146 @@
+"""The panel's widgets, without a browser: what a click asks for, and what the page then shows."""
+
+import datetime
+
+import pytest
+
+from workbench import features
+from workbench.panels.drawing import CHARTS, TABLES
+from workbench.panels.view import OTHER, PINNED, Panel
+from workbench.scenario import Scenario
+
+
+@pytest.fixture
+def panel(simulation):
+    return Panel(execute=simulation, raise_errors=True)
+
+
+def pictures(panel):
+    return {name: chart.value for name, chart in panel.charts.items()}
+
+
+def test_the_first_run_comes_by_itself(panel, simulation):
+    assert simulation.asked == [Scenario()]
+    assert list(pictures(panel)) == list(CHARTS)
+    for picture in pictures(panel).values():
+        assert picture.startswith('<svg role="img" aria-label="')
+    assert "instructions in" in panel._status.value
+
+
+def test_the_other_back_end_is_one_click_away_and_stays_beside(panel, simulation):
+    panel.controls._backend.value = "vmx"
+    assert simulation.asked[-1].backend == "vmx"
+    assert list(panel.shown()) == ["VMX", "SVM"]
+    assert panel._beside.value == OTHER
+
+
+def test_a_toggle_runs_again_and_redraws(panel, simulation):
+    before = pictures(panel)
+    panel.controls._features["virtual_gif"].value = True
+    assert simulation.asked[-1].features == {"virtual_gif": True}
+    assert len(simulation.asked) == 2
+    assert panel.state.can_undo and not panel._undo.disabled
+    panel._undo.click()
+    assert panel.controls._features["virtual_gif"].value is False
+    assert list(before) == list(pictures(panel))
+
+
+def test_a_price_redraws_the_cost_without_a_run(panel, simulation):
+    before = pictures(panel)
+    text, slider = panel.controls._price_rows["HW_EXIT"][1:]
+    text.value = 5000
+    after = pictures(panel)
+    assert len(simulation.asked) == 1
+    assert after["Cost"] != before["Cost"]
+    assert after["Exit frequency"] == before["Exit frequency"]
+    assert slider.value == 5000
+
+
+def test_every_price_can_be_set(panel):
+    panel.controls._other.value = "TLB_MISS"
+    panel.controls._other_cycles.value = 12
+    assert panel.state.scenario.preset.price("TLB_MISS") == 12
+
+
+def test_a_wrong_value_is_explained_and_taken_back(simulation):
+    panel = Panel(execute=simulation)
+    box = panel.controls._params[(2, "cpuid", "svm")]["iterations"]
+    held = box.value
+    box.value = -3
+    assert "out of range" in panel._error.value and 'role="alert"' in panel._error.value.replace(
+        "'", '"'
+    )
+    assert box.value == held
+    panel.controls._features["virtual_gif"].value = True
+    assert panel._error.value == ""
+
+
+def test_greyed_toggles_say_why(panel):
+    control = panel.controls._features["vmcs_shadowing"]
+    assert control.disabled and "VMX" in control.tooltip
+    assert "VMX" in panel.controls._reasons["vmcs_shadowing"].value
+    panel.controls._backend.value = "vmx"
+    assert not control.disabled
+    assert panel.controls._features["virtual_gif"].disabled
+
+
+def test_every_toggle_of_the_catalogue_has_a_control(panel):
+    assert set(panel.controls._features) == set(features.catalogue())
+    for control in panel.controls._features.values():
+        assert control.description
+
+
+def test_values_follow_the_back_end(panel):
+    options = [value for _, value in panel.controls._features["msr_map"].options]
+    assert "none" not in options
+    panel.controls._backend.value = "vmx"
+    assert "none" in [value for _, value in panel.controls._features["msr_map"].options]
+
+
+def test_the_parameters_follow_the_program(panel, simulation):
+    panel.controls._guests[2].value = "touch"
+    names = {child.description for child in panel.controls._params_boxes[2].children}
+    assert "Pages" in names and "Iterations" not in names
+    assert simulation.asked[-1].l2 == "touch"
+
+
+def test_a_pinned_result_stays_beside_the_next(panel):
+    panel.pin()
+    panel.controls._features["virtual_gif"].value = True
+    assert panel._beside.value == PINNED
+    assert len(panel.shown()) == 2
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_shows_something(panel, name):
+    panel._which_table.value = name
+    assert "<table" in panel._table.value
+
+
+def test_a_saved_scenario_is_loaded_again(panel):
+    panel.controls._features["virtual_gif"].value = True
+    text = panel.state.to_json()
+    panel._reset.click()
+    assert panel.state.scenario.features == {}
+    panel._upload.value = (
+        {"name": "mine.json", "type": "", "size": len(text), "content": text.encode(),
+         "last_modified": datetime.datetime.now(datetime.UTC)},
+    )  # fmt: skip
+    assert panel.controls._features["virtual_gif"].value is True
+
+
+def test_a_failing_run_is_shown(made_results):
+    async def broken(scenario, progress, cancel):
+        raise RuntimeError("lost")
+
+    panel = Panel(execute=broken)
+    assert "RuntimeError: lost" in panel._error.value
+    assert not panel.runner.busy
+
+
+def test_nothing_runs_before_it_is_asked(simulation):
+    panel = Panel(execute=simulation, autorun=False)
+    panel.controls._features["virtual_gif"].value = True
+    assert simulation.asked == []
+    panel._run.click()
+    assert len(simulation.asked) == 1
