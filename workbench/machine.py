@@ -188,6 +188,7 @@ class SimulatedMachine:
         f["l0_page_shift"] = PAGE_SHIFTS[str(features["l0_page_size"])]
         for name in _SWITCHES:
             f[name] = bool(features.get(name, False))
+        f["vpid_for_l1"] &= f["tlb_tagging"]  # without tags of its own L0 has none to lend
 
     def build_l1_memory(self) -> None:
         """n1p_to_l0m: the nested table that L0 runs L1 with, at the page size of the features."""

@@ -98,7 +98,7 @@ def build(scenario: Scenario) -> SimulatedMachine:
         3: machine.lay.L2_BANK_N1P,
         4: l2_bytes,
         5: machine.PAGE_SHIFTS[str(features["l1_page_size"])],
-        6: int(bool(features.get("vpid_for_l1", False))),
+        6: int(record["feat"]["vpid_for_l1"][0]),
         7: machine.BACKENDS[scenario.backend],
     }
     l1_values = catalogue.validate_params(l1, dict(scenario.l1_params))

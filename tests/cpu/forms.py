@@ -324,7 +324,7 @@ def strings() -> Iterator[Template]:
             yield Template(f"{name}{size}", code)
             for rep in (b"\xf3", b"\xf2"):
                 whole = (rep + code) if prefix != b"\x48" else rep + prefix + _op(size, opcode)
-                for count in (0, 1, 5):
+                for count in (0, 1, 5, 600):
                     yield Template(
                         f"rep {name}{size} {count}", whole, 0, ((lay.RCX, count),), 1, True
                     )

@@ -287,9 +287,22 @@ def test_launch_state():
     made.fill_vmcs12()
     assert launch_error(made, "VMRESUME") == vmx.ERROR_VMRESUME_NONLAUNCHED_VMCS
     assert launch_error(made) == 0
+    made.call("vmx_enter_n2")
+    made.call("vmx_exit_n2")
     made.call("vmx_hw_enter")
     assert launch_error(made) == vmx.ERROR_VMLAUNCH_NONCLEAR_VMCS
     assert launch_error(made, "VMRESUME") == 0
+
+
+def test_a_failed_entry_leaves_the_vmcs_clear():
+    made = in_vmx_operation()
+    made.fill_vmcs12(GUEST_RFLAGS=0)
+    for _ in range(2):
+        assert launch_error(made) == 0
+        made.call("vmx_enter_n2")
+        made.call("vmx_exit_n2")
+        assert made.get(12, "VM_EXIT_REASON") == 0x80000021
+        made.call("vmx_hw_enter")
 
 
 def test_entry_is_refused_behind_mov_ss():

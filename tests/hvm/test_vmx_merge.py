@@ -299,9 +299,7 @@ def test_shadowing_changes_how_l0_reaches_vmcs12():
     assert counts[0]["L0_VMPTRLD"] == 1
     assert counts[1]["L0_VMPTRLD"] > 40
     assert counts[0]["L0_BYTE_COPIED"] == 8 * (counts[1]["L0_VMREAD"] - counts[0]["L0_VMREAD"])
-    instructions = sum(
-        counts[1][f"L0_{e}"] for e in ("VMREAD", "VMWRITE", "VMPTRLD", "VMCLEAR")
-    )
+    instructions = sum(counts[1][f"L0_{e}"] for e in ("VMREAD", "VMWRITE", "VMPTRLD", "VMCLEAR"))
     assert 200 < instructions < 320
 
 

@@ -165,3 +165,19 @@ def test_the_same_l2_binary_runs_under_both_backends(backend):
     images = {b: catalogue.find(2, "mixed", b).image() for b in BACKENDS}
     assert images["svm"].segments == images["vmx"].segments
     assert simulated(backend, "mixed").stop_code == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_inert_combinations_are_inert(backend):
+    """What the catalogue lists as without effect really changes no count."""
+    listed = 0
+    for feature in features.applicable(backend):
+        for other, text, _reason in feature.inert_when:
+            value = {"on": True, "off": False}.get(text, text)
+            seen = {
+                simulated(backend, "mixed", **{other: value, feature.id: choice}).fingerprint()
+                for choice in feature.values_on(backend)
+            }
+            assert len(seen) == 1, f"{feature.id} has an effect while {other} is {text}"
+            listed += 1
+    assert listed

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 from workbench.arch.table import rows
 
-BIT = {
-    (r["group"], r["name"]): 1 << int(r["value"], 0) for r in rows("vmx_controls") if r["group"]
-}
+BIT = {(r["group"], r["name"]): 1 << int(r["value"], 0) for r in rows("vmx_controls") if r["group"]}
 """Control masks by (group, name)."""
 
 Fields = Mapping[str, int]
@@ -68,9 +66,7 @@ def exception_exits(fields: Fields, vector: int, error: int) -> bool:
     bit = bool(fields["EXCEPTION_BITMAP"] >> vector & 1)
     if vector != 14:
         return bit
-    matches = (
-        error & fields["PAGE_FAULT_ERROR_CODE_MASK"] == fields["PAGE_FAULT_ERROR_CODE_MATCH"]
-    )
+    matches = error & fields["PAGE_FAULT_ERROR_CODE_MASK"] == fields["PAGE_FAULT_ERROR_CODE_MATCH"]
     return bit if matches else not bit
 
 
@@ -180,7 +176,8 @@ def merged_controls(l0: Fields, l1: Fields, msr_map: str) -> dict[str, int]:
     secondary = l1["SECONDARY_VM_EXEC_CONTROL"]
     if not control(l1, "cpu", "ACTIVATE_SECONDARY_CONTROLS"):
         secondary = 0
-    for name in ("APIC_REGISTER_VIRT", "VIRTUAL_INTR_DELIVERY", "VIRTUALIZE_X2APIC_MODE"):
+    for name in ("APIC_REGISTER_VIRT", "VIRTUAL_INTR_DELIVERY", "VIRTUALIZE_X2APIC_MODE",
+                 "ENABLE_VPID"):  # fmt: skip
         secondary &= ~BIT["sec", name]
     secondary |= l0["SECONDARY_VM_EXEC_CONTROL"]
     secondary &= ~BIT["sec", "SHADOW_VMCS"]

@@ -121,9 +121,9 @@ def _specialise_binary(f: Fields) -> int:
     if name == "MOV":
         table = _STORES if f.flags & UF_DST_MEM else _LOADS
         return table.get(f.lg, f.op)
-    if f.flags & UF_SRC_MEM and f.lg == 3:
-        return OPS.get(f"{name}64M", f.op)
-    return f.op
+    if f.flags & UF_SRC_MEM:
+        return OPS.get(f"{name}{8 << f.lg}M", f.op)
+    return OPS.get(f"{name}M", f.op)
 
 
 def _specialise(f: Fields) -> None:

@@ -61,6 +61,14 @@ table.wbp-table td.wbp-number { text-align: right; }
 .wbp pre.wbp-code { margin: 6px 0 0; padding: 8px 10px; font-size: 11.5px; line-height: 1.4;
   overflow-x: auto; white-space: pre; border-radius: 4px;
   background: var(--jp-layout-color2, #f3f3f3); }
-.wbp details summary { cursor: pointer; }
+.wbp { container-type: inline-size; }
+@container (max-width: 940px) {
+  .wbp-left { width: 290px; min-width: 290px; padding-right: 10px; }
+  .wbp-left .widget-dropdown > .widget-label, .wbp-left .widget-text > .widget-label
+    { width: 136px !important; }
+  .wbp-price .widget-text { width: 214px; }
+  .wbp-right { padding-left: 10px; }
+  .wbp-card > div { gap: 8px; }
+}
 </style>
 """

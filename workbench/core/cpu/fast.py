@@ -99,3 +99,24 @@ def alu64(c, k, a, b):
             r = a ^ b
         flags_logic(c, r)
     return r
+
+
+@inner
+def alu32(c, k, a, b):
+    """As :func:`alu64` for 32-bit operands (zero-extended)."""
+    r = 0
+    carries = 0
+    if k == 0:
+        r = a + b
+        carries = add_carries(a, b, r)
+    elif k == 1 or k == 2:
+        r = a - b
+        carries = sub_carries(a, b, r)
+    elif k == 3:
+        r = a & b
+    elif k == 4:
+        r = a | b
+    else:
+        r = a ^ b
+    flags_narrow(c, r, carries, 32)
+    return r & 0xFFFFFFFF

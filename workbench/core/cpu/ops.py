@@ -1,7 +1,7 @@
 """Numbers of the micro-ops, in families of up to 16 (``op >> 4`` is the family).
 
-The first four families are executed inline by the run loop and come in fixed operand sizes; all
-others are generic: ``exec_<family>(m, u)`` looks at ``u.lg`` and ``u.flags``.
+The first five families are executed inline by the run loop and come in fixed operand sizes (but
+CMPM and TESTM, which compare memory of any size with ``src + imm``); all others are generic: ``exec_<family>(m, u)`` looks at ``u.lg`` and ``u.flags``.
 
 Operand conventions (fields of ``layout.UOP``)
 ----------------------------------------------
@@ -34,6 +34,7 @@ FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "STORE32", "LEA32", "INC32", "DEC32", "LOAD8", "STORE8", "CMP8")),
     ("FASTMIX", ("PUSH64", "POP64", "RET", "SHL64", "SHR64", "SAR64", "ADD64M", "SUB64M", "CMP64M",
                  "AND64M", "OR64M", "XOR64M", "MOVZX8", "TEST8", "IMUL64", "NOP")),
+    ("FASTMEM", ("ADD32M", "SUB32M", "CMP32M", "AND32M", "OR32M", "XOR32M", "CMPM", "TESTM")),
     ("ALU", ("ADD", "OR", "ADC", "SBB", "AND", "SUB", "XOR", "CMP", "TEST", "INC", "DEC", "NEG",
              "NOT", "XADD", "XCHG", "CMPXCHG")),
     ("MOVE", ("MOV", "MOVZX", "MOVSX", "LEA", "SETCC", "CMOVCC", "BSWAP", "CBW", "CWD",

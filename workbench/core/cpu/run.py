@@ -36,6 +36,7 @@ from .delivery import deliver_event
 from .exceptions import raise_ud
 from .fast import (
     address_of,
+    alu32,
     alu64,
     flags_add,
     flags_dec,
@@ -51,6 +52,7 @@ from .flags import add_carries, set_carry_overflow, sub_carries
 from .lookup import check_straddle, find_uop
 from .move import exec_move
 from .muldiv import exec_muldiv
+from .operands import read_reg
 from .register import exec_register
 from .shift import exec_shift
 from .stack import exec_stack
@@ -63,7 +65,8 @@ MAX_ROUNDS = 64
 
 END_JCC = (ops.FAMILY_JCC + 1) * 16
 END_FAST32 = (ops.FAMILY_FAST32 + 1) * 16
-END_FAST = (ops.FAMILY_FASTMIX + 1) * 16
+END_FASTMIX = (ops.FAMILY_FASTMIX + 1) * 16
+END_FASTMEM = (ops.FAMILY_FASTMEM + 1) * 16
 
 
 @unit(Machine, Uop)
@@ -357,7 +360,7 @@ def run(m, max_steps):
                     b = c.gpr8[u.src] + u.imm
                     r = a - b
                     flags_narrow(c, r, sub_carries(a, b, r), 56)
-            elif op < END_FAST:
+            elif op < END_FASTMIX:
                 if op >= ops.ADD64M and op <= ops.XOR64M:
                     b = load(m, address_of(c, u, rip), 3)
                     if m.pending:
@@ -413,6 +416,22 @@ def run(m, max_steps):
                     c.lf_zero = r
                     c.lf_sign = r
                     set_carry_overflow(c, a, a)
+            elif op < END_FASTMEM:
+                a = load(m, address_of(c, u, rip), u.lg)
+                if m.pending:
+                    status = m.pending
+                    break
+                if op == ops.CMPM:
+                    b = read_reg(c, u.src, u.lg) + u.imm
+                    r = a - b
+                    flags_narrow(c, r, sub_carries(a, b, r), 64 - (8 << u.lg))
+                elif op == ops.TESTM:
+                    r = a & (read_reg(c, u.src, u.lg) + u.imm)
+                    flags_narrow(c, r, 0, 64 - (8 << u.lg))
+                else:
+                    r = alu32(c, op - ops.ADD32M, c.gpr32[u.dst], a)
+                    if op != ops.CMP32M:
+                        c.gpr[u.dst >> 1] = r
             elif op == ops.STRADDLE:
                 status = check_straddle(m, u, rip)
                 if status != ST_OK:

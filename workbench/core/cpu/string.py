@@ -8,8 +8,10 @@ registers after the last complete iteration, as the manuals say.
 from __future__ import annotations
 
 from ..hvm.intercepts import io_exit
-from ..jit import i64, inner, unit
+from ..jit import i64, inner, lshr, unit
 from ..layout import (
+    FAST,
+    PAGE,
     RAX,
     RCX,
     RDI,
@@ -23,6 +25,8 @@ from ..layout import (
     Uop,
 )
 from ..mmu.access import load, load_update, store
+from ..mmu.physical import load_host, store_host
+from ..mmu.tlb import fast_context
 from .devices import port_in, port_out
 from .flags import DF, set_carries, set_result, sub_carries, truncate
 from .io import check_port
@@ -129,6 +133,55 @@ def _move_step(m, u, step, mask):
     return ST_OK
 
 
+@inner
+def _fast_host(m, keys, hosts, va):
+    """Host address of ``va`` when the fast path knows its page, else 0 (see ``mmu.access``)."""
+    slot = lshr(va, 12) & (FAST - 1)
+    if keys[slot] != (va & ~(PAGE - 1)) | fast_context(m):
+        return 0
+    return hosts[slot] + (va & (PAGE - 1))
+
+
+@inner
+def _room(va, lg):
+    """Whole elements from ``va`` to the end of its page."""
+    return lshr(PAGE - (va & (PAGE - 1)), lg)
+
+
+@unit(Machine, Uop, i64)
+def _run_in_page(m, u, limit):
+    """Upward REP MOVS or STOS inside of pages that the fast path knows; iterations done.
+
+    Element by element (source and destination may overlap), each counted as it would be alone.
+    """
+    c = m.cpu
+    lg = u.lg
+    t = m.tlb
+    va = c.gpr[RDI]
+    target = _fast_host(m, t.fast_write, t.fast_write_host, va)
+    n = min(limit, _room(va, lg))
+    if target == 0 or n <= 0:
+        return 0
+    if u.op == MOVS:
+        source_va = c.gpr[RSI]
+        source = _fast_host(m, t.fast_read, t.fast_read_host, source_va)
+        n = min(n, _room(source_va, lg))
+        if source == 0 or n <= 0:
+            return 0
+        for i in range(n):
+            store_host(target + (i << lg), lg, load_host(source + (i << lg), lg))
+        c.gpr[RSI] = source_va + (n << lg)
+        t.fast_hits += n
+    else:
+        value = c.gpr[RAX]
+        for i in range(n):
+            store_host(target + (i << lg), lg, value)
+    c.gpr[RDI] = va + (n << lg)
+    c.gpr[RCX] -= n
+    t.fast_hits += n
+    return n
+
+
 @unit(Machine, Uop)
 def exec_string(m, u):
     """Family STRING."""
@@ -143,7 +196,10 @@ def exec_string(m, u):
         if status:
             return status
     epoch = m.code.epoch
-    for _ in range(CHUNK):
+    in_page = (op == MOVS or op == STOS) and mask == -1 and step > 0 and u.seg == NO_SEGMENT
+    done = 0
+    while done < CHUNK:
+        done += 1
         if op == MOVS or op == STOS:
             status = _move_step(m, u, step, mask)
         else:
@@ -158,4 +214,8 @@ def exec_string(m, u):
             return status
         if status == ST_STOP or m.code.epoch != epoch:
             break
+        if in_page and count > 0:
+            done += _run_in_page(m, u, min(count, CHUNK - done))
+            if c.gpr[RCX] == 0:
+                return ST_OK
     return ST_STOP if status == ST_STOP else ST_REPEAT

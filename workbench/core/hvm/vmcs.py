@@ -18,7 +18,7 @@ import numpy as np
 
 from workbench.arch import vmcs
 
-from ..jit import inner, ld64, lshr, st64
+from ..jit import inner, ld32, ld64, lshr, st32, st64
 from ..ledger import (
     E_L0_BYTE_COPIED,
     E_L0_VMCLEAR,
@@ -32,6 +32,8 @@ from ..mmu.physical import host_of
 
 DATA_OFFSET = vmcs.DATA_OFFSET
 LAUNCH_STATE_OFFSET = 8
+CLEAR, LAUNCHED = 0, 1
+"""Launch states of a VMCS (SDM vol. 3, 25.1)."""
 SHADOW_INDICATOR = 1 << 31
 """Bit 31 of the revision word: the region is a shadow VMCS (SDM vol. 3, 25.2)."""
 
@@ -77,6 +79,18 @@ def current_base(m):
 def vvmcs_base(m):
     """Host address of slot 0 of vmcs12; only while L1 has a current VMCS."""
     return host_of(m, m.nv.vmcx12_ma) + DATA_OFFSET
+
+
+@inner
+def launch_state(m, ma):
+    """Launch state kept in the region of L1's at ``ma``."""
+    return ld32(host_of(m, ma) + LAUNCH_STATE_OFFSET)
+
+
+@inner
+def set_launch_state(m, ma, state):
+    """Set the launch state in the region of L1's at ``ma``."""
+    st32(host_of(m, ma) + LAUNCH_STATE_OFFSET, state)
 
 
 @inner

@@ -16,6 +16,7 @@ from workbench.arch import vmcs, vmx
 from ..jit import fill_bytes, i64, inner, or_bytes, unit
 from ..layout import MSR_MAP_INTERCEPT_ALL, MSR_MAP_NONE, PAGE, ST_OK, Machine
 from ..ledger import (
+    C_ENTRY_FAILURE,
     E_L0_GUEST_PAGE_MAPPED,
     E_L0_MAP_BYTE_MERGED,
     E_L0_MAP_BYTE_READ,
@@ -32,6 +33,7 @@ from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_IOPM_MA, L2_MSRPM_MA
 from .p2m import n1p_to_l0m, np2m_select
 from .tags import N2, tags_renew
 from .vmcs import (
+    LAUNCHED,
     MASKS,
     WRITES,
     count_bulk,
@@ -39,6 +41,7 @@ from .vmcs import (
     get_vvmcs,
     own_base,
     put,
+    set_launch_state,
     settle,
     vmwrite,
     vvmcs_base,
@@ -58,7 +61,9 @@ CPU2_DROPPED = (
     | vmx.CPU2_VIRTUAL_INTR_DELIVERY
     | vmx.CPU2_VIRTUALIZE_X2APIC_MODE
     | vmx.CPU2_SHADOW_VMCS
+    | vmx.CPU2_ENABLE_VPID
 )
+"""Secondary controls that vmcs02 never takes from L1; whether it uses a VPID is L0's policy."""
 CPU_IO = vmx.CPU_UNCOND_IO_EXITING | vmx.CPU_USE_IO_BITMAPS
 EXIT_DROPPED = (
     vmx.EXIT_CTL_SAVE_DEBUG_CONTROLS
@@ -152,10 +157,12 @@ def _l1_page(m, v, slot):
 @inner
 def _merge_msr_bitmap(m, v):
     """MSR bitmap of vmcs02: L0's OR L1's, x2APIC registers always trapped."""
+    if m.feat.msr_map == MSR_MAP_INTERCEPT_ALL:
+        return  # the map was filled with ones once and for all
     target = m.ram + L2_MSRPM_MA
     ma = _l1_page(m, v, vmcs.SLOT_MSR_BITMAP)
     host = host_of(m, ma) if ma >= 0 else 0
-    if m.feat.msr_map == MSR_MAP_INTERCEPT_ALL or host == 0:
+    if host == 0:
         fill_bytes(target, PAGE, 0xFF)
         return
     count(m, E_L0_MAP_BYTE_READ, PAGE)
@@ -376,5 +383,8 @@ def vmx_enter_n2(m):
     if failure >= 0:
         m.exit.code = ENTRY_FAILED | vmx.EXIT_INVALID_STATE
         m.exit.info1 = failure
+        m.exit.cause = C_ENTRY_FAILURE
         nv.vmexit_pending = 1
+    else:
+        set_launch_state(m, nv.vmcx12_ma, LAUNCHED)
     return ST_OK

@@ -45,14 +45,17 @@ from .memory_map import VMREAD_BITMAP_MA, VMWRITE_BITMAP_MA
 from .p2m import n1p_to_l0m, np2m_flush_request
 from .tags import N2, tags_renew
 from .vmcs import (
-    LAUNCH_STATE_OFFSET,
+    CLEAR,
+    LAUNCHED,
     SHADOW_INDICATOR,
     VV_READS,
     VV_WRITES,
     field_slot,
     get,
+    launch_state,
     own_base,
     read_encoded,
+    set_launch_state,
     set_vvmcs,
     settle,
     vmread,
@@ -68,7 +71,6 @@ NONE = -1
 """No current VMCS, no VMXON region."""
 ENOSYS = 38
 ADDRESS_BITS = 40
-LAUNCHED, CLEAR = 1, 0
 CR4_VMXE = 0x2000
 INVEPT_SINGLE, INVEPT_ALL = 1, 2
 INVVPID_ADDRESS, INVVPID_ALL = 0, 2
@@ -186,11 +188,6 @@ def vmx_drop_vvmcs(m):
     return ST_OK
 
 
-@inner
-def _set_launch_state(m, ma, state):
-    st32(host_of(m, ma) + LAUNCH_STATE_OFFSET, state)
-
-
 # ---------------------------------------------------------------- VMXON, VMXOFF
 
 
@@ -241,7 +238,7 @@ def _vmclear(m):
         return _fail(m, vmx.ERROR_VMCLEAR_INVALID_ADDRESS)
     if pointer == nv.n1_vmcx12_addr:
         vmx_drop_vvmcs(m)
-    _set_launch_state(m, ma, CLEAR)
+    set_launch_state(m, ma, CLEAR)
     return _finish(m, 0)
 
 
@@ -343,7 +340,7 @@ def _enter(m, launch):
         return _finish(m, CF)
     if vmread(m, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO) & BLOCK_MOV_SS:
         return _fail(m, vmx.ERROR_ENTRY_EVENTS_BLOCKED_BY_MOV_SS)
-    launched = ld32(host_of(m, nv.vmcx12_ma) + LAUNCH_STATE_OFFSET) == LAUNCHED
+    launched = launch_state(m, nv.vmcx12_ma) == LAUNCHED
     if launch and launched:
         return _fail(m, vmx.ERROR_VMLAUNCH_NONCLEAR_VMCS)
     if not launch and not launched:
@@ -352,8 +349,6 @@ def _enter(m, launch):
         return _fail(m, vmx.ERROR_ENTRY_INVALID_CONTROL_FIELD)
     if host_state_wrong(m):
         return _fail(m, vmx.ERROR_ENTRY_INVALID_HOST_STATE_FIELD)
-    if launch:
-        _set_launch_state(m, nv.vmcx12_ma, LAUNCHED)
     nv.vmentry_pending = 1
     return ST_OK
 
