@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from .paths import data_dir as data_dir
     from .result import Result as Result
     from .scenario import Scenario as Scenario
-    from .simulate import compare as compare
     from .simulate import run as run
-    from .simulate import sweep as sweep
+    from .study import compare as compare
+    from .study import sweep as sweep
 
     __version__: str
 
@@ -33,13 +33,13 @@ _PUBLIC = {
     "WorkbenchError": ".errors:WorkbenchError",
     "__version__": ".provenance:workbench_version",
     "charts": ".charts",
-    "compare": ".simulate:compare",
+    "compare": ".study:compare",
     "data_dir": ".paths:data_dir",
     "load_result": ".result:Result",
     "panel": ".panels:panel",
     "prices": ".prices",
     "run": ".simulate:run",
-    "sweep": ".simulate:sweep",
+    "sweep": ".study:sweep",
 }
 """Public name -> module and the name in it."""
 

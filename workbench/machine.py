@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from .core import jit
+from .core import emit
 from .core import layout as lay
 from .core.hvm import memory_map as mm
 from .core.hvm.p2m import EPT_WRITE_BACK
@@ -24,6 +24,8 @@ GDT, TSS, PARAMETERS, TABLES, STACK, IMAGE = 0x6000, 0x7000, 0x8000, 0x10000, 0x
 
 CODE64, DATA, USER_DATA, USER_CODE64, TSS_SELECTOR = 0x08, 0x10, 0x1B, 0x23, 0x28
 AR_CODE64, AR_DATA, AR_TSS, AR_LDT, AR_UNUSABLE = 0xA09B, 0xC093, 0x8B, 0x82, 1 << 16
+NO_IO_MAP = 0x68
+"""I/O-map base at the TSS's limit: ring 3 may use no port."""
 CR0_BOOT = 0x80010033
 CR4_BOOT = 0x20
 EFER_BOOT = 0xD01
@@ -78,7 +80,7 @@ class SimulatedMachine:
     def address(self) -> int:
         """Address of the machine record, as the kernels take it."""
         start, ram = self.record.ctypes.data, self.ram.ctypes.data
-        jit.CHECKED_RANGES[:] = ram, ram + self.ram.nbytes, start, start + self.record.nbytes
+        emit.CHECKED_RANGES[:] = ram, ram + self.ram.nbytes, start, start + self.record.nbytes
         return start
 
     def _set_geometry(self, g: TlbGeometry) -> None:
@@ -143,9 +145,7 @@ class SimulatedMachine:
 
     def build_boot_environment(self, bank: int, table_bytes: int, shift: int) -> None:
         """Identity page tables, GDT and TSS for the guest of a bank (1 = L1, 2 = L2)."""
-        self.map_range(
-            bank, TABLES, [(0, 0, table_bytes)], shift, _TABLE_BITS, _TABLE_BITS
-        )
+        self.map_range(bank, TABLES, [(0, 0, table_bytes)], shift, _TABLE_BITS, _TABLE_BITS)
         tss = struct.pack("<Q", 0x0000_8B00_0000_0067 | (TSS & 0xFFFFFF) << 16)
         gdt = struct.pack(
             "<5Q",
@@ -156,7 +156,7 @@ class SimulatedMachine:
             0x00AF_FB00_0000_FFFF,
         )
         self.write(bank, GDT, gdt + tss + bytes(8))
-        self.write(bank, TSS, struct.pack("<IQ", 0, STACK) + bytes(92))
+        self.write(bank, TSS, struct.pack("<IQ90xH", 0, STACK, NO_IO_MAP))
 
     def set_boot_processor(self, rip: int, level: int) -> None:
         """Long mode, CPL 0, interrupts off, as the loader hands over."""

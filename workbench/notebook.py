@@ -15,5 +15,5 @@ def show_figures() -> None:
     from .charts import to_svg
 
     shell = get_ipython()
-    if shell is not None:
+    if shell is not None and shell.display_formatter is not None:
         shell.display_formatter.formatters["text/html"].for_type(Figure, to_svg)

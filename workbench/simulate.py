@@ -40,7 +40,6 @@ class Progress:
 ProgressCallback = Callable[[Progress], None]
 
 
-
 def prepare(progress: ProgressCallback | None = None) -> None:
     """Compile or load the core; ``progress`` gets phase ``compiling`` with units done."""
     from .core import units

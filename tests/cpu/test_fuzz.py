@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 
-from workbench.core import jit
+from workbench.core import emit
 from workbench.core import layout as lay
 
 from .bare import CODE, DATA, MASK64, STACK, Bare
@@ -61,9 +61,9 @@ def test_random_code_stays_inside_the_simulators_memory(tmp_path):
     """The same with every array access checked (a process of its own, with its own cache)."""
     program = (
         "from tests.cpu.test_fuzz import fuzz\n"
-        "from workbench.core import jit\n"
+        "from workbench.core import emit\n"
         "fuzz(2, 60)\n"
-        "print('outside', int(jit.OUT_OF_RANGE[0]))\n"
+        "print('outside', int(emit.OUT_OF_RANGE[0]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -77,4 +77,4 @@ def test_random_code_stays_inside_the_simulators_memory(tmp_path):
 
 
 def test_bounds_counter_is_clean():
-    assert int(jit.OUT_OF_RANGE[0]) == 0
+    assert int(emit.OUT_OF_RANGE[0]) == 0

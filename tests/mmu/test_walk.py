@@ -109,7 +109,15 @@ def _damage(made, base: int, root: int, address: int, level: int, mask: int) -> 
     page=st.integers(0x200, 0x3FFF),
 )
 def test_walks_agree_with_the_oracle(
-    backend, guest_shift, nested_shift, guest_damage, nested_damage, access, user, write_protect, page
+    backend,
+    guest_shift,
+    nested_shift,
+    guest_damage,
+    nested_damage,
+    access,
+    user,
+    write_protect,
+    page,
 ):
     made = mapped_machine(backend, guest_shift, nested_shift)
     record = made.record
@@ -134,7 +142,9 @@ def test_walks_agree_with_the_oracle(
         "ept" if backend == "vmx" else "npt",
         write_protect,
     )
-    reserved_nested = backend == "vmx" and nested_damage[1] == 1  # write without read: misconfigured
+    reserved_nested = (
+        backend == "vmx" and nested_damage[1] == 1
+    )  # write without read: misconfigured
     outcome = entry("walk")(made.address, va, access)
     walk = record["walk"]
     try:

@@ -29,7 +29,9 @@ def _run(scenario: Scenario) -> Result:
     return run(scenario)
 
 
-def simulated(backend: str, l2: str = "cpuid", l2_params=None, l1_params=None, **features) -> Result:
+def simulated(
+    backend: str, l2: str = "cpuid", l2_params=None, l1_params=None, **features
+) -> Result:
     """Result of a small scenario; the same one is run once only."""
     scenario = Scenario(
         backend=backend,

@@ -16,7 +16,7 @@ import sys
 import pytest
 
 from tests.model.runs import BACKENDS
-from workbench.core import jit
+from workbench.core import emit
 from workbench.core.layout import STATUS
 from workbench.machine import IMAGE
 from workbench.scenario import Scenario
@@ -72,7 +72,7 @@ def run_random(backend: str, level: int, seed: int) -> str:
     running = Run(scenario, built)
     while running.advance():
         pass
-    assert jit.OUT_OF_RANGE[0] == 0, f"seed {seed}: access out of range"
+    assert emit.OUT_OF_RANGE[0] == 0, f"seed {seed}: access out of range"
     assert running.steps <= BUDGET + 1000
     return running.status
 

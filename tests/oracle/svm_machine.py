@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from workbench.core import jit, layout
+from workbench.core import emit, jit, layout
 from workbench.core.hvm import memory_map, svm, svm_intercepts  # noqa: F401  (register the units)
 
 from . import svm as oracle
@@ -65,9 +65,9 @@ class SvmMachine:
         """Run a unit on this machine; with bounds checking on, every access must be inside it."""
         start = self.m.ctypes.data
         ram = self.ram.ctypes.data
-        jit.CHECKED_RANGES[:] = ram, ram + self.ram.nbytes, start, start + self.m.nbytes
+        emit.CHECKED_RANGES[:] = ram, ram + self.ram.nbytes, start, start + self.m.nbytes
         result = int(jit.UNITS[name].entry()(start, *args))
-        assert jit.OUT_OF_RANGE[0] == 0, f"{name} left the machine's memory"
+        assert emit.OUT_OF_RANGE[0] == 0, f"{name} left the machine's memory"
         return result
 
     def table(self, ma: int, index: int, entry: int) -> None:

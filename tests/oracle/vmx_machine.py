@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from workbench.arch import vmcs, vmx
-from workbench.core import jit, layout, units
+from workbench.core import emit, jit, layout, units
 from workbench.core.cpu import ops
 from workbench.core.hvm import memory_map
 
@@ -125,9 +125,9 @@ class VmxMachine:
         """Run a unit on this machine; with bounds checking on, every access must be inside it."""
         start = self.m.ctypes.data
         ram = self.ram.ctypes.data
-        jit.CHECKED_RANGES[:] = ram, ram + self.ram.nbytes, start, start + self.m.nbytes
+        emit.CHECKED_RANGES[:] = ram, ram + self.ram.nbytes, start, start + self.m.nbytes
         result = int(jit.UNITS[name].entry()(start, *args))
-        assert jit.OUT_OF_RANGE[0] == 0, f"{name} left the machine's memory"
+        assert emit.OUT_OF_RANGE[0] == 0, f"{name} left the machine's memory"
         return result
 
     def page(self, offset: int) -> np.ndarray:

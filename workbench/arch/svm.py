@@ -23,7 +23,13 @@ CODES_FROM_400 = NPF_INDEX
 _NAMES = {}
 for _row in rows("svm_exitcodes"):
     _code = int(_row["value"], 0)
-    _index = _code if _code < NPF_INDEX else INVALID_INDEX if _code > 0x403 else _code - 0x400 + NPF_INDEX
+    _index = (
+        _code
+        if _code < NPF_INDEX
+        else INVALID_INDEX
+        if _code > 0x403
+        else _code - 0x400 + NPF_INDEX
+    )
     _NAMES[_index] = _row["name"].removeprefix("VMEXIT_")
 
 

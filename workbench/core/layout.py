@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import struct
 from .ledger import (
     N_CAUSES,
     N_EVENTS,
@@ -31,6 +30,7 @@ from .ledger import (
     N_SCOPES,
     TIMELINE_LENGTH,
 )
+from .structs import struct
 
 # ---------------------------------------------------------------- machine memory map
 
@@ -328,7 +328,15 @@ TIMELINE_ENTRY = np.dtype(
     [("step", "i8"), ("time", "i8"), ("code", "i8"), ("info", "i8"), ("rip", "i8"),
      ("from_level", "u1"), ("to_level", "u1"), ("kind", "u1"), ("cause", "u1")], align=True,
 )  # fmt: skip
-TL_HW_EXIT, TL_HW_ENTRY, TL_VIRTUAL_EXIT, TL_VIRTUAL_ENTRY, TL_FIELD_READ, TL_FIELD_WRITE, TL_FLUSH = range(7)
+(
+    TL_HW_EXIT,
+    TL_HW_ENTRY,
+    TL_VIRTUAL_EXIT,
+    TL_VIRTUAL_ENTRY,
+    TL_FIELD_READ,
+    TL_FIELD_WRITE,
+    TL_FLUSH,
+) = range(7)
 TIMELINE_KINDS = ("hw_exit", "hw_entry", "virtual_exit", "virtual_entry", "field_read",
                   "field_write", "flush")  # fmt: skip
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 
-from . import jit
+from . import emit, jit
 from .cpu import run  # noqa: F401  (imports every other unit)
 
 Progress = Callable[[str, int, int], None]
@@ -132,7 +132,7 @@ def _start_worker() -> subprocess.Popen[str]:
 def _worker() -> None:
     """Compile the units named on stdin into the cache; nothing is run, so callees can be absent."""
     for unit in jit.UNITS.values():
-        llvm.add_symbol(unit.symbol, jit.OUT_OF_RANGE.ctypes.data)
+        llvm.add_symbol(unit.symbol, emit.OUT_OF_RANGE.ctypes.data)
     for line in sys.stdin:
         jit.UNITS[line.strip()].compile()
         print(line.strip(), flush=True)

@@ -18,7 +18,7 @@ UOP_FORMAT = struct.Struct("<H12B2xiiqq")
 NO_SEGMENT = 0xFF
 
 
-def enum_values(kind: Any) -> dict[str, int]:
+def enum_values(kind: Any) -> dict[str, Any]:
     """Names and numbers of one of iced's enumerations."""
     return {n: v for n, v in vars(kind).items() if isinstance(v, int) and n[0] != "_"}
 

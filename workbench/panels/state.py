@@ -104,8 +104,12 @@ class PanelState:
         return self.take(_with_own_settings(switched, self._left.get(backend)))
 
     def set_feature(self, name: str, value: Any) -> Need:
-        """Set one toggle."""
-        return self.change(**{f"features.{name}": value})
+        """Set one toggle; its default needs no mention in the scenario."""
+        changed = self._scenario.replace(**{f"features.{name}": value})
+        kept = dict(changed.features)
+        if kept[name] == features.catalogue()[name].default_value:
+            del kept[name]
+        return self.change(features=kept)
 
     def set_guest(self, level: int, name: str) -> Need:
         """Choose the program of a level; its parameters go to their defaults."""

@@ -54,6 +54,7 @@ table.wbp-table td.wbp-number { text-align: right; }
 .wbp-error { border-left: 4px solid #b3261e; background: #fdecea; color: #5f1410;
   padding: 6px 10px; border-radius: 3px; line-height: 1.4; }
 .wbp-error i { display: block; font-style: normal; opacity: .85; }
+.wbp .widget-upload { width: auto; padding: 0 12px; margin: 0 0 0 2px; border-radius: 4px; }
 .wbp-links .widget-html-content { display: flex; gap: 8px; align-items: center; line-height: 1.4; }
 .wbp a.wbp-button, .wbp button.wbp-button { display: inline-block; padding: 4px 12px; font: inherit;
   font-size: 12.5px; border-radius: 4px; text-decoration: none; cursor: pointer; border: 0;

@@ -5,7 +5,7 @@ Sources: SDM vol. 2 / APM vol. 3, the instructions' own pages.
 
 from __future__ import annotations
 
-from ..jit import inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import (
     RAX,
     ST_BRANCH,
@@ -14,6 +14,7 @@ from ..layout import (
     Machine,
     Uop,
 )
+from ..words import lshr
 from .exceptions import raise_gp0
 from .flags import AF as FLAG_AF
 from .flags import CF as FLAG_CF

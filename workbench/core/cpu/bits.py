@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..jit import count_leading_zeros, count_trailing_zeros, inner, popcount, unit
+from ..jit import inner, unit
 from ..layout import RAX, RBX, RCX, RDX, ST_OK, UF_DST_MEM, UF_SRC_IMM, Machine, Uop
+from ..words import count_leading_zeros, count_trailing_zeros, popcount
 from .exceptions import raise_gp0
 from .flags import ZF, extend, get_rflags, set_carry, set_result, set_status, truncate
 from .operands import (

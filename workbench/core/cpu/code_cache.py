@@ -7,8 +7,10 @@ the slot and moves ``m.code.epoch`` on, and the run loop looks up again.
 
 from __future__ import annotations
 
-from ..jit import address, fill_bytes, i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import PAGE, Machine
+from ..structs import i64
+from ..words import address, fill_bytes, lshr
 
 NO_UOP = -1
 INSIDE = -2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..hvm.insn import I_ICEBP, I_IRET, I_PAUSE, I_SWINT
 from ..hvm.intercepts import insn_exit
-from ..jit import inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import (
     CS,
     GS,
@@ -22,6 +22,7 @@ from ..layout import (
     Machine,
     Uop,
 )
+from ..words import lshr
 from .control_bits import EFER_SCE
 from .exceptions import (
     BP,

@@ -5,10 +5,12 @@ Not modelled: leaving long mode (clearing PG or PAE, or LME while paging, raises
 
 from __future__ import annotations
 
-from ..jit import i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import BACKEND_SVM, BACKEND_VMX, ST_OK, Machine
 from ..ledger import F_CR_WRITE
 from ..mmu.generation import flush_tag, new_context
+from ..structs import i64
+from ..words import lshr
 from .exceptions import raise_gp0
 
 CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_ET, CR0_NE = 1, 2, 4, 8, 16, 32

@@ -6,8 +6,9 @@ follow the hardware back-end.  What a hypervisor changes in these answers is its
 
 from __future__ import annotations
 
-from ..jit import i64, inner, unit
+from ..jit import inner, unit
 from ..layout import BACKEND_SVM, BACKEND_VMX, Machine
+from ..structs import i64
 
 INTEL = (0x756E6547, 0x6C65746E, 0x49656E69)
 AMD = (0x68747541, 0x444D4163, 0x69746E65)

@@ -7,7 +7,7 @@ the RF flag in pushed images, shadow stacks.
 from __future__ import annotations
 
 from ..hvm.intercepts import exception_exit, shutdown_exit
-from ..jit import i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import (
     CS,
     RSP,
@@ -20,6 +20,8 @@ from ..layout import (
     Machine,
 )
 from ..mmu.access import load_system, store, store_system
+from ..structs import i64
+from ..words import lshr
 from .exceptions import (
     DE,
     DF,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..jit import inner, lshr
+from ..jit import inner
+from ..words import lshr
 from .flags import BIT62, SIGN, add_carries, keep_carry, sub_carries
 
 

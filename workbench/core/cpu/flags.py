@@ -8,7 +8,8 @@ give (mostly 0).  Source: SDM vol. 1, 3.4.3 and appendix A.
 
 from __future__ import annotations
 
-from ..jit import inner, lshr, popcount
+from ..jit import inner
+from ..words import lshr, popcount
 
 CF, PF, AF, ZF, SF, TF, IF, DF, OF = 1, 4, 0x10, 0x40, 0x80, 0x100, 0x200, 0x400, 0x800
 IOPL, NT, RF, VM, AC, VIF, VIP, ID = (

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ..hvm.intercepts import io_exit
-from ..jit import i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import RAX, RDX, ST_OK, ST_VMEXIT, TR, UF_SRC_IMM, Machine, Uop
 from ..mmu.access import load_system
+from ..structs import i64
+from ..words import lshr
 from .devices import port_in, port_out
 from .exceptions import raise_gp0
 from .flags import IOPL, truncate

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from ..jit import i64, lshr, unit
+from ..jit import unit
 from ..layout import PAGE, ST_DECODE, ST_OK, Machine, Uop
 from ..mmu.fetch import fetch_page
 from ..mmu.tlb import fast_context
+from ..structs import i64
+from ..words import lshr
 
 
 @unit(Machine, i64, i64)

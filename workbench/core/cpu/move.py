@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..jit import inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import RAX, RBX, RDX, ST_OK, UF_SRC_MEM, Machine, Uop
+from ..words import lshr
 from .flags import condition, extend, truncate
 from .operands import (
     NO_SEGMENT,

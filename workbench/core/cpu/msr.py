@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from workbench.arch import msr
 
-from ..jit import i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import FS, GS, ST_OK, Machine
+from ..structs import i64
+from ..words import lshr
 from .control_bits import write_efer
 from .exceptions import raise_gp0
 

@@ -6,8 +6,9 @@ all flags after a division (here: unchanged).
 
 from __future__ import annotations
 
-from ..jit import inner, lshr, smulh, udiv, ule, ult, umulh, unit, urem
+from ..jit import inner, unit
 from ..layout import RAX, RDX, ST_OK, UF_SRC_MEM, Machine, Uop
+from ..words import lshr, smulh, udiv, ule, ult, umulh, urem
 from .exceptions import DE, raise_exception
 from .flags import extend, set_carry_overflow, set_result, truncate
 from .operands import effective_address, read_memory, read_reg, write_reg

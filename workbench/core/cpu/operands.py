@@ -6,9 +6,10 @@ leaves ``m.pending`` set, which the handler must check and return.
 
 from __future__ import annotations
 
-from ..jit import i64, inner, unit
+from ..jit import inner, unit
 from ..layout import RSP, UF_DST_MEM, UF_SRC_IMM, UF_SRC_MEM, Machine, Uop
 from ..mmu.access import load, load_update, store
+from ..structs import i64
 
 NO_SEGMENT = 0xFF
 

@@ -6,8 +6,8 @@ Not modelled: debug breakpoints (the registers hold what is written), XCR0 (XSET
 from __future__ import annotations
 
 from ..hvm.insn import I_XSETBV
-from ..hvm.intercepts import cr_exit, dr_exit, insn_exit, read_cr
-from ..jit import i64, inner, lshr, unit
+from ..hvm.intercepts import cr_exit, dr_exit, effective_cr, insn_exit, read_cr
+from ..jit import inner, unit
 from ..layout import (
     CS,
     SS,
@@ -19,6 +19,8 @@ from ..layout import (
     Uop,
 )
 from ..mmu.tlb import mov_cr3
+from ..structs import i64
+from ..words import lshr
 from .control_bits import CR0_TS, CR4_DE, CR4_PCIDE, CR4_UMIP, write_cr0, write_cr4
 from .exceptions import raise_gp0, raise_ud
 from .operands import effective_address, read_source, write_memory, write_reg
@@ -111,6 +113,7 @@ def exec_control_register(m, u):
     if m.hw.guest:
         if cr_exit(m, u, number, u.src, 1, value):
             return ST_VMEXIT
+        value = effective_cr(m, number, value)
     status = write_control_register(m, number, value)
     return ST_BRANCH if status == ST_OK else status
 

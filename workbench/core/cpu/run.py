@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..hvm.intercepts import virt_instruction
 from ..hvm.nested import l0_exit
-from ..jit import i64, inner, lshr, popcount, smulh, unit
+from ..jit import inner, unit
 from ..layout import (
     FATAL_RECURSION,
     PAGE,
@@ -28,6 +28,8 @@ from ..layout import (
 from ..ledger import fold_steps
 from ..mmu.access import fold_hits, load, store
 from ..mmu.tlb import fast_context
+from ..structs import i64
+from ..words import lshr, popcount, smulh
 from . import ops
 from .alu import exec_alu, exec_flag
 from .bits import exec_bits

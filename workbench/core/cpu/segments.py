@@ -6,9 +6,11 @@ Sources: SDM vol. 3, 3.4-3.5, 5; APM vol. 2, 4.  Not modelled: call gates, task 
 
 from __future__ import annotations
 
-from ..jit import i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import CS, LDTR, SS, ST_OK, Machine
 from ..mmu.access import load_system, store_system
+from ..structs import i64
+from ..words import lshr
 from .exceptions import GP, NP, raise_exception
 from .exceptions import SS as STACK_FAULT
 

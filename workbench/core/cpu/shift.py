@@ -6,8 +6,9 @@ cleared (undefined in the manuals).  A masked count of 0 changes no flag.
 
 from __future__ import annotations
 
-from ..jit import inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import RCX, UF_SRC_IMM, Machine, Uop
+from ..words import lshr
 from .flags import extend, set_carry_overflow, set_result, truncate
 from .operands import read_destination, read_reg, write_destination
 from .ops import RCL, RCR, ROL, ROR, SAR, SHLD, SHR

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..hvm.insn import I_POPF, I_PUSHF
 from ..hvm.intercepts import insn_exit
-from ..jit import inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import RBP, RCX, RSP, ST_BRANCH, ST_OK, ST_VMEXIT, UF_DST_MEM, Machine, Uop
+from ..words import lshr
 from .flags import IF, IOPL, RF, VM, get_rflags, set_rflags
 from .operands import (
     effective_address,

@@ -8,7 +8,7 @@ registers after the last complete iteration, as the manuals say.
 from __future__ import annotations
 
 from ..hvm.intercepts import io_exit
-from ..jit import i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import (
     FAST,
     PAGE,
@@ -27,6 +27,8 @@ from ..layout import (
 from ..mmu.access import load, load_update, store
 from ..mmu.physical import load_host, store_host
 from ..mmu.tlb import fast_context
+from ..structs import i64
+from ..words import lshr
 from .devices import port_in, port_out
 from .flags import DF, set_carries, set_result, sub_carries, truncate
 from .io import check_port

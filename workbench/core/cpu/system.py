@@ -15,7 +15,7 @@ from ..hvm.insn import (
     I_WBINVD,
 )
 from ..hvm.intercepts import insn_exit, msr_exit
-from ..jit import inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import (
     RAX,
     RBX,
@@ -31,6 +31,7 @@ from ..layout import (
 from ..ledger import fold_steps
 from ..mmu.access import fold_hits
 from ..mmu.tlb import invlpg
+from ..words import lshr
 from .control_bits import CR4_PCE, CR4_TSD
 from .cpuid import cpuid_leaf
 from .exceptions import raise_gp0, raise_ud

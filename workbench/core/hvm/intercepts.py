@@ -22,6 +22,7 @@ from .svm_intercepts import (
 from .vmx_intercepts import (
     vmx_cr_exit,
     vmx_dr_exit,
+    vmx_effective_cr,
     vmx_exception_exit,
     vmx_insn_exit,
     vmx_io_exit,
@@ -62,6 +63,14 @@ def cr_exit(m, u, cr, gpr, write, value):
     if m.hw.backend == BACKEND_SVM:
         return svm_cr_exit(m, u, cr, gpr, write, value)
     return vmx_cr_exit(m, u, cr, gpr, write, value)
+
+
+@inner
+def effective_cr(m, number, value):
+    """What a write that does not exit puts into a control register (VMX: only the guest's bits)."""
+    if m.hw.backend == BACKEND_SVM:
+        return value
+    return vmx_effective_cr(m, number, value)
 
 
 @inner

@@ -10,7 +10,6 @@ L1 (``vmentry_pending``, ``vmexit_pending``); the switch happens before the next
 from __future__ import annotations
 
 from ...arch import svm
-
 from ..jit import inner, unit
 from ..layout import (
     BACKEND_SVM,

@@ -10,7 +10,7 @@ n2p_to_l0m for L2.  The rights of L1's table are honoured on both vendors.
 
 from __future__ import annotations
 
-from ..jit import fill_bytes, i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import BACKEND_SVM, PAGE, Machine
 from ..ledger import (
     E_L0_GUEST_PAGE_MAPPED,
@@ -34,6 +34,8 @@ from ..mmu.walk import (
     nested_entry_rights,
     nested_reserved,
 )
+from ..structs import i64
+from ..words import fill_bytes, lshr
 from .tags import N2, tags_renew
 
 NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_L0_ERROR = range(4)

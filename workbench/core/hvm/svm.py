@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from workbench.arch import vmcb
 
-from ..jit import fill_bytes, inner, st32, st64, unit
+from ..jit import inner, unit
 from ..layout import PAGE, Machine
+from ..words import fill_bytes, st32, st64
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, VMCX01_MA, VMCX02_MA
 from .svm_enter import svm_enter_n2
 from .svm_exit import svm_exit_n2

@@ -11,10 +11,12 @@ from workbench.arch import msr, vmcb
 from ..cpu.cpuid import cpuid_leaf
 from ..cpu.devices import port_in, port_out
 from ..cpu.msr import msr_read, msr_write
-from ..jit import i64, inner, ld64, lshr, st32, st64, unit
+from ..jit import inner, unit
 from ..layout import RBX, RCX, RDI, RDX, RSI, ST_FAULT, ST_OK, ST_VMEXIT, Machine
 from ..ledger import E_L0_INSTRUCTION_EMULATED, F_CR_WRITE, count
 from ..mmu.access import load, store
+from ..structs import i64
+from ..words import ld64, lshr, st32, st64
 from .svm_hw import CR0_CD, CR0_NW, CR0_PE, CR0_PG, CR4_PAE, CR4_RESERVED
 from .svm_l0 import (
     current_vmcb,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from workbench.arch import svm, vmcb
 
-from ..jit import inner, ld8, ld32, ld64, lshr, st32, st64, unit
+from ..jit import inner, unit
 from ..layout import ST_OK, Machine
 from ..ledger import (
     E_L0_BYTE_COPIED,
@@ -21,6 +21,7 @@ from ..ledger import (
     count_field,
 )
 from ..mmu.physical import host_of
+from ..words import ld8, ld32, ld64, lshr, st32, st64
 from .memory_map import L2_MSRPM_MA, VMCX01_MA, VMCX02_MA
 from .p2m import np2m_flush_request, np2m_select
 from .svm_hw import NP_ENABLE, V_INTR_MASKING, svm_vmcb_invalid

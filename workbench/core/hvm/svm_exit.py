@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from workbench.arch import vmcb
 
-from ..jit import inner, ld32, ld64, st8, st32, st64, unit
+from ..jit import inner, unit
 from ..layout import PAGE, ST_OK, Machine
 from ..ledger import E_L0_BYTE_COPIED, E_L0_VMSAVE, P_EXIT, count, count_field
 from ..mmu.physical import host_of, note_code_written
+from ..words import ld32, ld64, st8, st32, st64
 from .memory_map import VMCX01_MA, VMCX02_MA
 from .svm_hw import DR7_ONES, EFER_SVME, EVENT_VALID, V_INTR_MASKING
 from .svm_l0 import set_gif

@@ -10,7 +10,7 @@ import numpy as np
 
 from workbench.arch import svm, vmcb
 
-from ..jit import inner, ld32, ld64, lshr, st32, st64, unit
+from ..jit import inner, unit
 from ..layout import (
     FATAL_N1P_UNMAPPED,
     FATAL_UNHANDLED_EXIT,
@@ -35,6 +35,7 @@ from ..ledger import (
 from ..mmu.physical import host_of, note_code_written
 from ..mmu.tlb import flush_address
 from ..mmu.walk import ACC_READ, ACC_WRITE, nested_walk
+from ..words import ld32, ld64, lshr, st32, st64
 from .p2m import (
     NP_HANDLED,
     NP_INJECT,

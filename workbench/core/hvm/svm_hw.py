@@ -12,9 +12,11 @@ from __future__ import annotations
 from workbench.arch import svm, vmcb
 
 from ..cpu.flags import get_rflags, set_rflags
-from ..jit import i64, inner, ld8, ld32, ld64, lshr, st8, st32, st64, unit
+from ..jit import inner, unit
 from ..layout import CS, DS, ES, RAX, RSP, SS, ST_FAULT, ST_OK, Machine
 from ..ledger import C_ENTRY_FAILURE
+from ..structs import i64
+from ..words import ld8, ld32, ld64, lshr, st8, st32, st64
 from .svm_leave import leave
 from .vmcb import bit, load_segment, save_segment
 

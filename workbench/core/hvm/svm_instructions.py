@@ -14,7 +14,7 @@ from workbench.arch import svm
 
 from ..cpu import ops
 from ..cpu.exceptions import raise_gp0, raise_ud
-from ..jit import i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import RAX, ST_OK, Machine, Uop
 from ..ledger import (
     E_GIF_VIRTUALIZED,
@@ -24,6 +24,8 @@ from ..ledger import (
 )
 from ..mmu.physical import host_of, note_code_written
 from ..mmu.walk import ACC_READ, ACC_WRITE, nested_walk
+from ..structs import i64
+from ..words import lshr
 from .svm_leave import intercepted, leave
 from .svm_state import svm_load_state, svm_save_state
 from .svm_tables import CAUSE

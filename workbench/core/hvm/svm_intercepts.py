@@ -12,7 +12,7 @@ from __future__ import annotations
 from workbench.arch import svm
 
 from ..cpu import ops
-from ..jit import i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import ES, ST_OK, Machine, Uop
 from ..ledger import (
     C_CR_ACCESS,
@@ -28,6 +28,8 @@ from ..ledger import (
     count,
 )
 from ..mmu.physical import ma_ld16
+from ..structs import i64
+from ..words import lshr
 from . import insn
 from .svm_instructions import svm_virt_instruction
 from .svm_leave import intercepted, leave

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from workbench.arch import svm, vmcb
 
-from ..jit import i64, inner, ld32, ld64, lshr, st32, st64, unit
+from ..jit import inner, unit
 from ..layout import RAX, RSP, ST_OK, Machine
 from ..ledger import (
     E_L0_EVENT_INJECTED,
@@ -12,6 +12,8 @@ from ..ledger import (
     F_NP2M_CHANGED,
     count,
 )
+from ..structs import i64
+from ..words import ld32, ld64, lshr, st32, st64
 from .memory_map import VMCX01_MA
 from .p2m import np2m_flush
 from .svm_hw import CR0_PG, EFER_LME, EFER_RESERVED, EFER_SVME

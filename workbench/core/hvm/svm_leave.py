@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..jit import inner, lshr
+from ..jit import inner
 from ..layout import ST_VMEXIT
+from ..words import lshr
 
 
 @inner

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..jit import fill_bytes, i64, inner, ld8, ld64, lshr, st64, unit
+from ..jit import inner, unit
 from ..layout import MSR_MAP_MERGED, PAGE, Machine
 from ..ledger import E_L0_GUEST_PAGE_MAPPED, E_L0_MAP_BYTE_MERGED, E_L0_MAP_BYTE_READ, count
 from ..mmu.physical import host_of
+from ..structs import i64
+from ..words import fill_bytes, ld8, ld64, lshr, st64
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_MSRPM_MA, SVM_IOPM_SET_MA
 from .p2m import n1p_to_l0m
 from .svm_tables import PASSED_THROUGH_MSRS

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from workbench.arch import svm, vmcb
 
-from ..jit import inner, lshr, st64, unit
+from ..jit import inner, unit
 from ..layout import RCX, Machine
 from ..ledger import E_L0_BYTE_COPIED, E_L0_MAP_BYTE_READ, P_ROUTING, count, count_field
 from ..mmu.physical import host_of
+from ..words import lshr, st64
 from .svm_maps import OUT_OF_RANGE, msrpm_position, svm_l1_map_bits
 from .svm_tables import (
     R_BIT,

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from workbench.arch import vmcb
 
-from ..jit import i64, ld64, st64, unit
+from ..jit import unit
 from ..layout import FS, GS, LDTR, TR, Machine
+from ..structs import i64
+from ..words import ld64, st64
 from .vmcb import load_segment, save_segment
 
 VMLOAD_BYTES = 4 * 16 + 8 * 8

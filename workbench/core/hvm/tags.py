@@ -11,7 +11,7 @@ ones after every exit of L2, as Xen does since 2013 (e1ab5c77b4).
 
 from __future__ import annotations
 
-from ..jit import i64, inner, unit
+from ..jit import inner, unit
 from ..layout import POLICY_SHARED_FLUSH, POLICY_XEN_2013, Machine
 from ..ledger import (
     E_L0_FLUSH_EXECUTED,
@@ -23,6 +23,7 @@ from ..ledger import (
     count,
 )
 from ..mmu.generation import flush_all, flush_tag
+from ..structs import i64
 
 N1, N2 = 1, 2
 """Which context's tag: bits, may be combined."""

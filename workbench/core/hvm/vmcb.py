@@ -6,8 +6,9 @@ of its first byte.  Not modelled: SEV-ES save areas, shadow stacks, AVIC.
 
 from __future__ import annotations
 
-from ..jit import inner, ld8, ld16, ld32, ld64, lshr, st8, st16, st32, st64
+from ..jit import inner
 from ..ledger import count_field
+from ..words import ld8, ld16, ld32, ld64, lshr, st8, st16, st32, st64
 
 UNUSABLE = 1 << 16
 """Access-rights bit of a segment that holds a null selector (the processor's own format)."""

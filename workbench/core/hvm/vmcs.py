@@ -18,7 +18,7 @@ import numpy as np
 
 from workbench.arch import vmcs
 
-from ..jit import inner, ld32, ld64, lshr, st32, st64
+from ..jit import inner
 from ..ledger import (
     E_L0_BYTE_COPIED,
     E_L0_VMCLEAR,
@@ -29,6 +29,7 @@ from ..ledger import (
     count_field,
 )
 from ..mmu.physical import host_of
+from ..words import ld32, ld64, lshr, st32, st64
 
 DATA_OFFSET = vmcs.DATA_OFFSET
 LAUNCH_STATE_OFFSET = 8

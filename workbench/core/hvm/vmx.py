@@ -13,7 +13,7 @@ from workbench.arch import vmcs, vmx
 from workbench.arch.table import rows
 
 from ..cpu.exceptions import GP, UD
-from ..jit import fill_bytes, inner, ld8, st8, st32, unit
+from ..jit import inner, unit
 from ..layout import (
     BACKEND_VMX,
     FATAL_UNHANDLED_EXIT,
@@ -23,6 +23,7 @@ from ..layout import (
     ST_SHUTDOWN,
     Machine,
 )
+from ..words import fill_bytes, ld8, st8, st32
 from .memory_map import (
     L0_IOPM_MA,
     L0_MSRPM_MA,

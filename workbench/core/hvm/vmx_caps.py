@@ -13,8 +13,9 @@ import numpy as np
 from workbench.arch import msr, vmcs, vmx
 from workbench.arch.table import rows
 
-from ..jit import i64, inner, unit
+from ..jit import inner, unit
 from ..layout import ST_FAULT, ST_OK, Machine
+from ..structs import i64
 from .vmx_controls import (
     CAPABILITIES,
     CR0_FIXED0,

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from workbench.arch import vmcs, vmx
 
-from ..jit import i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import Machine
+from ..structs import i64
+from ..words import lshr
 from .p2m import n1p_to_l0m
 from .vmcs import MASKS, get, vvmcs_base
 from .vmx_controls import (

@@ -13,7 +13,7 @@ from ..cpu.devices import port_in, port_out
 from ..cpu.exceptions import GP
 from ..cpu.msr import msr_read, msr_write
 from ..cpu.operands import read_memory, write_memory
-from ..jit import i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import (
     ES,
     FATAL_N1P_UNMAPPED,
@@ -31,6 +31,8 @@ from ..layout import (
     Machine,
 )
 from ..ledger import E_L0_EVENT_INJECTED, P_EMULATION, count
+from ..structs import i64
+from ..words import lshr
 from .p2m import NP_HANDLED, NP_INJECT, NP_MISCONFIG, np2m_fault
 from .vmcs import get, get_vvmcs, own_base, put, set_vvmcs, vmread, vmwrite, vvmcs_base
 from .vmx_caps import is_vmx_msr, vmx_capability

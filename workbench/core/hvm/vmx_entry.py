@@ -13,7 +13,7 @@ import numpy as np
 
 from workbench.arch import vmcs, vmx
 
-from ..jit import fill_bytes, i64, inner, or_bytes, unit
+from ..jit import inner, unit
 from ..layout import MSR_MAP_INTERCEPT_ALL, MSR_MAP_NONE, PAGE, ST_OK, Machine
 from ..ledger import (
     C_ENTRY_FAILURE,
@@ -29,6 +29,8 @@ from ..ledger import (
     count_field,
 )
 from ..mmu.physical import host_of, ma_ld8
+from ..structs import i64
+from ..words import fill_bytes, or_bytes
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_IOPM_MA, L2_MSRPM_MA
 from .p2m import n1p_to_l0m, np2m_select
 from .tags import N2, tags_renew

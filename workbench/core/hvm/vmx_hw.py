@@ -13,8 +13,9 @@ from __future__ import annotations
 from workbench.arch import vmcs, vmx
 
 from ..cpu.flags import get_rflags, set_rflags
-from ..jit import address, copy_bytes, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import RSP, SS, ST_FAULT, ST_OK, Machine
+from ..words import address, copy_bytes, lshr
 from .vmcs import current_base, get, put
 from .vmx_checks import event_wrong, guest_state_wrong
 from .vmx_intercepts import merge_owned

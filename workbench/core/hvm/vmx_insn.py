@@ -19,7 +19,7 @@ from workbench.arch import vmcs, vmx
 from ..cpu.exceptions import GP, UD
 from ..cpu.flags import CF, STATUS_FLAGS, ZF
 from ..cpu.operands import read_memory, write_memory
-from ..jit import copy_bytes, i64, inner, ld32, lshr, st32, unit
+from ..jit import inner, unit
 from ..layout import (
     FATAL_N1P_UNMAPPED,
     PAGE,
@@ -40,7 +40,9 @@ from ..ledger import (
     count,
 )
 from ..mmu.physical import host_of
+from ..structs import i64
 from ..timeline import l1_field_access
+from ..words import copy_bytes, ld32, lshr, st32
 from .memory_map import VMREAD_BITMAP_MA, VMWRITE_BITMAP_MA
 from .p2m import n1p_to_l0m, np2m_flush_request
 from .tags import N2, tags_renew

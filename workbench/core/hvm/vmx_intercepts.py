@@ -16,7 +16,7 @@ from workbench.arch import vmx
 
 from ..cpu import ops
 from ..cpu.exceptions import raise_ud
-from ..jit import i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import ST_OK, ST_VMEXIT, UF_SRC_IMM, Machine, Uop
 from ..ledger import (
     C_CPUID,
@@ -40,6 +40,8 @@ from ..ledger import (
     count,
 )
 from ..mmu.physical import ma_ld8
+from ..structs import i64
+from ..words import lshr
 from . import insn
 from .vmx_exits import fill_exit
 from .vmx_virt import vmx_virt_instruction

@@ -11,9 +11,11 @@ import numpy as np
 
 from workbench.arch import vmcs, vmx
 
-from ..jit import i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import ST_OK, Machine
 from ..ledger import E_L0_VMCLEAR, E_L0_VMPTRLD, P_EXIT, count, count_field
+from ..structs import i64
+from ..words import lshr
 from .vmcs import (
     MASKS,
     READS,

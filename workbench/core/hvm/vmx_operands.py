@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from workbench.arch import vmcs
 
-from ..jit import inner, lshr
+from ..jit import inner
 from ..layout import RBP, REG_RIP, REG_ZERO, RSP, UF_DST_MEM, UF_SRC_MEM
+from ..words import lshr
 from .vmcs import vmread
 
 SCALE_MASK = 3

@@ -11,10 +11,11 @@ import numpy as np
 from workbench.arch import vmcs, vmx
 from workbench.arch.table import rows
 
-from ..jit import inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import RCX, Machine
 from ..ledger import E_L0_MAP_BYTE_READ, P_ROUTING, count
 from ..mmu.physical import ma_ld8
+from ..words import lshr
 from .p2m import n1p_to_l0m
 from .vmcs import READS, WRITES, get_vvmcs, own_base, settle, vvmcs_base
 from .vmcs import get as get_slot

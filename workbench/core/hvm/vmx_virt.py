@@ -16,7 +16,7 @@ from ..cpu import ops
 from ..cpu.exceptions import raise_gp0, raise_ud
 from ..cpu.flags import CF, STATUS_FLAGS, ZF, get_rflags, set_status
 from ..cpu.operands import effective_address, read_memory, write_memory
-from ..jit import inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import ST_OK, ST_VMEXIT, UF_DST_MEM, UF_SRC_MEM, Machine, Uop
 from ..ledger import (
     C_HYPERCALL,
@@ -28,6 +28,7 @@ from ..ledger import (
 )
 from ..mmu.physical import host_of, ma_ld8
 from ..timeline import l1_field_access
+from ..words import lshr
 from .vmcs import DATA_OFFSET, field_slot, put, read_encoded, write_encoded
 from .vmx_exits import fill_exit
 from .vmx_operands import displacement, has_memory, memory_info, operand_info

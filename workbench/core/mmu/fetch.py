@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..cpu.exceptions import raise_ud
-from ..jit import i64, unit
+from ..jit import unit
 from ..layout import ST_FAULT, Machine
+from ..structs import i64
 from .tlb import fast_context, translate
 from .walk import ACC_EXEC
 

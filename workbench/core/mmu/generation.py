@@ -11,10 +11,12 @@ of their own that non-global flushes leave alone.
 
 from __future__ import annotations
 
-from ..jit import i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import FAST, MAX_TAGS, REASON_RING, TL_FLUSH, Machine
 from ..ledger import S_ALL, S_TAG, S_TAG_NONGLOBAL
+from ..structs import i64
 from ..timeline import record
+from ..words import lshr
 
 
 @inner

@@ -6,8 +6,9 @@ An address outside of the RAM banks reads as all ones; writes to it are lost.
 from __future__ import annotations
 
 from ..cpu.code_cache import code_written
-from ..jit import inner, ld8, ld16, ld32, ld64, lshr, st8, st16, st32, st64
+from ..jit import inner
 from ..layout import BANK_MASK, BANK_SHIFT, N_BANKS
+from ..words import ld8, ld16, ld32, ld64, lshr, st8, st16, st32, st64
 
 
 @inner

@@ -8,7 +8,7 @@ flush removed is counted as a refill under that flush's reason (see ``generation
 
 from __future__ import annotations
 
-from ..jit import i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import (
     FAST,
     ST_FAULT,
@@ -30,6 +30,8 @@ from ..ledger import (
     S_ADDRESS,
     count,
 )
+from ..structs import i64
+from ..words import lshr
 from .generation import (
     current_generation,
     end_reason,

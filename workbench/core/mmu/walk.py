@@ -13,8 +13,7 @@ Not modelled: five levels, protection keys, PDPTE registers, memory types.
 from __future__ import annotations
 
 from ...arch import svm, vmx
-
-from ..jit import i64, inner, lshr, unit
+from ..jit import inner, unit
 from ..layout import (
     BACKEND_SVM,
     NTLB_ENTRIES,
@@ -37,6 +36,8 @@ from ..ledger import (
     E_WALK_REFERENCE_NESTED,
     count,
 )
+from ..structs import i64
+from ..words import lshr
 from .generation import current_generation
 from .physical import ma_ld64, ma_st64
 
@@ -194,7 +195,9 @@ def nested_walk(m, gpa, va, access, is_table):
         e.value = frame
         e.generation = m.tlb.ntlb_generation
         e.tag = m.hw.tag
-        e.rights = rights & ~2 if is_svm and access & 1 == 0 else rights  # NPT dirty bit not set yet
+        e.rights = (
+            rights & ~2 if is_svm and access & 1 == 0 else rights
+        )  # NPT dirty bit not set yet
         e.shift = shift
     return frame | (gpa & mask)
 

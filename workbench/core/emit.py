@@ -1,0 +1,107 @@
+"""Emitting loads, stores and address arithmetic, with the optional bounds check.
+
+With NUMBA_BOUNDSCHECK=1 every array index and every address is checked: an access outside is
+counted in :data:`OUT_OF_RANGE` and moved inside, so that a test can run on and then fail.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba.core import config
+
+WORD = ir.IntType(64)
+POINTER = ir.IntType(8).as_pointer()
+
+
+def offset_pointer(builder: Any, pointer: Any, offset: Any) -> Any:
+    if isinstance(offset, int):
+        if offset == 0:
+            return pointer
+        offset = ir.Constant(WORD, offset)
+    return (
+        builder.gep(pointer, [offset], source_etype=ir.IntType(8))
+        if _OPAQUE
+        else builder.gep(pointer, [offset])
+    )
+
+
+_OPAQUE = "source_etype" in ir.IRBuilder.gep.__code__.co_varnames
+
+
+def _llvm_scalar(dtype: np.dtype) -> ir.Type:
+    return ir.DoubleType() if dtype.kind == "f" else ir.IntType(dtype.itemsize * 8)
+
+
+def load(builder: Any, pointer: Any, dtype: np.dtype) -> Any:
+    kind = _llvm_scalar(dtype)
+    value = builder.load(builder.bitcast(pointer, kind.as_pointer()), align=1)
+    if dtype.kind == "f" or dtype.itemsize == 8:
+        return value
+    return builder.sext(value, WORD) if dtype.kind == "i" else builder.zext(value, WORD)
+
+
+def store(builder: Any, value: Any, pointer: Any, dtype: np.dtype) -> None:
+    kind = _llvm_scalar(dtype)
+    if dtype.kind != "f" and dtype.itemsize < 8:
+        value = builder.trunc(value, kind)
+    builder.store(value, builder.bitcast(pointer, kind.as_pointer()), align=1)
+
+
+OUT_OF_RANGE = np.zeros(1, np.int64)
+"""Count of array accesses outside their field, kept only when NUMBA_BOUNDSCHECK is set."""
+llvm.add_symbol("workbench_out_of_range", OUT_OF_RANGE.ctypes.data)
+
+
+CHECKED_RANGES = np.zeros(4, np.int64)
+"""With NUMBA_BOUNDSCHECK: first and past-last address of the RAM and of the machine record."""
+llvm.add_symbol("workbench_checked_ranges", CHECKED_RANGES.ctypes.data)
+
+
+def _global(builder: Any, name: str, kind: ir.Type) -> Any:
+    """The external variable ``name`` in the module being built."""
+    try:
+        return builder.module.get_global(name)
+    except KeyError:
+        made = ir.GlobalVariable(builder.module, kind, name)
+        made.linkage = "external"
+        return made
+
+
+def _count_unless(builder: Any, good: Any) -> None:
+    counter = _global(builder, "workbench_out_of_range", WORD)
+    bad = builder.zext(builder.not_(good), WORD)
+    builder.store(builder.add(builder.load(counter), bad), counter)
+
+
+def check_index(builder: Any, index: Any, length: int) -> Any:
+    """With bounds checking on: count an index outside ``length`` and use 0 in its place."""
+    if not config.BOUNDSCHECK:
+        return index
+    good = builder.icmp_unsigned("<", index, ir.Constant(WORD, length))
+    _count_unless(builder, good)
+    return builder.select(good, index, ir.Constant(WORD, 0))
+
+
+def check_address(builder: Any, address: Any, size: Any) -> Any:
+    """With bounds checking on: count an access outside simulator memory and move it inside."""
+    if not config.BOUNDSCHECK:
+        return address
+    ranges = _global(builder, "workbench_checked_ranges", ir.ArrayType(WORD, 4))
+    end = builder.add(address, size)
+    inside = []
+    first = None
+    for i in (0, 2):
+        low, high = (
+            builder.load(builder.gep(ranges, [ir.Constant(WORD, 0), ir.Constant(WORD, i + k)]))
+            for k in (0, 1)
+        )
+        first = low if first is None else first
+        above = builder.icmp_unsigned(">=", address, low)
+        inside.append(builder.and_(above, builder.icmp_unsigned("<=", end, high)))
+    good = builder.or_(*inside)
+    _count_unless(builder, good)
+    return builder.select(good, address, first)
