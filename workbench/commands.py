@@ -181,6 +181,8 @@ def lab(options: argparse.Namespace) -> int:
         raise WorkbenchError(f"{notebook}: no such notebook", "give the path of an .ipynb file")
     if options.app and not target:
         raise WorkbenchError("notebooks/app.ipynb is not here", "run this in a checkout")
+    if module == "jupyterlab" and target and not options.notebook:
+        target.append(f"--ServerApp.root_dir={checkout()}")  # notebooks link to guests and data
     return subprocess.run([sys.executable, "-m", module, *target, *options.rest]).returncode
 
 

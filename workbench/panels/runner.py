@@ -19,7 +19,7 @@ from ..simulate import Progress, ProgressCallback
 
 Execute = Callable[[Scenario, ProgressCallback, threading.Event], Awaitable[Result]]
 
-PAUSE_SECONDS = 0.02
+PAUSE_SECONDS = 0.01
 """Requests that follow each other faster than this are one request."""
 _PROGRESS_SECONDS = 0.1
 

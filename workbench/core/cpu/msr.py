@@ -7,8 +7,7 @@ that reading the usual MTRR and microcode registers gives 0.
 
 from __future__ import annotations
 
-from workbench.arch import msr
-
+from ...arch import msr
 from ..jit import inner, unit
 from ..layout import FS, GS, ST_OK, Machine
 from ..structs import i64

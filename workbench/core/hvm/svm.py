@@ -6,8 +6,7 @@ The parts: ``svm_route`` (whose exit), ``svm_handle`` (L0 serves it), ``svm_ente
 
 from __future__ import annotations
 
-from workbench.arch import vmcb
-
+from ...arch import vmcb
 from ..jit import inner, unit
 from ..layout import PAGE, Machine
 from ..words import fill_bytes, st32, st64

@@ -6,8 +6,7 @@ RSP, RIP, control registers) and in ``m.cpu`` (the rest).
 
 from __future__ import annotations
 
-from workbench.arch import msr, vmcb
-
+from ...arch import msr, vmcb
 from ..cpu.cpuid import cpuid_leaf
 from ..cpu.devices import port_in, port_out
 from ..cpu.msr import msr_read, msr_write

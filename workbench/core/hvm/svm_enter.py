@@ -9,8 +9,7 @@ Not modelled: lazy FPU; pausing filters (L0 has none, so the merged count is 0).
 
 from __future__ import annotations
 
-from workbench.arch import svm, vmcb
-
+from ...arch import svm, vmcb
 from ..jit import inner, unit
 from ..layout import ST_OK, Machine
 from ..ledger import (

@@ -6,8 +6,7 @@ what vmcb01 has kept.  Not written back: ASID, intercepts, maps, TSC offset.
 
 from __future__ import annotations
 
-from workbench.arch import vmcb
-
+from ...arch import vmcb
 from ..jit import inner, unit
 from ..layout import PAGE, ST_OK, Machine
 from ..ledger import E_L0_BYTE_COPIED, E_L0_VMSAVE, P_EXIT, count, count_field

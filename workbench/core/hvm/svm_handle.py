@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from workbench.arch import svm, vmcb
-
+from ...arch import svm, vmcb
 from ..jit import inner, unit
 from ..layout import (
     FATAL_N1P_UNMAPPED,

@@ -9,8 +9,7 @@ last-branch records beyond DBGCTL.
 
 from __future__ import annotations
 
-from workbench.arch import svm, vmcb
-
+from ...arch import svm, vmcb
 from ..cpu.flags import get_rflags, set_rflags
 from ..jit import inner, unit
 from ..layout import CS, DS, ES, RAX, RSP, SS, ST_FAULT, ST_OK, Machine

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from workbench.arch import svm
-
+from ...arch import svm
 from ..cpu import ops
 from ..cpu.exceptions import raise_gp0, raise_ud
 from ..jit import inner, unit

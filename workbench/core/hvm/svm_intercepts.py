@@ -9,8 +9,7 @@ switches, SMI, INIT.
 
 from __future__ import annotations
 
-from workbench.arch import svm
-
+from ...arch import svm
 from ..cpu import ops
 from ..jit import inner, unit
 from ..layout import ES, ST_OK, Machine, Uop

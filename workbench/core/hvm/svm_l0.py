@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from workbench.arch import svm, vmcb
-
+from ...arch import svm, vmcb
+from ..cpu.exceptions import KIND_EXCEPTION, KIND_NMI, NMI
 from ..jit import inner, unit
 from ..layout import RAX, RSP, ST_OK, Machine
 from ..ledger import (
@@ -92,7 +92,8 @@ def svm_inject(m, vector, error, has_error):
             m, svm.VMEXIT_EXCP_DE + (vector & 31), error if has_error else 0, info2
         )
         return ST_OK
-    event = (vector & 0xFF) | (3 << svm.EVENTINJ_TYPE) | (1 << svm.EVENTINJ_V)
+    kind = KIND_NMI if vector == NMI else KIND_EXCEPTION
+    event = (vector & 0xFF) | (kind << svm.EVENTINJ_TYPE) | (1 << svm.EVENTINJ_V)
     if has_error:
         event |= 1 << svm.EVENTINJ_EV
     st32(h + vmcb.EVENT_INJ, event)

@@ -6,8 +6,7 @@ memory (Xen keeps a copy of the MSRPM from VMRUN on, so it does not see an L2 th
 
 from __future__ import annotations
 
-from workbench.arch import svm, vmcb
-
+from ...arch import svm, vmcb
 from ..jit import inner, unit
 from ..layout import RCX, Machine
 from ..ledger import E_L0_BYTE_COPIED, E_L0_MAP_BYTE_READ, P_ROUTING, count, count_field

@@ -5,8 +5,7 @@ APM vol. 2, 15.5.2.  Between VMRUN and #VMEXIT this state stays in the processor
 
 from __future__ import annotations
 
-from workbench.arch import vmcb
-
+from ...arch import vmcb
 from ..jit import unit
 from ..layout import FS, GS, LDTR, TR, Machine
 from ..structs import i64

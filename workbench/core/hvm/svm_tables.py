@@ -11,9 +11,8 @@ import re
 
 import numpy as np
 
-from workbench.arch import svm
-from workbench.arch.table import rows
-
+from ...arch import svm
+from ...arch.table import rows
 from .. import ledger
 from ..jit import inner
 from . import insn

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from workbench.arch import vmcs
-
+from ...arch import vmcs
 from ..jit import inner
 from ..ledger import (
     E_L0_BYTE_COPIED,

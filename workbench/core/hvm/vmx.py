@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from workbench.arch import vmcs, vmx
-from workbench.arch.table import rows
-
+from ...arch import vmcs, vmx
+from ...arch.table import rows
 from ..cpu.exceptions import GP, UD
 from ..jit import inner, unit
 from ..layout import (

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from workbench.arch import msr, vmcs, vmx
-from workbench.arch.table import rows
-
+from ...arch import msr, vmcs, vmx
+from ...arch.table import rows
 from ..jit import inner, unit
 from ..layout import ST_FAULT, ST_OK, Machine
 from ..structs import i64

@@ -12,8 +12,7 @@ Not checked: MSR-load lists, limits and granularity of segments, PAT types, rese
 
 from __future__ import annotations
 
-from workbench.arch import vmcs, vmx
-
+from ...arch import vmcs, vmx
 from ..jit import inner, unit
 from ..layout import Machine
 from ..structs import i64

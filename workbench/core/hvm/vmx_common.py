@@ -6,8 +6,7 @@ general registers, and copies of everything, are in ``m.cpu``.
 
 from __future__ import annotations
 
-from workbench.arch import vmcs, vmx
-
+from ...arch import vmcs, vmx
 from ..jit import inner
 from ..layout import RSP, ST_FATAL, ST_OK
 from ..ledger import E_L0_EVENT_INJECTED, E_L0_INSTRUCTION_EMULATED, P_EMULATION, count

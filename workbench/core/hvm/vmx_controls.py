@@ -12,9 +12,8 @@ exiting, page-modification logging, VM functions, XSAVES, TSC scaling, SGX, tert
 
 from __future__ import annotations
 
-from workbench.arch import vmx
-from workbench.arch.table import identifier, rows
-
+from ...arch import vmx
+from ...arch.table import identifier, rows
 from ..cpu.control_bits import CR4_KNOWN, CR4_VMXE
 
 HARDWARE: dict[str, frozenset[str]] = {

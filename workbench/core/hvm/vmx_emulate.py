@@ -5,8 +5,7 @@ The same code serves L1, and L2 where L0 keeps the exit; the guest's state is in
 
 from __future__ import annotations
 
-from workbench.arch import msr, vmcs, vmx
-
+from ...arch import msr, vmcs, vmx
 from ..cpu.control_bits import write_cr0, write_cr4
 from ..cpu.cpuid import cpuid_leaf
 from ..cpu.devices import port_in, port_out

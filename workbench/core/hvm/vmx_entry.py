@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from workbench.arch import vmcs, vmx
-
+from ...arch import vmcs, vmx
 from ..jit import inner, unit
 from ..layout import MSR_MAP_INTERCEPT_ALL, MSR_MAP_NONE, PAGE, ST_OK, Machine
 from ..ledger import (

@@ -10,8 +10,7 @@ debug exceptions, activity states other than active, SMM.
 
 from __future__ import annotations
 
-from workbench.arch import vmcs, vmx
-
+from ...arch import vmcs, vmx
 from ..cpu.flags import get_rflags, set_rflags
 from ..jit import inner, unit
 from ..layout import RSP, SS, ST_FAULT, ST_OK, Machine

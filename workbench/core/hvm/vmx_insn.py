@@ -14,8 +14,7 @@ The launch state of a VMCS is kept in its own region (byte 8), where Xen keeps a
 
 from __future__ import annotations
 
-from workbench.arch import vmcs, vmx
-
+from ...arch import vmcs, vmx
 from ..cpu.exceptions import GP, UD
 from ..cpu.flags import CF, STATUS_FLAGS, ZF
 from ..cpu.operands import read_memory, write_memory

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from workbench.arch import vmx
-
+from ...arch import vmx
 from ..cpu import ops
 from ..cpu.exceptions import raise_ud
 from ..jit import inner, unit

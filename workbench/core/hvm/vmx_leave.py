@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from workbench.arch import vmcs, vmx
-
+from ...arch import vmcs, vmx
 from ..jit import inner, unit
 from ..layout import ST_OK, Machine
 from ..ledger import E_L0_VMCLEAR, E_L0_VMPTRLD, P_EXIT, count, count_field

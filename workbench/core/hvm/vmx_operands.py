@@ -7,8 +7,7 @@ to 28-14).  L0 finds the operands from these two words and the guest's registers
 
 from __future__ import annotations
 
-from workbench.arch import vmcs
-
+from ...arch import vmcs
 from ..jit import inner
 from ..layout import RBP, REG_RIP, REG_ZERO, RSP, UF_DST_MEM, UF_SRC_MEM
 from ..words import lshr

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from workbench.arch import vmcs, vmx
-from workbench.arch.table import rows
-
+from ...arch import vmcs, vmx
+from ...arch.table import rows
 from ..jit import inner, unit
 from ..layout import RCX, Machine
 from ..ledger import E_L0_MAP_BYTE_READ, P_ROUTING, count

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from workbench.arch import vmcs, vmx
-
+from ...arch import vmcs, vmx
 from ..cpu import ops
 from ..cpu.exceptions import raise_gp0, raise_ud
 from ..cpu.flags import CF, STATUS_FLAGS, ZF, get_rflags, set_status
