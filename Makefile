@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup lab app test lint unit notebooks browser figures bench lock clean
+.PHONY: help setup lab app test lint unit slow notebooks browser figures bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,10 @@ lint: $(READY)  ## style, types, one-way imports
 
 unit: $(READY)  ## unit and property tests
 	$(BIN)/workbench warmup
-	$(BIN)/python -m pytest tests -m "not browser" -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest tests -m "not browser and not slow" -n auto --dist loadfile $(ARGS)
+
+slow: $(READY)  ## the long suites: thousands of random guests with every index checked
+	$(BIN)/python -m pytest tests -m slow $(ARGS)
 
 notebooks: $(READY)  ## execute every notebook
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=60 notebooks -p no:cacheprovider
