@@ -113,13 +113,8 @@ def _judge(result: Result) -> int:
         print(f"workbench: the run ended as {result.status}: {why}", file=sys.stderr)
         return EXIT_GUEST
     if result.facts.get("unknown_count"):
-        where, code = result.facts["unknown_rip"], result.facts["unknown_bytes"]
-        code &= (1 << 64) - 1
-        print(
-            f"workbench: unknown instruction at {where:#x}, bytes {code.to_bytes(8, 'little').hex()}"
-            " (the guest got #UD)",
-            file=sys.stderr,
-        )
+        unknown = result.facts["unknown"]
+        print(f"workbench: unknown instruction {unknown}; the guest got #UD", file=sys.stderr)
     if result.status == "stopped" and result.stop_code != 0:
         print(f"workbench: the guest stopped with code {result.stop_code}", file=sys.stderr)
         return EXIT_GUEST

@@ -24,6 +24,7 @@ from .core.ledger import CAUSES, TIME_SCALE
 from .counts import RawCounts
 from .errors import ResultError, did_you_mean
 from .frozen import FrozenMap
+from .guests.decode import describe_unknown
 from .prices import PricePreset
 from .scenario import Scenario
 
@@ -42,8 +43,8 @@ class Result:
     raw : RawCounts
     facts : mapping
         Single values of the machine: stop_code, steps, l1_instructions, l2_instructions,
-        bare_instructions, simulated_cycles, serial, fatal, unknown_count, unknown_rip,
-        unknown_bytes, virtual_entries, virtual_exits.
+        bare_instructions, simulated_cycles, serial, fatal, unknown_count, unknown (the last
+        instruction that raised #UD because the machine lacks it), virtual_entries, virtual_exits.
     run_seconds : float
         Wall time of the kernel.
     provenance : mapping
@@ -239,6 +240,5 @@ def machine_facts(machine: np.ndarray) -> dict[str, Any]:
         "fatal": FATAL[reason] if reason < len(FATAL) else f"reason {reason}",
         "fatal_code": int(machine["fatal_code"][0]),
         "unknown_count": int(machine["unknown_count"][0]),
-        "unknown_rip": int(machine["unknown_rip"][0]),
-        "unknown_bytes": int(machine["unknown_bytes"][0]),
+        "unknown": describe_unknown(machine),
     }

@@ -12,6 +12,8 @@ import pytest
 from tests.model.runs import BACKENDS, L2_PROGRAMS, SMALL, count, simulated
 from workbench import features
 from workbench.core.ledger import CAUSES, TIME_SCALE
+from workbench.scenario import Scenario
+from workbench.simulate import run
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -67,6 +69,15 @@ def test_events_of_a_feature_that_is_off_are_zero(backend):
     assert count(off, "PSC_HIT") == 0 == count(off, "NESTED_TLB_HIT")
     untagged = simulated(backend, "mixed", tlb_tagging=False)
     assert count(untagged, "L0_TAG_ALLOCATED") == 0
+
+
+def test_an_unknown_instruction_names_itself(tmp_path):
+    program = tmp_path / "sse.S"
+    program.write_text(".intel_syntax noprefix\n.globl _start\n_start: movaps xmm0, xmm1\n hlt\n")
+    result = run(Scenario(l2=str(program)))
+    assert result.facts["unknown_count"] == 1
+    assert result.facts["unknown"] == "movaps xmm0,xmm1 (bytes 0f 28 c1) at 0x100000"
+    assert result.stop_code == 2, "#UD without an IDT shuts L2 down"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

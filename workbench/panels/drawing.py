@@ -145,8 +145,7 @@ def ending_text(result: Result) -> str:
     steps, seconds = int(result.facts["steps"]), result.run_seconds
     text = f"{steps:,} instructions in {seconds * 1000:,.0f} ms"
     if result.facts.get("unknown_count"):
-        where = int(result.facts["unknown_rip"])
-        return f"{text}; unknown instruction at {where:#x}, the guest got #UD"
+        return f"{text}; unknown instruction {result.facts['unknown']}, the guest got #UD"
     if result.status == "stopped":
         code = result.stop_code
         return text if code == 0 else f"{text}; the guest stopped with code {code}"
