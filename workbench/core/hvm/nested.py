@@ -9,7 +9,6 @@ L1 (``vmentry_pending``, ``vmexit_pending``); the switch happens before the next
 
 from __future__ import annotations
 
-from ...arch import svm
 from ..jit import inner, unit
 from ..layout import (
     BACKEND_SVM,
@@ -36,33 +35,22 @@ from ..ledger import (
 from ..mmu.access import fold_hits
 from ..mmu.generation import new_context
 from ..timeline import record
+from .nested_vcpu import REFLECT_TO_L1, is_n2_guest
 from .p2m import np2m_flush
 from .svm import svm_enter_n2, svm_exit_n2, svm_handle, svm_route
 from .svm_hw import svm_hw_enter, svm_hw_exit
+from .svm_tables import code_index
 from .tags import tag_for_entry, tags_after_n2_exit
 from .vmx import vmx_enter_n2, vmx_exit_n2, vmx_handle, vmx_route
 from .vmx_hw import vmx_hw_enter, vmx_hw_exit
-
-
-@inner
-def is_n2_guest(m):
-    """Does the vcpu run L2?"""
-    return m.nv.n2_guest != 0
-
 
 # ---------------------------------------------------------------- recording
 
 
 @inner
-def code_index(m, code):
+def exit_place(m, code):
     """Place of an exit code in the ledger's exit table."""
-    if m.hw.backend == BACKEND_SVM:
-        if code < 0:
-            return svm.INVALID_INDEX
-        if code >= 0x400:
-            return svm.NPF_INDEX + (code & 3)
-        return code & 0xFF if code & 0xFF < svm.NPF_INDEX else svm.INVALID_INDEX
-    return code & 0x7F
+    return code_index(code) if m.hw.backend == BACKEND_SVM else code & 0x7F
 
 
 @inner
@@ -206,14 +194,14 @@ def l0_exit(m):
     nv.vmswitch_in_progress = 0
     if is_n2_guest(m):
         tags_after_n2_exit(m)
-        if _route(m):
+        if _route(m) == REFLECT_TO_L1:
             nv.vmexit_pending = 1
         else:
             outcome = _handle(m)
     else:
         outcome = _handle(m)
     handler = 1 if level == 2 and nv.vmexit_pending else 0
-    m.ledger.exits[level, code_index(m, code), handler, m.ledger.cause] += 1
+    m.ledger.exits[level, exit_place(m, code), handler, m.ledger.cause] += 1
     if outcome != ST_OK:
         return outcome
     return enter_guest(m)

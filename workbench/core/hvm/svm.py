@@ -11,6 +11,7 @@ from ..jit import inner, unit
 from ..layout import PAGE, Machine
 from ..words import fill_bytes, st32, st64
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, VMCX01_MA, VMCX02_MA
+from .nested_vcpu import reset_nested_vcpu
 from .svm_enter import svm_enter_n2
 from .svm_exit import svm_exit_n2
 from .svm_handle import svm_handle
@@ -26,15 +27,8 @@ __all__ = ["svm_enter_n2", "svm_exit_n2", "svm_handle", "svm_initialise", "svm_r
 
 @inner
 def _reset_nested_vcpu(m):
+    reset_nested_vcpu(m)
     nv = m.nv
-    nv.n2_guest = 0
-    nv.vmentry_pending = 0
-    nv.vmexit_pending = 0
-    nv.vmswitch_in_progress = 0
-    nv.n1_vmcx_ma = VMCX01_MA
-    nv.n2_vmcx_ma = VMCX02_MA
-    nv.n1_vmcx12_addr = -1
-    nv.vmcx12_ma = -1
     nv.last_vmcx12_addr = -1
     nv.guest_tag = -1
     nv.hap_enabled = 0

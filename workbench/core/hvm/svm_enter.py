@@ -22,6 +22,7 @@ from ..ledger import (
 from ..mmu.physical import host_of
 from ..words import ld8, ld32, ld64, lshr, st32, st64
 from .memory_map import L2_MSRPM_MA, VMCX01_MA, VMCX02_MA
+from .nested_vcpu import enter_n2_guest
 from .p2m import np2m_flush_request, np2m_select
 from .svm_hw import NP_ENABLE, V_INTR_MASKING, svm_vmcb_invalid
 from .svm_instructions import V_GIF, V_GIF_ENABLE
@@ -254,9 +255,7 @@ def svm_enter_n2(m):
     # 2. L1's own context
     _save_host(m, h01)
     # 3. vmcb02 becomes the current VMCB (also when the checks fail: the virtual exit unwinds it)
-    nv.n2_guest = 1
-    m.level = 2
-    m.hw.vmcx = nv.n2_vmcx_ma
+    enter_n2_guest(m, 1)
     clean = svm_merge_controls(m)
     _merge_state(m, h12, h02, h01, clean)
     # 4. GIF is set

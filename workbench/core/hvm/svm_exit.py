@@ -13,6 +13,7 @@ from ..ledger import E_L0_BYTE_COPIED, E_L0_VMSAVE, P_EXIT, count, count_field
 from ..mmu.physical import host_of, note_code_written
 from ..words import ld32, ld64, st8, st32, st64
 from .memory_map import VMCX01_MA, VMCX02_MA
+from .nested_vcpu import enter_n2_guest
 from .svm_hw import DR7_ONES, EFER_SVME, EVENT_VALID, V_INTR_MASKING
 from .svm_l0 import set_gif
 from .svm_state import svm_save_state
@@ -131,9 +132,7 @@ def svm_exit_n2(m):
     note_code_written(m, h12, PAGE)
     nv.last_vmcx12_addr = nv.n1_vmcx12_addr
     # 3. L1's context
-    m.hw.vmcx = nv.n1_vmcx_ma
-    nv.n2_guest = 0
-    m.level = 1
+    enter_n2_guest(m, 0)
     _restore_host(m, h01)
     # 4. GIF is cleared
     set_gif(m, 0)

@@ -35,6 +35,7 @@ from ..mmu.physical import host_of, note_code_written
 from ..mmu.tlb import flush_address
 from ..mmu.walk import ACC_READ, ACC_WRITE, nested_walk
 from ..words import ld32, ld64, lshr, st32, st64
+from .nested_vcpu import nestedhvm_is_enabled
 from .p2m import (
     NP_HANDLED,
     NP_INJECT,
@@ -50,7 +51,7 @@ from .svm_emulate import (
     svm_emulate_io,
     svm_emulate_msr,
 )
-from .svm_hw import EFER_SVME, EVENT_VALID
+from .svm_hw import EVENT_VALID
 from .svm_l0 import (
     V_IRQ,
     VINTR_BIT,
@@ -113,17 +114,11 @@ def give_up(m, why, code):
 # ---------------------------------------------------------------- SVM instructions of L1
 
 
-@inner
-def svm_enabled(m):
-    """Did the guest set EFER.SVME?"""
-    return m.nv.guest_efer & EFER_SVME != 0
-
-
 @unit(Machine)
 def svm_handle_vmrun(m):
     """VMRUN: map vmcb12 and ask for the virtual entry (Xen, svm_vmexit_do_vmrun)."""
     nv = m.nv
-    if not svm_enabled(m) or nv.n2_guest:
+    if not nestedhvm_is_enabled(m) or nv.n2_guest:
         return inject_ud(m)
     n1p = ld64(current_vmcb(m) + vmcb.RAX)
     if n1p & PAGE_MASK:
@@ -148,7 +143,7 @@ def svm_handle_vmload(m):
     """
     h = current_vmcb(m)
     is_save = m.exit.code == svm.VMEXIT_VMSAVE
-    if not svm_enabled(m):
+    if not nestedhvm_is_enabled(m):
         return inject_ud(m)
     address = ld64(h + vmcb.RAX)
     if address & PAGE_MASK:
@@ -180,7 +175,7 @@ def _handle_gif(m, h):
     if m.exit.code == svm.VMEXIT_STGI:
         set_gif(m, 1)
     else:
-        if not svm_enabled(m):
+        if not nestedhvm_is_enabled(m):
             return inject_ud(m)
         set_gif(m, 0)
         st32(h + vmcb.INT_CTL, ld32(h + vmcb.INT_CTL) & ~V_IRQ)
@@ -195,7 +190,7 @@ def _handle_invlpga(m, h):
     What L1 takes away from L2 may still be in the nested p2m, which L1 knows only as a TLB; Xen
     leaves it there, here it is flushed too.
     """
-    if not svm_enabled(m):
+    if not nestedhvm_is_enabled(m):
         return inject_ud(m)
     nv = m.nv
     own = m.cpu.gpr[RCX] & 0xFFFFFFFF == 0

@@ -16,6 +16,7 @@ from ..layout import CS, DS, ES, RAX, RSP, SS, ST_FAULT, ST_OK, Machine
 from ..ledger import C_ENTRY_FAILURE
 from ..structs import i64
 from ..words import ld8, ld32, ld64, lshr, st8, st32, st64
+from .nested_vcpu import EFER_SVME
 from .svm_leave import leave
 from .vmcb import bit, load_segment, save_segment
 
@@ -29,7 +30,7 @@ LBR_ENABLE = 1
 NP_ENABLE = 1
 DR6_ONES, DR7_ONES = 0xFFFF0FF0, 0x400
 
-EFER_LME, EFER_SVME = 1 << 8, 1 << 12
+EFER_LME = 1 << 8
 EFER_RESERVED = ~0xFD01
 """EFER bits that must be zero: all but SCE, LME, LMA, NXE, SVME, LMSLE, FFXSR, TCE."""
 CR0_PE, CR0_NW, CR0_CD, CR0_PG = 1, 1 << 29, 1 << 30, 1 << 31

@@ -12,6 +12,7 @@ from ..layout import RCX, Machine
 from ..ledger import E_L0_BYTE_COPIED, E_L0_MAP_BYTE_READ, P_ROUTING, count, count_field
 from ..mmu.physical import host_of
 from ..words import lshr, st64
+from .nested_vcpu import HANDLED_BY_L0, REFLECT_TO_L1
 from .svm_maps import OUT_OF_RANGE, msrpm_position, svm_l1_map_bits
 from .svm_tables import (
     R_BIT,
@@ -23,8 +24,6 @@ from .svm_tables import (
     code_index,
 )
 
-TO_L0, TO_L1 = 0, 1
-
 
 @inner
 def l1_intercepts(m, position):
@@ -35,10 +34,10 @@ def l1_intercepts(m, position):
 @inner
 def _msr_to_l1(m):
     if not l1_intercepts(m, svm.INTERCEPT_MSR_PROT):
-        return TO_L0
+        return HANDLED_BY_L0
     position = msrpm_position(m.cpu.gpr[RCX])
     if position == OUT_OF_RANGE:
-        return TO_L1
+        return REFLECT_TO_L1
     count(m, E_L0_MAP_BYTE_READ, 1)
     return lshr(svm_l1_map_bits(m, m.nv.msrpm_n1p, position), m.exit.info1 & 1) & 1
 
@@ -46,13 +45,13 @@ def _msr_to_l1(m):
 @inner
 def _io_to_l1(m):
     if not l1_intercepts(m, svm.INTERCEPT_IOIO_PROT):
-        return TO_L0
+        return HANDLED_BY_L0
     info1 = m.exit.info1
     port = lshr(info1, 16) & 0xFFFF
     size = lshr(info1, 4) & 7
     count(m, E_L0_MAP_BYTE_READ, 2 if (port & 7) + size > 8 else 1)
     bits = svm_l1_map_bits(m, m.nv.iopm_n1p, port) & ((1 << size) - 1)
-    return TO_L1 if bits else TO_L0
+    return REFLECT_TO_L1 if bits else HANDLED_BY_L0
 
 
 @inner
@@ -62,7 +61,7 @@ def _decide(m, code):
     if rule == R_BIT:
         return l1_intercepts(m, index)
     if rule == R_L1:
-        return TO_L1
+        return REFLECT_TO_L1
     if rule == R_MSR:
         return _msr_to_l1(m)
     if rule == R_IOIO:
@@ -70,8 +69,8 @@ def _decide(m, code):
     if rule == R_PAGE_FAULT:
         if m.nv.hap_enabled:
             return l1_intercepts(m, index)
-        return TO_L1
-    return TO_L0
+        return REFLECT_TO_L1
+    return HANDLED_BY_L0
 
 
 @unit(Machine)
@@ -83,9 +82,9 @@ def svm_route(m):
     st64(host_of(m, nv.vmcx12_ma) + vmcb.EXIT_INFO_1, e.info1)
     count_field(m, vmcb.FIELD_EXIT_INFO_1, P_ROUTING, 1)
     count(m, E_L0_BYTE_COPIED, 8)
-    if _decide(m, e.code) == TO_L0:
-        return TO_L0
+    if _decide(m, e.code) == HANDLED_BY_L0:
+        return HANDLED_BY_L0
     nv.exitcode = e.code
     nv.exitinfo1 = e.info1
     nv.exitinfo2 = e.info2
-    return TO_L1
+    return REFLECT_TO_L1

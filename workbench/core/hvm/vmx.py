@@ -33,6 +33,7 @@ from .memory_map import (
     VMREAD_BITMAP_MA,
     VMWRITE_BITMAP_MA,
 )
+from .nested_vcpu import reset_nested_vcpu
 from .vmcs import READS, WRITES, own_base, put, settle
 from .vmx_caps import FEATURE_CONTROL
 from .vmx_common import COMMON_READS, COMMON_WRITES, complete_instruction, fatal, inject_exception
@@ -127,15 +128,8 @@ def vmx_prepare_maps(m):
 
 @inner
 def _reset_nested_vcpu(m):
+    reset_nested_vcpu(m)
     nv = m.nv
-    nv.n2_guest = 0
-    nv.vmentry_pending = 0
-    nv.vmexit_pending = 0
-    nv.vmswitch_in_progress = 0
-    nv.n1_vmcx_ma = VMCX01_MA
-    nv.n2_vmcx_ma = VMCX02_MA
-    nv.n1_vmcx12_addr = NONE
-    nv.vmcx12_ma = NONE
     nv.guest_tag = 0
     nv.vmxon = 0
     nv.vmxon_addr = NONE

@@ -31,6 +31,7 @@ from ..mmu.physical import host_of, ma_ld8
 from ..structs import i64
 from ..words import fill_bytes, or_bytes
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_IOPM_MA, L2_MSRPM_MA
+from .nested_vcpu import enter_n2_guest
 from .p2m import n1p_to_l0m, np2m_select
 from .tags import N2, tags_renew
 from .vmcs import (
@@ -369,9 +370,7 @@ def vmx_enter_n2(m):
     count(m, E_L0_VMCLEAR, 1 + nv.shadow_active)
     count(m, E_L0_VMPTRLD, 1)
     nv.vmswitch_in_progress = 1
-    nv.n2_guest = 1
-    m.level = 2
-    m.hw.vmcx = nv.n2_vmcx_ma
+    enter_n2_guest(m, 1)
     # 2. merge
     cpu2 = vmx_load_shadow_control(m, v)
     vmx_load_shadow_guest_state(m, v)

@@ -15,6 +15,7 @@ from ..layout import ST_OK, Machine
 from ..ledger import E_L0_VMCLEAR, E_L0_VMPTRLD, P_EXIT, count, count_field
 from ..structs import i64
 from ..words import lshr
+from .nested_vcpu import enter_n2_guest
 from .vmcs import (
     MASKS,
     READS,
@@ -225,9 +226,7 @@ def vmx_exit_n2(m):
     # 2. VMCLEAR vmcs02 (and the shadow VMCS), VMPTRLD vmcs01
     count(m, E_L0_VMCLEAR, 1 + nv.shadow_active)
     count(m, E_L0_VMPTRLD, 1)
-    nv.n2_guest = 0
-    m.level = 1
-    m.hw.vmcx = nv.n1_vmcx_ma
+    enter_n2_guest(m, 0)
     # 3. L1's host state
     vmx_load_vvmcs_host_state(m, v)
     settle(m)
