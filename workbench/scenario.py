@@ -19,7 +19,7 @@ from typing import Any
 from . import features as features_module
 from . import scenario_text
 from .core.ledger import TIMELINE_LENGTH
-from .errors import ScenarioError, WorkbenchError, did_you_mean
+from .errors import GuestError, ScenarioError, WorkbenchError, did_you_mean
 from .frozen import FrozenMap
 from .geometry import load_tlb_geometry
 from .prices import DEFAULT_PRESET, PricePreset, load_preset
@@ -214,7 +214,10 @@ class Scenario:
         return dataclasses.replace(self, **plain)
 
     def for_backend(self, backend: str) -> Scenario:
-        """The same scenario on another back-end: what belongs to the old vendor alone is dropped."""
+        """The same scenario on another back-end: what belongs to the old vendor alone is dropped.
+
+        A program that does not run there gives way to the default one.
+        """
         if backend == self.backend:
             return self
         if backend not in features_module.BACKENDS:
@@ -225,8 +228,21 @@ class Scenario:
             if f.id in self.features and self.features[f.id] in f.values_on(backend)
         }
         return dataclasses.replace(
-            self, backend=backend, features=kept, prices=None, price_values={}, cpu=None
-        )
+            self, backend=backend, features=kept, prices=None, price_values={}, cpu=None,
+            **self._guest_on(backend, 1), **self._guest_on(backend, 2),
+        )  # fmt: skip
+
+    def _guest_on(self, backend: str, level: int) -> dict[str, Any]:
+        """Program and parameters of a level, as far as they exist on another back-end."""
+        from .guests import catalogue
+
+        program, params = f"l{level}", f"l{level}_params"
+        name = getattr(self, program)
+        try:
+            known = catalogue.find(level, name, backend).defaults
+        except GuestError:
+            return {program: _DEFAULTS[program], params: {}}
+        return {params: {key: v for key, v in getattr(self, params).items() if key in known}}
 
     # ---------------------------------------------------------------- as text
 

@@ -84,6 +84,14 @@ def test_switching_the_backend_keeps_what_applies():
     assert Scenario(backend="vmx", features={"msr_map": "none"}).for_backend("svm").features == {}
 
 
+def test_switching_the_backend_keeps_programs_that_run_there():
+    vmx = Scenario(backend="vmx", l1="kvm-6.12", l1_params={"handler_work": 5, "io_userspace": 1})
+    svm = vmx.for_backend("svm")
+    assert (svm.l1, dict(svm.l1_params)) == ("kvm-6.12", {"handler_work": 5})
+    old = Scenario(backend="vmx", l1="kvm-2.6.35", l1_params={"handler_work": 5}).for_backend("svm")
+    assert (old.l1, dict(old.l1_params)) == ("minimal", {})
+
+
 def test_mappings_cannot_be_changed():
     scenario = Scenario(features={"virtual_gif": True})
     with pytest.raises(TypeError):

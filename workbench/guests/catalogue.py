@@ -9,7 +9,8 @@ A program is described by comments in its own source::
 
 A parameter's line says: name, word of the parameter page, default, minimum, maximum, unit, text.
 A user's own assembly file is described the same way; an ELF or flat binary has no comments, its
-parameters are called ``word16`` .. ``word511``.
+parameters are called ``word16`` .. ``word511``.  Some L1 programs are generated from a table
+(``profiles``); they have a text, but no file.
 
 Not modelled: parameters that are not whole numbers.
 """
@@ -21,13 +22,15 @@ import operator
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import GuestError, did_you_mean
 from ..paths import data_dir
+from . import profiles
+from .assembler import assemble
 from .image import Image, load_image
 from .mixed import TABLE_ADDRESS, build_mixed_table
 
@@ -80,13 +83,15 @@ class Guest:
     backends : tuple of str
         Back-ends it can run on.
     path : Path
-        Its file.
+        Its file; for a generated program the name that messages call it.
     title : str
         One line for people.
     params : tuple of Param
         In the order of the file.
     memory : str
         Expression over the parameters for the bytes of memory it needs; may be empty.
+    text : str
+        Assembly text of a generated program; empty for a program in a file.
     """
 
     name: str
@@ -96,6 +101,7 @@ class Guest:
     title: str
     params: tuple[Param, ...] = ()
     memory: str = ""
+    text: str = field(default="", repr=False)
 
     @property
     def defaults(self) -> dict[str, int]:
@@ -104,6 +110,8 @@ class Guest:
 
     def image(self) -> Image:
         """The program, assembled or loaded."""
+        if self.text:
+            return assemble(self.text, str(self.path), data_dir() / "guests" / "l1")
         return load_image(self.path)
 
     def blobs(self, values: Mapping[str, int], seed: int = 0) -> list[tuple[int, bytes]]:
@@ -136,11 +144,21 @@ class Guest:
 @lru_cache(maxsize=1)
 def _catalogue() -> tuple[Guest, ...]:
     folder = data_dir() / "guests"
-    return tuple(
-        read_guest(path, level, _catalogue_name(path))
+    files = {
+        level: tuple(
+            read_guest(path, level, _catalogue_name(path))
+            for path in sorted((folder / f"l{level}").glob("*.S"))
+        )
         for level in (1, 2)
-        for path in sorted((folder / f"l{level}").glob("*.S"))
-    )
+    }
+    return (*files[1], *map(_generated, profiles.profiles()), *files[2])
+
+
+def _generated(profile: profiles.Profile) -> Guest:
+    """The L1 program made from a profile of the table."""
+    text = profiles.source(profile)
+    path = Path(f"{profile.name}-{profile.backend}.S")
+    return replace(_parse_header(path, 1, profile.name, text), text=text)
 
 
 def _catalogue_name(path: Path) -> str:

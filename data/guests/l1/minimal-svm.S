@@ -16,30 +16,14 @@
 .intel_syntax noprefix
 .include "l1.inc"
 .include "svm.inc"
+.include "svm-macros.inc"
 .include "virtual-cpu.inc"
 .set LEAF_FLAGS, 7                          # NPT leaf: present, writable, user
 
         .text
         .globl  _start
 _start:
-        # ---- can this machine do it?  RBX names what is missing
-        mov     eax, CPUID_SVM_FEATURES
-        cpuid
-        mov     ebx, CPUID_SVM_FEATURES
-        and     edx, SVM_FEATURE_NP | SVM_FEATURE_NRIPS
-        cmp     edx, SVM_FEATURE_NP | SVM_FEATURE_NRIPS
-        jne     unusable
-
-        # ---- switch SVM on and name the page where the processor keeps L1's state during L2
-        mov     ecx, MSR_EFER
-        rdmsr
-        or      eax, EFER_SVME
-        wrmsr
-        mov     ecx, MSR_VM_HSAVE_PA
-        mov     eax, offset host_save
-        xor     edx, edx
-        wrmsr
-
+        SVM_ON
         call    build_permission_maps
         call    build_vmcb
 
@@ -251,80 +235,10 @@ flush_done:
         mov     [exits_left], rax
         jmp     dispatch
 
-# ============================================================== set-up, once
-# Permission maps: a set bit makes L2 exit.  Everything exits but what is cleared here.
-build_permission_maps:
-        mov     rdi, offset msrpm
-        mov     rax, -1
-        mov     ecx, (0x2000 + 0x3000) / 8
-        rep     stosq
-        # MSRs 0..0x1fff: two bits each (read, write) from byte 0
-        mov     byte ptr [msrpm + 0x174*2/8], 0xc0          # SYSENTER_CS, _ESP, _EIP
-        # MSRs 0xc0000000..0xc0001fff: from byte 0x800
-        mov     byte ptr [msrpm + 0x800 + 0x80*2/8], 0x03   # STAR, LSTAR, CSTAR, not EFER
-        mov     byte ptr [msrpm + 0x800 + 0x84*2/8], 0xfc   # SFMASK
-        mov     byte ptr [msrpm + 0x800 + 0x100*2/8], 0xc0  # FS_BASE, GS_BASE, KERNEL_GS_BASE
-        # I/O ports: one bit each; as Xen, L1 lets these two through
-        mov     byte ptr [iopm + 0x80/8], 0xfe              # 0x80, POST code
-        mov     byte ptr [iopm + 0xed/8], 0xdf              # 0xed, delay
-        ret
-
-.macro SEGMENT at, selector, attributes, limit, base
-        mov     word ptr [vmcb + \at], \selector
-        mov     word ptr [vmcb + \at + SEGMENT_ATTRIBUTES], \attributes
-        mov     dword ptr [vmcb + \at + SEGMENT_LIMIT], \limit
-        mov     qword ptr [vmcb + \at + SEGMENT_BASE], \base
-.endm
-
-build_vmcb:
-        # what makes L2 exit
-        mov     dword ptr [vmcb + VMCB_INTERCEPT_WORD3], INTERCEPT_CPUID | INTERCEPT_HLT | INTERCEPT_INVLPGA | INTERCEPT_IOIO_PROT | INTERCEPT_MSR_PROT | INTERCEPT_SHUTDOWN_EVT
-        mov     dword ptr [vmcb + VMCB_INTERCEPT_WORD4], INTERCEPT_VMRUN | INTERCEPT_VMMCALL | INTERCEPT_VMLOAD | INTERCEPT_VMSAVE | INTERCEPT_STGI | INTERCEPT_CLGI | INTERCEPT_SKINIT
-        mov     qword ptr [vmcb + VMCB_IOPM_BASE_PA], offset iopm
-        mov     qword ptr [vmcb + VMCB_MSRPM_BASE_PA], offset msrpm
-        mov     dword ptr [vmcb + VMCB_ASID], 1
-        mov     dword ptr [vmcb + VMCB_INT_CTL], INT_CTL_V_INTR_MASKING
-        mov     qword ptr [vmcb + VMCB_NESTED_CTL], NESTED_CTL_NP_ENABLE
-        mov     qword ptr [vmcb + VMCB_NESTED_CR3], offset nested_root
-
-        # L2 starts as L1 did: 64-bit mode, flat segments, its own page tables
-        SEGMENT VMCB_CS, SEL_CODE, 0xa9b, -1, 0             # 64-bit code, CPL 0
-        SEGMENT VMCB_SS, SEL_DATA, 0xc93, -1, 0
-        SEGMENT VMCB_DS, SEL_DATA, 0xc93, -1, 0
-        SEGMENT VMCB_ES, SEL_DATA, 0xc93, -1, 0
-        SEGMENT VMCB_FS, SEL_DATA, 0xc93, -1, 0
-        SEGMENT VMCB_GS, SEL_DATA, 0xc93, -1, 0
-        SEGMENT VMCB_GDTR, 0, 0, GDT_LIMIT, GDT
-        SEGMENT VMCB_IDTR, 0, 0, 0, 0
-        SEGMENT VMCB_TR, SEL_TSS, 0x08b, TSS_LIMIT, TSS     # busy 64-bit TSS
-        mov     qword ptr [vmcb + VMCB_EFER], EFER_SVME | EFER_LME_LMA_NXE_SCE
-        mov     eax, CR0_GUEST
-        mov     [vmcb + VMCB_CR0], rax
-        mov     qword ptr [vmcb + VMCB_CR4], CR4_GUEST
-        mov     rax, [L1_L2_CR3]
-        mov     [vmcb + VMCB_CR3], rax
-        mov     eax, 0xffff0ff0
-        mov     [vmcb + VMCB_DR6], rax
-        mov     qword ptr [vmcb + VMCB_DR7], DR7_RESET
-        mov     rax, PAT_RESET
-        mov     [vmcb + VMCB_G_PAT], rax
-        mov     qword ptr [vmcb + VMCB_RFLAGS], RFLAGS_RESET
-        mov     rax, [L1_L2_RSP]
-        mov     [vmcb + VMCB_RSP], rax
-        mov     rax, [L1_L2_ENTRY]
-        mov     [vmcb + VMCB_RIP], rax
-        ret
-
         .data
 exits_left:     .quad   0
 unmap_period:   .quad   0
 flush_ordered:  .quad   0                   # 1 while TLB_CONTROL asks for a flush
 
-        .bss
-        .balign 4096
-vmcb:           .skip   0x1000
-host_save:      .skip   0x1000
-msrpm:          .skip   0x2000              # MSR permission map
-iopm:           .skip   0x3000              # I/O permission map, directly behind: filled together
-
+.include "svm-setup.inc"
 .include "nested-map.inc"
