@@ -18,6 +18,12 @@ SIDES = {
 }
 
 
+NOTHING = (
+    "Nothing to show: no flush was counted, the tags keep L1 and L2 apart.\n"
+    "Switch tlb_tagging off, share one tag (l2_tag_policy), or let L2 run ctxsw."
+)
+
+
 def flush_rates(result: Result) -> pd.DataFrame:
     """Per thousand L2 instructions, one row per reason: flushes, entries_dropped, refills.
 
@@ -44,7 +50,7 @@ def tlb_flushes(results: Results, size: str = "panel") -> Figure:
     used = {reason for table in tables for reason in table.index}
     reasons = [reason for reason in FLUSH_REASONS if reason in used]
     if not reasons:
-        return style.empty(TITLE, "Nothing to show: no flush was counted.", note, size)
+        return style.empty(TITLE, NOTHING, note, size)
     tables = [table.reindex(reasons).fillna(0.0) for table in tables]
     looks = [
         (label, *style.SERIES_LOOKS[i % len(style.SERIES_LOOKS)])
