@@ -10,6 +10,7 @@ import numpy as np
 from .core.ledger import (
     CAUSES,
     EVENTS,
+    N_BLOCK_REASONS,
     N_CAUSES,
     N_EVENTS,
     N_EXIT_CODES,
@@ -41,6 +42,9 @@ SHAPES = {
     "refill_references": (N_REASONS,),
     "refill_walks": (N_CAUSES, 2),
     "fields": (N_FIELDS, N_PHASES * 2),
+    "blocked": (N_BLOCK_REASONS,),
+    "blocked_time": (N_BLOCK_REASONS,),
+    "delivered": (3, 2),
 }
 
 
@@ -60,6 +64,10 @@ class RawCounts:
         The same references by cause.
     fields : [field, phase * 2 + write]
         Accesses to fields of vmcx12.
+    blocked, blocked_time : [reason]
+        Interrupts and NMIs that had to wait, and how long in 1/1024 cycle.
+    delivered : [level, 0 = interrupt 1 = NMI]
+        Handlers of interrupts and NMIs entered.
     timeline : [entry, column]
         Columns as in :data:`TIMELINE_COLUMNS`; time in 1/1024 cycle.
     """
@@ -72,6 +80,9 @@ class RawCounts:
     refill_references: np.ndarray
     refill_walks: np.ndarray
     fields: np.ndarray
+    blocked: np.ndarray
+    blocked_time: np.ndarray
+    delivered: np.ndarray
     timeline: np.ndarray
 
     def __post_init__(self) -> None:

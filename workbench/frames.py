@@ -13,7 +13,15 @@ import pandas as pd
 
 from .arch import exit_code, exit_name, svm, vmcb, vmcs
 from .core.layout import TIMELINE_KINDS
-from .core.ledger import CAUSES, EVENTS, FIELD_PHASES, FLUSH_REASONS, FLUSH_SCOPES, TIME_SCALE
+from .core.ledger import (
+    BLOCK_REASONS,
+    CAUSES,
+    EVENTS,
+    FIELD_PHASES,
+    FLUSH_REASONS,
+    FLUSH_SCOPES,
+    TIME_SCALE,
+)
 from .counts import BOOT, TIMELINE_COLUMNS, RawCounts
 from .prices import PARTS, PricePreset, part_of
 
@@ -152,6 +160,18 @@ def fields_frame(raw: RawCounts, backend: str) -> pd.DataFrame:
             "event": [FIELD_PHASES[i] for i in phase],
             "reads": pairs[number, phase, 0],
             "writes": pairs[number, phase, 1],
+        }
+    )
+
+
+def interrupts_frame(raw: RawCounts) -> pd.DataFrame:
+    """Interrupts and NMIs that had to wait, by what blocked them, and how long they waited."""
+    reasons = slice(len(BLOCK_REASONS))
+    return pd.DataFrame(
+        {
+            "reason": list(BLOCK_REASONS),
+            "blocked": raw.blocked[reasons],
+            "cycles": raw.blocked_time[reasons] / TIME_SCALE,
         }
     )
 

@@ -13,8 +13,10 @@ import numpy as np
 
 from .core import emit
 from .core import layout as lay
+from .core.cpu.sources import FAR_BUDGET
 from .core.hvm import memory_map as mm
 from .core.hvm.p2m import EPT_WRITE_BACK
+from .core.ledger import TIME_SCALE
 from .core.mmu.walk import PTE_A, PTE_D, PTE_P, PTE_PS, PTE_U, PTE_W
 from .core.units import entry
 from .geometry import TlbGeometry
@@ -73,6 +75,7 @@ class SimulatedMachine:
         m["nv"]["n1_vmcx12_addr"] = m["nv"]["vmcx12_ma"] = m["nv"]["np2m_base"] = -1
         m["nv"]["launched_addr"] = -1
         m["nv"]["vmxon_addr"] = -1
+        m["irq"]["budget"] = FAR_BUDGET
         m["tag_core_generation"] = m["tag_next"] = 1
         self._set_geometry(geometry)
 
@@ -189,6 +192,13 @@ class SimulatedMachine:
         for name in _SWITCHES:
             f[name] = bool(features.get(name, False))
         f["vpid_for_l1"] &= f["tlb_tagging"]  # without tags of its own L0 has none to lend
+
+    def set_event_sources(self, host_tick_cycles: int, nmi_cycles: int) -> None:
+        """Scripted sources: L0's own tick and NMIs for L1, by their periods; 0 switches one off."""
+        irq = self.record["irq"]
+        irq["host_period"], irq["host_next"] = host_tick_cycles, host_tick_cycles * TIME_SCALE
+        irq["nmi_period"], irq["nmi_next"] = nmi_cycles, nmi_cycles * TIME_SCALE
+        irq["active"] = irq["attention"] = bool(host_tick_cycles or nmi_cycles)
 
     def build_l1_memory(self) -> None:
         """n1p_to_l0m: the nested table that L0 runs L1 with, at the page size of the features."""

@@ -34,6 +34,7 @@ PARTS = (
     "L0 software",
     "walks after flushes",
     "other address translation",
+    "halted",
 )
 """Where cycles go, in the order of the cost chart. The kernel counts the walks after flushes per
 reason; they are taken out of 'other address translation' (see ``frames.costs_frame``)."""
@@ -46,6 +47,8 @@ def part_of(event: str) -> str:
     """The part of the cost chart that an event belongs to."""
     if event in ("L2_INSTRUCTION", "BARE_INSTRUCTION"):
         return "L2 work"
+    if event == "IDLE_CYCLE":
+        return "halted"
     if event == "L1_INSTRUCTION" or event.endswith(("_SHADOWED", "_VIRTUALIZED")):
         return "L1 handler"
     if event in ("HW_EXIT", "HW_ENTRY", "PERMISSION_MAP_LOOKUP"):

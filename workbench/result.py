@@ -44,7 +44,8 @@ class Result:
     facts : mapping
         Single values of the machine: stop_code, steps, l1_instructions, l2_instructions,
         bare_instructions, simulated_cycles, serial, fatal, unknown_count, unknown (the last
-        instruction that raised #UD because the machine lacks it), virtual_entries, virtual_exits.
+        instruction that raised #UD because the machine lacks it), virtual_entries, virtual_exits,
+        host_ticks.
     run_seconds : float
         Wall time of the kernel.
     provenance : mapping
@@ -105,6 +106,11 @@ class Result:
     def fields(self) -> pd.DataFrame:
         """layout, field, place, event, reads, writes."""
         return frames.fields_frame(self.raw, self.scenario.backend)
+
+    @property
+    def interrupts(self) -> pd.DataFrame:
+        """reason, blocked, cycles: deliveries to L1 or L2 that had to wait, and for how long."""
+        return frames.interrupts_frame(self.raw)
 
     @property
     def operations(self) -> pd.DataFrame:
@@ -236,6 +242,7 @@ def machine_facts(machine: np.ndarray) -> dict[str, Any]:
         "simulated_cycles": int(ledger["time"][0]) / TIME_SCALE,
         "virtual_entries": int(ledger["virtual_entries"][0]),
         "virtual_exits": int(ledger["virtual_exits"][0]),
+        "host_ticks": int(ledger["host_ticks"][0]),
         "serial": bytes(machine["serial"][0][:written]).decode("latin-1"),
         "fatal": FATAL[reason] if reason < len(FATAL) else f"reason {reason}",
         "fatal_code": int(machine["fatal_code"][0]),

@@ -35,7 +35,11 @@ _RANGES = {
     "max_instructions": (1, 1 << 60),
     "seed": (0, (1 << 63) - 1),
     "timeline": (0, TIMELINE_LENGTH),
+    "host_tick_cycles": (0, 1 << 40),
+    "nmi_cycles": (0, 1 << 40),
 }
+MIN_PERIOD_CYCLES = 10_000
+"""Shortest period of a scripted event: L0 alone needs some thousands of cycles for one."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,10 @@ class Scenario:
         For everything drawn at random; the same seed gives the same run.
     timeline : int
         Record so many timeline entries, at most 16384.
+    host_tick_cycles : int
+        Period of an external interrupt for L0 itself [cycles of simulated time], 0 for none.
+    nmi_cycles : int
+        Period of an NMI that L0 hands on to L1 [cycles of simulated time], 0 for none.
 
     Raises
     ------
@@ -89,6 +97,8 @@ class Scenario:
     max_instructions: int = 2_000_000_000
     seed: int = 0
     timeline: int = 10_000
+    host_tick_cycles: int = 0
+    nmi_cycles: int = 0
 
     def __post_init__(self) -> None:
         if self.backend not in features_module.BACKENDS:
@@ -103,6 +113,7 @@ class Scenario:
         self._set("price_values", FrozenMap(_prices(self.price_values)))
         self._set("prices", None if self.prices is None else str(self.prices))
         self._check_memory()
+        self._check_periods()
         resolved = features_module.resolve(self.backend, self.features)
         self._set("features", FrozenMap({name: resolved[name] for name in self.features}))
         self._check_prices()
@@ -121,6 +132,12 @@ class Scenario:
             hint = "lower l1_memory_mb or l2_memory_mb"
             message = f"l1_memory_mb + l2_memory_mb is {total}, at most {MAX_MEMORY_MB} are there"
             raise ScenarioError(message, hint)
+
+    def _check_periods(self) -> None:
+        for name in ("host_tick_cycles", "nmi_cycles"):
+            if 0 < getattr(self, name) < MIN_PERIOD_CYCLES:
+                hint = f"0 for none, or {MIN_PERIOD_CYCLES} and more"
+                raise ScenarioError(f"{name} cannot be {getattr(self, name)}", hint)
 
     def _check_prices(self) -> None:
         if self.preset.backend not in ("", self.backend):

@@ -68,6 +68,7 @@ def build(scenario: Scenario) -> SimulatedMachine:
     record = built.record
     record["ledger"]["price"][0] = scenario.preset.kernel_prices()
     record["ledger"]["timeline_limit"] = scenario.timeline
+    built.set_event_sources(scenario.host_tick_cycles, scenario.nmi_cycles)
     l2_bytes = scenario.l2_memory_mb << 20
     l2_shift = machine.PAGE_SHIFTS[scenario.l2_page_size]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .core.ledger import CAUSES, EVENTS, FIELD_PHASES, FLUSH_REASONS, FLUSH_SCOPES
+from .core.ledger import BLOCK_REASONS, CAUSES, EVENTS, FIELD_PHASES, FLUSH_REASONS, FLUSH_SCOPES
 from .counts import SHAPES, TIMELINE_COLUMNS, RawCounts
 from .errors import ResultError
 
@@ -24,8 +24,13 @@ _AXES: dict[str, tuple[tuple[str, tuple[str, ...] | None], ...]] = {
     "refill_references": (("reason", FLUSH_REASONS),),
     "refill_walks": (("cause", CAUSES), ("table", ("guest", "nested"))),
     "fields": (("field", None), ("access", _ACCESS)),
+    "blocked": (("reason", BLOCK_REASONS),),
+    "blocked_time": (("reason", BLOCK_REASONS),),
+    "delivered": (("level", None), ("kind", ("interrupt", "nmi"))),
 }
 """Axes of each array: name, and the names of its places (None = the number itself)."""
+_LATER = ("blocked", "blocked_time", "delivered")
+"""Arrays that the oldest stored results do not have: they counted none of it."""
 
 
 def raw_tables(raw: RawCounts) -> dict[str, pd.DataFrame]:
@@ -48,6 +53,9 @@ def parse_tables(files: dict[str, bytes], place: Path) -> RawCounts:
     arrays = {}
     for name in (*_AXES, "timeline"):
         file = f"{name}.parquet"
+        if file not in files and name in _LATER:
+            arrays[name] = np.zeros(SHAPES[name], np.int64)
+            continue
         if file not in files:
             hint = "restore the directory from a copy, or run the scenario again"
             raise ResultError(f"{file} is not listed in the manifest", hint)

@@ -53,6 +53,7 @@ PART_LOOKS = {
     "L0 software": ("#f0c987", ""),
     "walks after flushes": ("#d55e00", "xxxx"),
     "other address translation": ("#cfcfcf", "\\\\\\\\"),
+    "halted": ("#ffffff", "...."),
 }
 ROUTE_LOOKS = {
     ("L2", "L1"): ("from L2, reflected to L1", "#0b4f7d", ""),

@@ -21,6 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from .ledger import (
+    N_BLOCK_REASONS,
     N_CAUSES,
     N_EVENTS,
     N_EXIT_CODES,
@@ -245,6 +246,35 @@ NESTED_VCPU = np.dtype(
 )  # fmt: skip
 """Per-vcpu nested state (names as argued in the review; ``n1_``/``n2_``: of L1 / of L2)."""
 
+APIC = np.dtype(
+    [
+        ("tpr", "i8"), ("svr", "i8"), ("icr", "i8"), ("divide", "i8"),
+        ("lvt", "i8", (8,)),             # timer, thermal, counters, LINT0, LINT1, error
+        ("irr", "i8", (4,)), ("isr", "i8", (4,)),
+        ("initial", "i8"),               # initial count of the timer
+        ("deadline", "i8"),              # ledger time at which the timer fires, 0 = not armed
+        ("tsc_deadline", "i8"),
+    ]
+)  # fmt: skip
+"""A local APIC: that of the bare machine, or the one that L0 emulates for L1 (cpu/apic.py)."""
+
+INTERRUPTS = np.dtype(
+    [
+        ("active", "i8"),                # 1 once any source of events has been switched on
+        ("attention", "i8"),             # look for events before the next instruction
+        ("budget", "i8"),                # steps until the run loop looks again
+        ("host_period", "i8"), ("host_next", "i8"),  # L0's own tick: cycles, ledger time
+        ("nmi_period", "i8"), ("nmi_next", "i8"),
+        ("physical", "i8"),              # PHYS_*: signals at the processor, not yet taken
+        ("nmi_pending", "i8"),           # an NMI waits for the guest of level 0 or 1
+        ("window", "i8"),                # SVM: VMCBs (1 = 01, 2 = 02) that hold a V_IRQ of L0's
+        ("blocked_reason", "i8"),        # 1 + BLOCK_* of the event that waits now, 0 none
+        ("blocked_since", "i8"),
+    ]
+)  # fmt: skip
+"""Sources of external interrupts and NMIs, and what waits for delivery."""
+PHYS_TICK, PHYS_TIMER, PHYS_NMI = 1, 2, 4
+
 FEATURES = np.dtype(
     [
         ("tlb_tagging", "i8"),
@@ -357,6 +387,10 @@ LEDGER = np.dtype(
         ("timeline_next", "i8"),
         ("timeline_limit", "i8"),                          # stop recording after so many entries
         ("virtual_entries", "i8"), ("virtual_exits", "i8"),
+        ("blocked", "i8", (N_BLOCK_REASONS,)),             # deliveries that had to wait, by reason
+        ("blocked_time", "i8", (N_BLOCK_REASONS,)),        # and how long, in 1/1024 cycle
+        ("delivered", "i8", (3, 2)),                       # level, 0 interrupt 1 NMI
+        ("host_ticks", "i8"),
     ],
     align=True,
 )  # fmt: skip
@@ -385,6 +419,8 @@ MACHINE = np.dtype(
         ("hw", HW),
         ("nv", NESTED_VCPU),
         ("feat", FEATURES),
+        ("apic", APIC),
+        ("irq", INTERRUPTS),
         ("ram", "i8"),                            # host address of the RAM buffer
         ("ram_size", "i8"),
         ("bank_base", "i8", (N_BANKS,)),          # offset of each bank in the buffer
@@ -434,6 +470,8 @@ Exit = struct("Exit", EXIT)
 Hw = struct("Hw", HW)
 NestedVcpu = struct("NestedVcpu", NESTED_VCPU)
 Features = struct("Features", FEATURES)
+Apic = struct("Apic", APIC)
+Interrupts = struct("Interrupts", INTERRUPTS)
 TlbEntry = struct("TlbEntry", TLB_ENTRY)
 WalkEntry = struct("WalkEntry", WALK_ENTRY)
 Walk = struct("Walk", WALK)

@@ -37,6 +37,8 @@ EVENTS = (
     # address translation by hardware
     "TLB1_HIT", "TLB2_HIT", "TLB_MISS", "TLB_EVICTION", "WALK_REFERENCE_GUEST",
     "WALK_REFERENCE_NESTED", "PSC_HIT", "NESTED_TLB_HIT", "PERMISSION_MAP_LOOKUP",
+    # a halted guest
+    "IDLE_CYCLE",
 )  # fmt: skip
 """Micro-events; each has a price (data/prices)."""
 
@@ -52,7 +54,11 @@ FLUSH_SCOPES = ("all", "tag", "tag_nonglobal", "address")
 FIELD_PHASES = ("L1_ACCESS", "ENTRY", "EXIT", "ROUTING", "EMULATION")
 """When a field of vmcx12 was touched: by L1's own instruction, or by L0 while it ..."""
 
+BLOCK_REASONS = ("shadow", "rflags_ie", "tpr", "nmi_iret", "svm_gif")
+"""Why an interrupt or NMI cannot be delivered now (Xen, enum hvm_intblk)."""
+
 N_CAUSES, N_EVENTS = 32, 64
+N_BLOCK_REASONS = 8
 N_REASONS, N_SCOPES = 16, 4
 N_EXIT_CODES = 192
 N_FIELDS, N_PHASES = 256, 8
@@ -66,6 +72,7 @@ globals().update({f"E_{n}": i for i, n in enumerate(EVENTS)})
 globals().update({f"F_{n}": i for i, n in enumerate(FLUSH_REASONS)})
 globals().update({f"S_{n.upper()}": i for i, n in enumerate(FLUSH_SCOPES)})
 globals().update({f"P_{n}": i for i, n in enumerate(FIELD_PHASES)})
+globals().update({f"BLOCK_{n.upper()}": i for i, n in enumerate(BLOCK_REASONS)})
 
 
 E_BARE_INSTRUCTION = EVENTS.index("BARE_INSTRUCTION")

@@ -22,6 +22,7 @@ MAX_BASIC, MAX_EXTENDED = 7, 0x8000000A
 FEATURES_EDX = 0x00000004 | 8 | 0x10 | 0x20 | 0x40 | 0x100 | 0x200 | 0x800 | 0x2000 | 0x8000
 FEATURES_EDX |= 0x10000 | 0x20000 | 0x80000
 VMX_BIT, CX16_BIT, PCID_BIT, POPCNT_BIT = 1 << 5, 1 << 13, 1 << 17, 1 << 23
+X2APIC_BIT, TSC_DEADLINE_BIT = 1 << 21, 1 << 24
 SMEP_SMAP = (1 << 7) | (1 << 20)
 # leaf 0x80000001: SYSCALL NX PAGE1GB RDTSCP LM; LAHF, SVM, ABM
 EXTENDED_EDX = (1 << 11) | (1 << 20) | (1 << 26) | (1 << 27) | (1 << 29)
@@ -66,7 +67,7 @@ def cpuid_leaf(m, leaf, subleaf):
     if leaf == 0:
         _vendor(m, MAX_BASIC)
     elif leaf == 1:
-        ecx = CX16_BIT | PCID_BIT | POPCNT_BIT
+        ecx = CX16_BIT | PCID_BIT | POPCNT_BIT | X2APIC_BIT | TSC_DEADLINE_BIT
         if m.hw.backend == BACKEND_VMX:
             ecx |= VMX_BIT
         _answer(m, SIGNATURE_AMD if svm else SIGNATURE_INTEL, 0x10800, ecx, FEATURES_EDX)

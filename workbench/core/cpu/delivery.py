@@ -27,6 +27,8 @@ from .exceptions import (
     DF,
     GP,
     KIND_EXCEPTION,
+    KIND_INTERRUPT,
+    KIND_NMI,
     KIND_PRIVILEGED,
     KIND_SOFT_EXCEPTION,
     KIND_SOFTWARE,
@@ -257,6 +259,11 @@ def deliver_event(m):
         m.delivering -= 1
         m.pending = 0
         if status == ST_OK:
+            if kind == KIND_INTERRUPT:
+                m.ledger.delivered[m.level, 0] += 1
+            elif kind == KIND_NMI:
+                m.ledger.delivered[m.level, 1] += 1
+                c.nmi_blocked = 1
             return ST_BRANCH
         if status == ST_VMEXIT:
             _fill_vectoring(m, vector, kind, has_error, error)

@@ -12,6 +12,7 @@ from ..jit import inner, unit
 from ..layout import FS, GS, ST_OK, Machine
 from ..structs import i64
 from ..words import lshr
+from .apic import apic_base_write, apic_read, apic_write, read_tsc
 from .control_bits import write_efer
 from .exceptions import raise_gp0
 
@@ -23,13 +24,6 @@ APIC_BASE_DEFAULT = 0xFEE00900
 def is_canonical(va):
     """48-bit linear addresses: bits 63..47 all equal."""
     return (va << 16) >> 16 == va
-
-
-@inner
-def read_tsc(m):
-    """The time-stamp counter: simulated time in cycles, with the guest's offsets."""
-    offset = m.hw.tsc_offset if m.hw.guest else 0
-    return lshr(m.ledger.time, 10) + m.cpu.tsc_adjust + offset
 
 
 @inner
@@ -57,6 +51,8 @@ def _read_misc(m, number):
         return _answer(m, MISC_ENABLE_FAST_STRINGS)
     if number == msr.IA32_TSC_ADJUST:
         return _answer(m, c.tsc_adjust)
+    if number == msr.IA32_TSC_DEADLINE or msr.X2APIC_FIRST <= number <= msr.X2APIC_LAST:
+        return apic_read(m, number)
     if number == msr.IA32_MTRRCAP or number == msr.IA32_MTRR_DEF_TYPE:
         return _answer(m, 0)
     return raise_gp0(m)
@@ -111,7 +107,9 @@ def _write_misc(m, number, value):
     elif number == msr.IA32_PAT and _valid_pat(value):
         c.pat = value
     elif number == msr.IA32_APIC_BASE:
-        c.apic_base = value & 0xFFFFFFD00
+        return apic_base_write(m, value)
+    elif number == msr.IA32_TSC_DEADLINE or msr.X2APIC_FIRST <= number <= msr.X2APIC_LAST:
+        return apic_write(m, number, value)
     elif number == msr.IA32_DEBUGCTL and value & ~3 == 0:
         c.debugctl = value
     elif number == msr.IA32_TSC:

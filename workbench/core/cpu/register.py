@@ -80,6 +80,8 @@ def write_control_register(m, number, value):
         if value & ~0xF:
             return raise_gp0(m)
         c.cr8 = value
+        if m.hw.guest == 0:
+            m.apic.tpr = value << 4
     return ST_OK
 
 

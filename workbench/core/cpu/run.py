@@ -19,6 +19,7 @@ from ..layout import (
     ST_DECODE,
     ST_FATAL,
     ST_FAULT,
+    ST_HALT,
     ST_OK,
     ST_REPEAT,
     ST_VMEXIT,
@@ -35,6 +36,7 @@ from .alu import exec_alu, exec_flag
 from .bits import exec_bits
 from .control import exec_control
 from .delivery import deliver_event
+from .events import attend
 from .exceptions import raise_ud
 from .fast import (
     address_of,
@@ -57,6 +59,7 @@ from .muldiv import exec_muldiv
 from .operands import read_reg
 from .register import exec_register
 from .shift import exec_shift
+from .sources import idle, schedule
 from .stack import exec_stack
 from .string import exec_string
 from .system import exec_system
@@ -118,7 +121,14 @@ def settle(m, status):
             status = deliver_event(m)
         elif status == ST_VMEXIT:
             status = l0_exit(m)
+        elif status == ST_HALT and m.hw.guest == 0 and m.irq.active:
+            fold_steps(m)
+            m.irq.attention = 1
+            return ST_BRANCH if idle(m) else ST_HALT
         else:
+            if m.irq.active:
+                fold_steps(m)
+                schedule(m)
             return status
     m.fatal = FATAL_RECURSION
     return ST_FATAL
@@ -149,7 +159,28 @@ def run(m, max_steps):
     n = 0
     mark = 0  # steps already spilled
     link = -1
+    look = m.irq.budget  # step at which to look for events
     while n < max_steps:
+        # 0. events
+        if m.irq.attention or n >= look:
+            c.rip = rip
+            _spill(m, n - mark)
+            mark = n
+            status = attend(m)
+            look = n + m.irq.budget
+            if status != ST_OK:
+                n += 1
+                mark = n
+                link = -1
+                m.exit.vectoring = 0
+                status = settle(m, status)
+                look = n + m.irq.budget
+                if status != ST_BRANCH:
+                    m.irq.budget = look - n
+                    _fold(m)
+                    return status
+                rip = c.rip
+                continue
         # 1. find the micro-op
         epoch = code.epoch
         ui = -1
@@ -160,7 +191,7 @@ def run(m, max_steps):
             ui = find_uop(m, rip, link)
         link = -1
         shadow = c.shadow
-        stop = n + 1 if shadow else max_steps
+        stop = n + 1 if shadow else min(max_steps, look)
         status = ST_OK
         length = 0
         if ui < 0:
@@ -472,11 +503,15 @@ def run(m, max_steps):
             m.exit.vectoring = 0
         if status != ST_REPEAT:
             status = settle(m, status)
+            if m.irq.active:
+                look = n + m.irq.budget
             if status != ST_BRANCH:
+                m.irq.budget = look - n
                 _fold(m)
                 return status
         rip = c.rip
     c.rip = rip
     _spill(m, n - mark)
+    m.irq.budget = look - n
     _fold(m)
     return ST_OK

@@ -64,7 +64,7 @@ def exec_popf(m, u):
     if u.lg == 1:
         kept |= ~0xFFFF
     set_rflags(m, ((value & ~kept) | (old & kept)) & ~RF)
-    return ST_OK
+    return ST_BRANCH if m.irq.attention else ST_OK
 
 
 @unit(Machine, Uop)

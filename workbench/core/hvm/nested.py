@@ -9,6 +9,8 @@ L1 (``vmentry_pending``, ``vmexit_pending``); the switch happens before the next
 
 from __future__ import annotations
 
+from ...arch import vmx
+from ..cpu.sources import idle, schedule
 from ..jit import inner, unit
 from ..layout import (
     BACKEND_SVM,
@@ -16,6 +18,7 @@ from ..layout import (
     ST_BRANCH,
     ST_FATAL,
     ST_FAULT,
+    ST_HALT,
     ST_OK,
     TL_HW_ENTRY,
     TL_HW_EXIT,
@@ -39,10 +42,15 @@ from .nested_vcpu import REFLECT_TO_L1, is_n2_guest
 from .p2m import np2m_flush
 from .svm import svm_enter_n2, svm_exit_n2, svm_handle, svm_route
 from .svm_hw import svm_hw_enter, svm_hw_exit
+from .svm_intr import V_IRQ, svm_intr_assist
 from .svm_tables import code_index
 from .tags import tag_for_entry, tags_after_n2_exit
 from .vmx import vmx_enter_n2, vmx_exit_n2, vmx_handle, vmx_route
 from .vmx_hw import vmx_hw_enter, vmx_hw_exit
+from .vmx_intr import vmx_intr_assist
+
+WINDOWS = vmx.CPU_INTR_WINDOW_EXITING | vmx.CPU_NMI_WINDOW_EXITING
+"""VMX controls that make the processor watch for the guest to become interruptible."""
 
 # ---------------------------------------------------------------- recording
 
@@ -105,6 +113,23 @@ def _exit_n2(m):
     return svm_exit_n2(m) if m.hw.backend == BACKEND_SVM else vmx_exit_n2(m)
 
 
+@inner
+def _intr_assist(m):
+    """Deliver interrupts and NMIs that wait, or arrange for an exit when they can be."""
+    if m.hw.backend == BACKEND_SVM:
+        svm_intr_assist(m)
+    else:
+        vmx_intr_assist(m)
+
+
+@inner
+def _watch(m):
+    """Whether the processor must look for a virtual interrupt or window of the entered guest."""
+    if m.hw.backend == BACKEND_SVM:
+        return 1 if m.hw.int_ctl & V_IRQ else 0
+    return 1 if m.hw.proc & WINDOWS else 0
+
+
 # ---------------------------------------------------------------- entering
 
 
@@ -148,8 +173,14 @@ def _note_address_space(m):
 def enter_guest(m):
     """L0 is done: switch if requested, choose the tag, and enter L1 or L2."""
     nv = m.nv
-    # 1. pending virtual exit or entry; a virtual entry that fails its checks may ask for an exit
+    # 1. interrupts, then the pending virtual exit or entry; a virtual entry that fails its checks
+    # may ask for an exit, and so may an interrupt that waited for the switch
+    if m.irq.active:
+        _intr_assist(m)
+    switched = nv.vmexit_pending | nv.vmentry_pending
     _switch(m)
+    if switched and m.irq.active and nv.vmexit_pending == 0:
+        _intr_assist(m)
     if nv.vmexit_pending:
         _switch(m)
     # 2. the nested p2m must be clean before L2 runs
@@ -166,6 +197,8 @@ def enter_guest(m):
         m.fatal = FATAL_BAD_VMCX01
         return ST_FATAL
     _note_address_space(m)
+    m.irq.attention = _watch(m)
+    schedule(m)
     return ST_FAULT if outcome == ST_FAULT else ST_BRANCH
 
 
@@ -202,6 +235,8 @@ def l0_exit(m):
         outcome = _handle(m)
     handler = 1 if level == 2 and nv.vmexit_pending else 0
     m.ledger.exits[level, exit_place(m, code), handler, m.ledger.cause] += 1
+    if outcome == ST_HALT and m.irq.active and idle(m):
+        outcome = ST_OK
     if outcome != ST_OK:
         return outcome
     return enter_guest(m)

@@ -15,6 +15,7 @@ from ..words import ld32, ld64, st8, st32, st64
 from .memory_map import VMCX01_MA, VMCX02_MA
 from .nested_vcpu import enter_n2_guest
 from .svm_hw import DR7_ONES, EFER_SVME, EVENT_VALID, V_INTR_MASKING
+from .svm_intr import svm_drop_virtual_window
 from .svm_l0 import set_gif
 from .svm_state import svm_save_state
 from .vmcb import copy8, copy32, copy64, copy128
@@ -42,6 +43,7 @@ def _write_exit(m, h12, h02):
     st64(h12 + vmcb.EXIT_INT_INFO, event)
     st64(h12 + vmcb.EVENT_INJ, 0)
     st32(h02 + vmcb.EVENT_INJ, 0)
+    st64(h02 + vmcb.EXIT_INT_INFO, 0)
     count_field(m, vmcb.FIELD_EXIT_INT_INFO, P_EXIT, 1)
     count_field(m, vmcb.FIELD_EVENT_INJ, P_EXIT, 1)
 
@@ -123,6 +125,8 @@ def svm_exit_n2(m):
     h02 = m.ram + VMCX02_MA
     h12 = host_of(m, nv.vmcx12_ma)
     nv.vmswitch_in_progress = 1
+    if m.irq.window:
+        svm_drop_virtual_window(m)
     # 1. FS, GS, TR, LDTR and the system-call MSRs are common to both VMCBs
     svm_save_state(m, h01)
     count(m, E_L0_VMSAVE, 1)

@@ -52,6 +52,7 @@ from .svm_emulate import (
     svm_emulate_msr,
 )
 from .svm_hw import EVENT_VALID
+from .svm_intr import svm_close_window, svm_iret, take_virtual_tpr
 from .svm_l0 import (
     V_IRQ,
     VINTR_BIT,
@@ -76,8 +77,8 @@ NPF_PRESENT, NPF_RESERVED = 1, 8
 
 (
     H_NONE, H_CPUID, H_VMRUN, H_NPF, H_IOIO, H_MSR, H_VMLOAD, H_GIF, H_CR, H_DR, H_HLT, H_EXCEPTION,
-    H_SKIP, H_INVLPGA, H_VMMCALL, H_UD, H_SHUTDOWN, H_ICEBP, H_NOTHING,
-) = range(19)  # fmt: skip
+    H_SKIP, H_INVLPGA, H_VMMCALL, H_UD, H_SHUTDOWN, H_ICEBP, H_NOTHING, H_VINTR, H_IRET,
+) = range(21)  # fmt: skip
 
 _HANDLERS = {
     "CPUID": H_CPUID, "VMRUN": H_VMRUN, "NPF": H_NPF, "IOIO": H_IOIO, "MSR": H_MSR,
@@ -86,7 +87,7 @@ _HANDLERS = {
     "VMMCALL": H_VMMCALL, "MONITOR": H_UD, "MWAIT": H_UD, "XSETBV": H_UD, "SKINIT": H_UD,
     "RDPRU": H_UD, "SHUTDOWN": H_SHUTDOWN, "ICEBP": H_ICEBP, "CR0_SEL_WRITE": H_CR,
     "INTR": H_NOTHING, "NMI": H_NOTHING, "SMI": H_NOTHING, "INIT": H_NOTHING,
-    "VINTR": H_NOTHING,
+    "VINTR": H_VINTR, "IRET": H_IRET,
 }  # fmt: skip
 
 HANDLER = np.full(N_INDEXES, H_NONE, np.int64)
@@ -180,6 +181,7 @@ def _handle_gif(m, h):
         set_gif(m, 0)
         st32(h + vmcb.INT_CTL, ld32(h + vmcb.INT_CTL) & ~V_IRQ)
         st32(h + vmcb.INTERCEPT_WORD3, ld32(h + vmcb.INTERCEPT_WORD3) & ~VINTR_BIT)
+        m.irq.window = 0
     return skip_instruction(m, h)
 
 
@@ -279,6 +281,11 @@ def _handle_rare(m, h, which):
         return svm_inject(m, ICEBP_VECTOR, 0, 0)
     if which == H_NOTHING:
         return ST_OK
+    if which == H_VINTR:
+        return svm_close_window(m)
+    if which == H_IRET:
+        svm_iret(m, h)
+        return ST_OK
     return give_up(m, FATAL_UNHANDLED_EXIT, m.exit.code)
 
 
@@ -289,6 +296,8 @@ def svm_handle(m):
     Returns ST_OK, or why the machine stops: ST_HALT, ST_STOP, ST_SHUTDOWN, ST_FATAL.
     """
     h = current_vmcb(m)
+    if m.nv.n2_guest == 0:
+        take_virtual_tpr(m)
     if ld32(h + vmcb.EXIT_INT_INFO) & EVENT_VALID:
         _take_up_event(m, h)
     which = HANDLER[code_index(m.exit.code)]

@@ -3,7 +3,7 @@
 The physical layer: it knows a VMCB and the processor, not whose VMCB it is.  L0 itself is not
 executed code, so the processor's host state needs no save area.  Guests run in 64-bit mode only.
 
-Not modelled: delivery of V_IRQ (no interrupt source exists yet), SMM, AVIC, SEV, shadow stacks,
+Delivery of V_IRQ is in cpu/events.  Not modelled: SMM, AVIC, SEV, shadow stacks,
 last-branch records beyond DBGCTL.
 """
 

@@ -14,7 +14,7 @@ from ...arch import svm
 from ..cpu import ops
 from ..cpu.exceptions import raise_gp0, raise_ud
 from ..jit import inner, unit
-from ..layout import RAX, ST_OK, Machine, Uop
+from ..layout import RAX, ST_BRANCH, ST_OK, Machine, Uop
 from ..ledger import (
     E_GIF_VIRTUALIZED,
     E_VMLOAD_VIRTUALIZED,
@@ -47,7 +47,7 @@ def _set_virtual_gif(m, value):
     """STGI, CLGI with V_GIF_ENABLE."""
     m.hw.int_ctl = (m.hw.int_ctl & ~V_GIF) | (V_GIF if value else 0)
     count(m, E_GIF_VIRTUALIZED, 1)
-    return ST_OK
+    return ST_BRANCH if m.irq.attention else ST_OK
 
 
 @unit(Machine, i64, i64)

@@ -61,6 +61,7 @@ from .vmx_emulate import (
 from .vmx_entry import CR0_L0_MASK, EPT_WRITE_BACK_4_LEVELS, vmx_enter_n2
 from .vmx_hw import save_guest_state
 from .vmx_insn import NONE, vmx_instruction
+from .vmx_intr import vmx_close_window
 from .vmx_leave import vmx_exit_n2
 from .vmx_route import N_REASONS, vmx_route
 
@@ -223,6 +224,12 @@ def _rare(m, reason):
     if reason == vmx.EXIT_TRIPLE_FAULT:
         return ST_SHUTDOWN
     if reason == vmx.EXIT_EXTERNAL_INTERRUPT:
+        return ST_OK
+    if reason == vmx.EXIT_INTERRUPT_WINDOW:
+        vmx_close_window(m, vmx.CPU_INTR_WINDOW_EXITING)
+        return ST_OK
+    if reason == vmx.EXIT_NMI_WINDOW:
+        vmx_close_window(m, vmx.CPU_NMI_WINDOW_EXITING)
         return ST_OK
     return fatal(m, FATAL_UNHANDLED_EXIT, reason)
 

@@ -5,8 +5,7 @@ processor implements; L0's defaults are Xen's (column ``xen_L0_default``, the va
 paging) as far as the hardware goes; what L1 is offered is Xen's filter (vvmx.c,
 nvmx_msr_read_intercept), likewise cut down to the hardware.
 
-Not modelled, and so offered to nobody: TPR shadow and APIC virtualization, interrupt and NMI
-windows, monitor trap flag, preemption timer, posted interrupts, unrestricted guest, PAUSE-loop
+Not modelled, and so offered to nobody: TPR shadow and APIC virtualization, monitor trap flag, preemption timer, posted interrupts, unrestricted guest, PAUSE-loop
 exiting, page-modification logging, VM functions, XSAVES, TSC scaling, SGX, tertiary controls.
 """
 
@@ -24,7 +23,7 @@ HARDWARE: dict[str, frozenset[str]] = {
             "RDPMC_EXITING", "RDTSC_EXITING", "CR3_LOAD_EXITING", "CR3_STORE_EXITING",
             "CR8_LOAD_EXITING", "CR8_STORE_EXITING", "MOV_DR_EXITING", "UNCOND_IO_EXITING",
             "USE_IO_BITMAPS", "USE_MSR_BITMAPS", "MONITOR_EXITING", "PAUSE_EXITING",
-            "ACTIVATE_SECONDARY_CONTROLS",
+            "ACTIVATE_SECONDARY_CONTROLS", "INTR_WINDOW_EXITING", "NMI_WINDOW_EXITING",
         }
     ),
     "sec": frozenset(

@@ -271,11 +271,12 @@ def emulate_cr_access(m):
         return _set_cr0(m, (seen & ~0xE) | (lshr(qualification, 16) & 0xF))
     if cr == 8:
         if kind == CR_FROM:
-            set_gpr(m, gpr, m.cpu.cr8)
+            set_gpr(m, gpr, m.apic.tpr >> 4)
         elif m.cpu.gpr[gpr] & ~0xF:
             return inject_exception(m, GP, 0, 1)
         else:
             m.cpu.cr8 = m.cpu.gpr[gpr]
+            m.apic.tpr = m.cpu.cr8 << 4
         return complete_instruction(m)
     if kind == CR_FROM or (cr != 0 and cr != 4):
         return fatal(m, FATAL_UNHANDLED_EXIT, vmx.EXIT_CR_ACCESS)
@@ -320,8 +321,8 @@ def reinject(m, info, error):
 def reflect_exception(m):
     """An exception that L0 intercepts for its own reasons: the guest gets it."""
     info = vmread(m, vmcs.SLOT_VM_EXIT_INTR_INFO)
-    if info & EVENT_VALID == 0:
-        return ST_OK
+    if info & EVENT_VALID == 0 or lshr(info, vmx.INTR_TYPE) & 7 == vmx.INTR_TYPE_NMI:
+        return ST_OK  # an NMI is L0's own; it waits in m.irq for L1
     return reinject(m, info, vmread(m, vmcs.SLOT_VM_EXIT_INTR_ERROR_CODE))
 
 

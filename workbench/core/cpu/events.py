@@ -1,0 +1,138 @@
+"""Recognising external events between two instructions, as the processor does.
+
+On the bare machine: NMI, then the local APIC's interrupt, if the processor takes them.  In a guest:
+an NMI or interrupt signal leaves to L0 (both vendors' L0 ask for that); then what the control
+structure asks the processor to wait for: a virtual interrupt (V_IRQ, APM vol. 2, 15.21.4) or an
+interrupt or NMI window (SDM vol. 3, 26.2).
+"""
+
+from __future__ import annotations
+
+from ...arch import svm, vmx
+from ..hvm.intercepts import exception_exit
+from ..hvm.svm_leave import intercepted, leave
+from ..hvm.vmx_exits import fill_exit
+from ..jit import inner, unit
+from ..layout import BACKEND_SVM, PHYS_NMI, ST_FAULT, ST_OK, ST_VMEXIT, Machine
+from ..ledger import C_INTERRUPT_WINDOW, fold_steps
+from ..mmu.access import fold_hits
+from ..words import lshr
+from .apic import (
+    NO_BLOCK,
+    SOURCE_NMI,
+    SOURCE_NONE,
+    apic_acknowledge,
+    apic_pending,
+    blocked_by,
+    note_blocked,
+    pending_source,
+)
+from .exceptions import KIND_INTERRUPT, KIND_NMI, NMI
+from .flags import IF
+from .sources import advance, schedule, take_signals
+
+HOST_VECTOR = 0xF0
+"""Vector of L0's own interrupts (Xen's local timer is in this range)."""
+V_IRQ = 1 << svm.INT_CTL_V_IRQ
+V_GIF = 1 << svm.INT_CTL_V_GIF
+V_GIF_ENABLE = 1 << svm.INT_CTL_V_GIF_ENABLE
+V_IGN_TPR = 1 << svm.INT_CTL_V_IGN_TPR
+MOV_SS = 2
+WINDOWS = vmx.CPU_INTR_WINDOW_EXITING | vmx.CPU_NMI_WINDOW_EXITING
+
+
+@inner
+def _raise(m, kind, vector, injected):
+    e = m.exc
+    e.vector = vector
+    e.kind = kind
+    e.error = 0
+    e.has_error = 0
+    e.length = 0
+    e.injected = injected
+    return ST_FAULT
+
+
+# ---------------------------------------------------------------- the bare machine
+
+
+@inner
+def _bare_event(m):
+    c = m.cpu
+    take_signals(m)
+    source = pending_source(m)
+    if source == SOURCE_NONE:
+        note_blocked(m, NO_BLOCK)
+        return ST_OK
+    vector = apic_pending(m)
+    reason = blocked_by(source, vector, c.sysflags & IF, c.shadow, c.nmi_blocked, m.apic.tpr)
+    note_blocked(m, reason)
+    if reason != NO_BLOCK:
+        m.irq.attention = 1
+        return ST_OK
+    # another may wait behind this one
+    m.irq.attention = 1
+    if source == SOURCE_NMI:
+        m.irq.nmi_pending = 0
+        return _raise(m, KIND_NMI, NMI, 1)
+    apic_acknowledge(m, vector)
+    return _raise(m, KIND_INTERRUPT, vector, 1)
+
+
+# ---------------------------------------------------------------- a guest
+
+
+@inner
+def _virtual_interrupt(m):
+    """V_IRQ of SVM: taken when the guest's own IF, shadow and TPR allow, or intercepted."""
+    c = m.cpu
+    int_ctl = m.hw.int_ctl
+    m.irq.attention = 1
+    if c.sysflags & IF == 0 or c.shadow:
+        return ST_OK
+    if int_ctl & V_GIF_ENABLE and int_ctl & V_GIF == 0:
+        return ST_OK
+    if int_ctl & V_IGN_TPR == 0 and lshr(int_ctl, svm.INT_CTL_V_INTR_PRIO) & 15 <= c.cr8 & 15:
+        return ST_OK
+    if intercepted(m, svm.INTERCEPT_VINTR):
+        return leave(m, svm.VMEXIT_VINTR, 0, 0, 0, C_INTERRUPT_WINDOW)
+    m.hw.int_ctl = int_ctl & ~V_IRQ
+    m.irq.attention = 0
+    return _raise(m, KIND_INTERRUPT, m.hw.int_vector & 0xFF, 1)
+
+
+@inner
+def _window(m):
+    """Interrupt-window and NMI-window exits of VMX."""
+    c = m.cpu
+    m.irq.attention = 1
+    if m.hw.proc & vmx.CPU_NMI_WINDOW_EXITING and c.nmi_blocked == 0 and c.shadow & MOV_SS == 0:
+        return fill_exit(m, vmx.EXIT_NMI_WINDOW, 0, 0, C_INTERRUPT_WINDOW)
+    if m.hw.proc & vmx.CPU_INTR_WINDOW_EXITING and c.sysflags & IF and c.shadow == 0:
+        return fill_exit(m, vmx.EXIT_INTERRUPT_WINDOW, 0, 0, C_INTERRUPT_WINDOW)
+    return ST_OK
+
+
+@inner
+def _guest_event(m):
+    signals = m.irq.physical
+    if signals:
+        is_nmi = signals & PHYS_NMI
+        _raise(m, KIND_NMI if is_nmi else KIND_INTERRUPT, NMI if is_nmi else HOST_VECTOR, 0)
+        if exception_exit(m):
+            return ST_VMEXIT
+    if m.hw.backend == BACKEND_SVM:
+        return _virtual_interrupt(m) if m.hw.int_ctl & V_IRQ else ST_OK
+    return _window(m) if m.hw.proc & WINDOWS else ST_OK
+
+
+@unit(Machine)
+def attend(m):
+    """Look for events before the next instruction: ST_OK, ST_FAULT (deliver) or ST_VMEXIT."""
+    fold_steps(m)
+    fold_hits(m)
+    m.irq.attention = 0
+    advance(m)
+    status = _guest_event(m) if m.hw.guest else _bare_event(m)
+    schedule(m)
+    return status

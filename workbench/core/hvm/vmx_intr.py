@@ -1,0 +1,209 @@
+"""Interrupts and NMIs for L1 and L2 under VMX: what Xen does before each entry (vmx_intr_assist).
+
+An event that cannot be delivered now waits; L0 then asks for an interrupt-window or NMI-window exit
+(for TPR it need not: CR8 accesses exit).  An event for L1 that arrives while L2 runs becomes a
+virtual exit when L1 asked for it (pin-based controls), otherwise L2 gets it.
+"""
+
+from __future__ import annotations
+
+from ...arch import vmcs, vmx
+from ..cpu.apic import (
+    NO_BLOCK,
+    SOURCE_NMI,
+    SOURCE_NONE,
+    apic_acknowledge,
+    apic_pending,
+    blocked_by,
+    note_blocked,
+    pending_source,
+)
+from ..cpu.exceptions import KIND_INTERRUPT, KIND_NMI, NMI
+from ..cpu.sources import take_signals
+from ..jit import inner, unit
+from ..layout import Machine
+from ..ledger import BLOCK_RFLAGS_IE, BLOCK_TPR, E_L0_EVENT_INJECTED, P_ROUTING, count
+from ..structs import i64
+from .vmcs import get, get_vvmcs, own_base, put, settle, vmread, vmwrite, vvmcs_base
+from .vmx_checks import BLOCK_MOV_SS, BLOCK_STI, RFLAGS_IF
+
+INTR_VALID = 1 << vmx.INTR_VALID
+BLOCK_NMI = 8
+"""Interruptibility state: blocking by NMI."""
+CPU_SLOT = vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL
+
+
+# ---------------------------------------------------------------- blocked?
+
+
+@inner
+def _event_busy(m):
+    return vmread(m, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD) & INTR_VALID
+
+
+@unit(Machine)
+def vmx_nested_blocked(m):
+    """The nested part of the check (Xen, nvmx_intr_blocked): BLOCK_*, or NO_BLOCK."""
+    nv = m.nv
+    if nv.n2_guest:
+        if nv.vmexit_pending or nv.vmswitch_in_progress or _event_busy(m):
+            return BLOCK_RFLAGS_IE
+    elif nv.vmentry_pending:
+        return BLOCK_RFLAGS_IE
+    return NO_BLOCK
+
+
+@unit(Machine, i64, i64)
+def vmx_interrupt_blocked(m, source, vector):
+    """Why the event is not delivered to the current guest (Xen, hvm_interrupt_blocked)."""
+    reason = vmx_nested_blocked(m)
+    if reason != NO_BLOCK:
+        return reason
+    state = vmread(m, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO)
+    return blocked_by(
+        source,
+        vector,
+        vmread(m, vmcs.SLOT_GUEST_RFLAGS) & RFLAGS_IF,
+        state & (BLOCK_STI | BLOCK_MOV_SS),
+        state & BLOCK_NMI,
+        m.apic.tpr,
+    )
+
+
+# ---------------------------------------------------------------- windows
+
+
+@inner
+def _own_control(m):
+    return own_base(m, m.nv.n1_vmcx_ma)
+
+
+@unit(Machine, i64)
+def vmx_enable_intr_window(m, source):
+    """Ask for an exit as soon as the current guest could take the event."""
+    control = vmx.CPU_INTR_WINDOW_EXITING
+    if source == SOURCE_NMI:
+        control = vmx.CPU_NMI_WINDOW_EXITING
+    own = _own_control(m)
+    word = get(own, CPU_SLOT)
+    if word & control:
+        return 0
+    put(own, CPU_SLOT, word | control)
+    current = vmread(m, CPU_SLOT)
+    vmwrite(m, CPU_SLOT, current | control)
+    return 0
+
+
+@inner
+def vmx_close_window(m, control):
+    """The window exit came: stop asking, but for what L1 wants of L2."""
+    own = _own_control(m)
+    put(own, CPU_SLOT, get(own, CPU_SLOT) & ~control)
+    word = vmread(m, CPU_SLOT) & ~control
+    if m.nv.n2_guest:
+        word |= get_vvmcs(m, vvmcs_base(m), CPU_SLOT, P_ROUTING) & control
+    vmwrite(m, CPU_SLOT, word)
+
+
+# ---------------------------------------------------------------- delivery
+
+
+@inner
+def _inject(m, kind, vector):
+    info = vector | (kind << vmx.INTR_TYPE) | INTR_VALID
+    vmwrite(m, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD, info)
+    count(m, E_L0_EVENT_INJECTED, 1)
+
+
+@inner
+def _request_exit(m, reason, info):
+    e = m.exit
+    e.code = reason
+    e.info1 = 0
+    e.intr_info = info
+    e.intr_error = 0
+    m.nv.vmexit_pending = 1
+
+
+@inner
+def _nested_interrupt(m, vector):
+    """An interrupt for L1 while L2 runs (Xen, nvmx_intr_intercept); 1: dealt with."""
+    v = vvmcs_base(m)
+    pin = get_vvmcs(m, v, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, P_ROUTING)
+    if pin & vmx.PIN_EXT_INTR == 0:
+        return 0
+    note_blocked(m, NO_BLOCK)
+    controls = get_vvmcs(m, v, vmcs.SLOT_VM_EXIT_CONTROLS, P_ROUTING)
+    if controls & vmx.EXIT_CTL_ACK_INTR_ON_EXIT:
+        info = vector | (KIND_INTERRUPT << vmx.INTR_TYPE) | INTR_VALID
+        _request_exit(m, vmx.EXIT_EXTERNAL_INTERRUPT, info)
+        apic_acknowledge(m, vector)
+        more = pending_source(m)
+        if more:
+            vmx_enable_intr_window(m, more)
+    else:
+        _request_exit(m, vmx.EXIT_EXTERNAL_INTERRUPT, 0)
+        vmx_enable_intr_window(m, 0)
+    return 1
+
+
+@inner
+def _deliver_nmi(m):
+    """NMI: L2's run ends when L1 has NMI exiting, else the current guest gets it."""
+    m.irq.nmi_pending = 0
+    if m.nv.n2_guest:
+        pin = get_vvmcs(m, vvmcs_base(m), vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, P_ROUTING)
+        if pin & vmx.PIN_NMI_EXITING:
+            _request_exit(m, vmx.EXIT_EXCEPTION_NMI, NMI | (KIND_NMI << vmx.INTR_TYPE) | INTR_VALID)
+            return
+    _inject(m, KIND_NMI, NMI)
+
+
+@inner
+def _assist(m):
+    source = pending_source(m)
+    if source == SOURCE_NONE:
+        note_blocked(m, NO_BLOCK)
+        return
+    vector = apic_pending(m)
+    nested = vmx_nested_blocked(m)
+    # 1. L2 runs, or an entry to it is on its way
+    if nested != NO_BLOCK:
+        note_blocked(m, nested)
+        vmx_enable_intr_window(m, source)
+        return
+    if m.nv.n2_guest and source != SOURCE_NMI:
+        if m.apic.tpr >> 4 >= vector >> 4:
+            note_blocked(m, BLOCK_TPR)
+            return
+        if _nested_interrupt(m, vector):
+            return
+    # 2. the current guest
+    reason = vmx_interrupt_blocked(m, source, vector)
+    if reason == BLOCK_TPR:
+        note_blocked(m, reason)
+        return
+    if reason != NO_BLOCK or _event_busy(m):
+        if reason != NO_BLOCK:
+            note_blocked(m, reason)
+        vmx_enable_intr_window(m, source)
+        return
+    # 3. acknowledge and inject
+    note_blocked(m, NO_BLOCK)
+    if source == SOURCE_NMI:
+        _deliver_nmi(m)
+    else:
+        apic_acknowledge(m, vector)
+        _inject(m, KIND_INTERRUPT, vector)
+    more = pending_source(m)
+    if more:
+        vmx_enable_intr_window(m, more)
+
+
+@unit(Machine)
+def vmx_intr_assist(m):
+    """Before the hardware entry: deliver what waits for the guest, or arrange to be told."""
+    take_signals(m)
+    _assist(m)
+    settle(m)
+    return 0
