@@ -100,6 +100,23 @@ def test_vmx_blocking(machines, v, is_nmi, vector, by_sti):
     assert check(machine, "vmx_interrupt_blocked", is_nmi, vector) == expected
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "vector"),
+    [(14, 14, 8), (14, 13, 8), (13, 14, 14), (13, 11, 8), (6, 13, 13), (0, 10, 8), (14, 6, 6)],
+)
+def test_an_exception_of_l0_merges_with_one_that_waits(machines, first, second, vector):
+    """SDM vol. 3, table 6-5."""
+    machine = machines["svm"]
+    place = prepare(machine, oracle.Vcpu(True, False, False, 0, False, False, False))
+    slot = (place + vmcb.EVENT_INJ) // 8
+    machine.words[slot] = VALID | 3 << 8 | first
+    entry("svm_inject")(machine.address, second, 0x18, 1)
+    event = int(machine.words[slot])
+    assert event & 0xFF == vector
+    assert event & VALID and event >> 8 & 7 == 3
+    assert event >> 32 == (0 if vector == 8 else 0x18)
+
+
 ACTIONS = st.lists(
     st.one_of(
         st.tuples(st.just("request"), VECTORS),

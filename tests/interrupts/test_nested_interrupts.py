@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from workbench.errors import ScenarioError
 from workbench.scenario import Scenario
 from workbench.simulate import Run
 
@@ -318,3 +319,67 @@ def test_runs_with_interrupts_are_reproducible_and_account_for_all_time(program,
     assert whole.cycles == pytest.approx(whole.facts["simulated_cycles"])
     entries, exits = whole.raw.event("HW_ENTRY"), whole.raw.event("HW_EXIT")
     assert 0 <= entries - exits <= 1
+
+
+NMI_STORM = """# @title Take NMIs in a handler that lasts longer than their period
+# @backend {backend}
+.intel_syntax noprefix
+.include "l1.inc"
+.include "apic.inc"
+        .text
+        .globl _start
+_start:
+        lidt    [idt_pointer]
+        GATE    idt, 2, on_nmi
+        sti
+1:      jmp     1b
+finish: mov     al, [nested]
+        out     PORT_EXIT, al
+on_nmi:
+        inc     qword ptr [depth]
+        cmp     qword ptr [depth], 1
+        je      2f
+        mov     byte ptr [nested], 1
+2:      mov     ecx, 20000
+3:      dec     ecx
+        jnz     3b
+        inc     qword ptr [came]
+        cmp     qword ptr [came], 5
+        je      finish
+        dec     qword ptr [depth]
+        iretq
+        .data
+idt_pointer: .word 0xfff
+        .quad   idt
+        .balign 8
+came:   .quad   0
+depth:  .quad   0
+nested: .quad   0
+        .bss
+        .balign 16
+idt:    .skip   0x1000
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_nmi_waits_for_the_iret_of_the_one_before(tmp_path, backend):
+    path = tmp_path / "storm.S"
+    path.write_text(NMI_STORM.format(backend=backend))
+    scenario = Scenario(
+        backend=backend, l1=str(path), l2="compute", max_instructions=1_000_000, nmi_cycles=20_000
+    )
+    running = Run(scenario)
+    while running.advance():
+        pass
+    result = running.result()
+    assert (result.status, result.stop_code) == ("stopped", 0)
+    waited = result.interrupts.set_index("reason").loc["nmi_iret"]
+    assert waited.blocked >= 3 and waited.cycles > 20_000
+    window = {"svm": "IRET", "vmx": "NMI_WINDOW"}[backend]
+    assert int(result.exits.query(f"exit == '{window}'")["count"].sum()) >= 3
+    assert result.raw.delivered[1, 1] >= 5
+
+
+def test_a_scripted_period_has_a_lower_bound():
+    with pytest.raises(ScenarioError, match="nmi_cycles"):
+        Scenario(nmi_cycles=500)

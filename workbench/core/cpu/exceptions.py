@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..jit import inner
 from ..layout import ST_FAULT
+from ..words import lshr
 
 DE, DB, NMI, BP, OF, BR, UD, NM, DF = range(9)
 TS, NP, SS, GP, PF = 10, 11, 12, 13, 14
@@ -54,3 +55,20 @@ def raise_software(m, vector, kind, length):
     e.length = length
     e.injected = 0
     return ST_FAULT
+
+
+CONTRIBUTORY_VECTORS = 1 << DE | 1 << TS | 1 << NP | 1 << SS | 1 << GP
+
+
+@inner
+def combined(first, second):
+    """Vector of an exception that hits while another one waits to be injected (SDM table 6-5).
+
+    As Xen, hvm_combine_hw_exceptions, but for the triple fault: a second fault replaces #DF.
+    """
+    grave = lshr(CONTRIBUTORY_VECTORS, second) & 1
+    if lshr(CONTRIBUTORY_VECTORS, first) & 1 and grave:
+        return DF
+    if first == PF and (grave or second == PF):
+        return DF
+    return second

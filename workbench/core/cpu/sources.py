@@ -102,7 +102,7 @@ def idle(m):
     for _ in range(MAX_IDLE_ROUNDS):
         take_signals(m)
         wakes = m.cpu.sysflags & IF != 0 or m.level == 2
-        if irq.nmi_pending or (wakes and apic_pending(m) >= 0):
+        if irq.nmi_pending or (wakes and apic_pending(m) >> 4 > m.apic.tpr >> 4):
             return 1
         if not wakes and irq.nmi_period == 0:
             return 0

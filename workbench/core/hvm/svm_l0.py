@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...arch import svm, vmcb
-from ..cpu.exceptions import KIND_EXCEPTION, KIND_NMI, NMI
+from ..cpu.exceptions import KIND_EXCEPTION, KIND_NMI, NMI, combined
 from ..jit import inner, unit
 from ..layout import RAX, RSP, ST_OK, Machine
 from ..ledger import (
@@ -16,7 +16,7 @@ from ..structs import i64
 from ..words import ld32, ld64, lshr, st32, st64
 from .memory_map import VMCX01_MA
 from .p2m import np2m_flush
-from .svm_hw import CR0_PG, EFER_LME, EFER_RESERVED, EFER_SVME
+from .svm_hw import CR0_PG, EFER_LME, EFER_RESERVED, EFER_SVME, EVENT_VALID
 from .svm_instructions import V_GIF, V_GIF_ENABLE, VIRT_EXT_VMLOAD_VMSAVE
 
 EFER_LMA = 1 << 10
@@ -93,6 +93,12 @@ def svm_inject(m, vector, error, has_error):
         )
         return ST_OK
     kind = KIND_NMI if vector == NMI else KIND_EXCEPTION
+    waiting = ld32(h + vmcb.EVENT_INJ)
+    if waiting & EVENT_VALID and lshr(waiting, svm.EVENTINJ_TYPE) & 7 == KIND_EXCEPTION:
+        vector = combined(waiting & 31, vector & 31)
+        if vector == DF:
+            error = 0
+            has_error = 1
     event = (vector & 0xFF) | (kind << svm.EVENTINJ_TYPE) | (1 << svm.EVENTINJ_V)
     if has_error:
         event |= 1 << svm.EVENTINJ_EV

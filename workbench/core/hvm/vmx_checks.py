@@ -226,6 +226,12 @@ def controls_wrong(m):
         return 1
     if _word(base, vmcs.SLOT_CR3_TARGET_COUNT):
         return 1
+    pin = _word(base, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL)
+    if pin & vmx.PIN_VIRTUAL_NMIS == 0:
+        if cpu & vmx.CPU_NMI_WINDOW_EXITING:
+            return 1
+    elif pin & vmx.PIN_NMI_EXITING == 0:
+        return 1
     # 2. bitmaps
     if cpu & vmx.CPU_USE_IO_BITMAPS and (
         _page_wrong(m, base, vmcs.SLOT_IO_BITMAP_A) or _page_wrong(m, base, vmcs.SLOT_IO_BITMAP_B)
