@@ -143,8 +143,16 @@ def _replace(text: str, pattern: str, new: str) -> str:
     return changed
 
 
+def _minimal(backend: str) -> str:
+    """L1 minimal with the text of its set-up in place of the include, so that it can be changed."""
+    guests = data_dir() / "guests"
+    text = (guests / f"l1/minimal-{backend}.S").read_text()
+    setup = (guests / f"include/{backend}-setup.inc").read_text()
+    return _replace(text, rf'^\.include "{backend}-setup.inc"\n', "# = set-up, once\n" + setup)
+
+
 def _svm(intercept: bool, host_if: bool, masking: bool) -> str:
-    text = (data_dir() / "guests/l1/minimal-svm.S").read_text()
+    text = _minimal("svm")
     text = _replace(text, r"^# @param unmap_period", _PARAMS + "# @param unmap_period")
     text = _replace(text, r'^\.include "svm.inc"', '.include "svm.inc"\n.include "apic.inc"')
     setup = "        call build_vmcb\n        call start_apic\n"
@@ -172,7 +180,7 @@ def _svm(intercept: bool, host_if: bool, masking: bool) -> str:
 
 
 def _vmx(intercept: bool, acknowledge: bool) -> str:
-    text = (data_dir() / "guests/l1/minimal-vmx.S").read_text()
+    text = _minimal("vmx")
     text = _replace(text, r"^# @param unmap_period", _PARAMS + "# @param unmap_period")
     text = _replace(text, r'^\.include "vmx.inc"', '.include "vmx.inc"\n.include "apic.inc"')
     text = _replace(
