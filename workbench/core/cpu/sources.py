@@ -2,7 +2,8 @@
 
 :func:`advance` turns time that has passed into signals at the processor (``m.irq.physical``) and
 requests in the local APIC; :func:`schedule` tells the run loop after how many instructions to look
-again.  A source that came due several times meanwhile signals once.
+again.  A source that came due several times meanwhile signals once.  What comes due while L0 works is
+taken there and then, without an exit; L0's own work for its tick has no price.
 """
 
 from __future__ import annotations
