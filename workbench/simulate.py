@@ -135,14 +135,15 @@ class Run:
         self.machine = build(scenario) if built is None else built
         self.status = ""
         self.seconds = 0.0
+        self._idle_steps = 0
         self._run = entry("run")
         self._decoder = Decoder(self.machine.record, self.machine.ram)
         self._outcome = self.machine.start_l1()
 
     @property
     def steps(self) -> int:
-        """Instructions and events executed so far."""
-        return int(self.machine.record["steps"][0])
+        """Instructions executed so far, and events and exits that kept one from completing."""
+        return int(self.machine.record["steps"][0]) + self._idle_steps
 
     def advance(self, steps: int = CHUNK_STEPS) -> bool:
         """Execute about ``steps`` instructions; False once the machine has stopped."""
@@ -156,7 +157,10 @@ class Run:
                 if self.steps >= self.scenario.max_instructions:
                     self.status = "limit"
                 break
+            before = self.steps
             outcome = self._run(self.machine.address, left)
+            if outcome == lay.ST_OK:  # all steps are used up, even if few instructions completed
+                self._idle_steps += left - (self.steps - before)
             if outcome == lay.ST_DECODE:
                 self._decoder.service()
             elif outcome != lay.ST_OK:

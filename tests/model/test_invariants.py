@@ -80,6 +80,33 @@ def test_an_unknown_instruction_names_itself(tmp_path):
     assert result.stop_code == 2, "#UD without an IDT shuts L2 down"
 
 
+ENDLESS = """
+.intel_syntax noprefix
+.globl _start
+_start: lidt [pointer]
+        ud2
+handler: ud2
+.data
+.balign 16
+idt:    .skip 6 * 16
+        .word handler - _start
+        .word 8
+        .byte 1, 0x8e
+        .word 0x10
+        .long 0, 0
+pointer: .word 7 * 16 - 1
+        .quad idt
+"""
+
+
+def test_a_guest_that_only_faults_ends_at_the_limit(tmp_path):
+    """A #UD handler whose first instruction is #UD again, on a stack of its own (IST 1)."""
+    program = tmp_path / "endless.S"
+    program.write_text(ENDLESS)
+    result = run(Scenario(l2=str(program), max_instructions=50_000))
+    assert result.status in ("limit", "fatal", "stopped")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_boot_is_kept_apart_from_service(backend):
     result = simulated(backend, "cpuid")

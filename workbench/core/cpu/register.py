@@ -157,6 +157,9 @@ def _smsw(m, u):
         return raise_gp0(m)
     value = c.cr0
     if m.hw.guest:
+        # SVM counts SMSW as a read of CR0 (APM vol. 2, 15.9); on VMX it never exits
+        if cr_exit(m, u, 0, 0, 0, 0):
+            return ST_VMEXIT
         value = read_cr(m, 0)
     if u.flags & UF_DST_MEM:
         return write_memory(m, effective_address(m, u), 1, value)
