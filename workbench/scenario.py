@@ -18,6 +18,7 @@ from typing import Any
 
 from . import features as features_module
 from . import scenario_text
+from .core.layout import MAX_TAGS
 from .core.ledger import TIMELINE_LENGTH
 from .errors import ScenarioError, WorkbenchError, did_you_mean
 from .frozen import FrozenMap
@@ -28,6 +29,8 @@ PAGE_SIZES = ("4k", "2m", "1g")
 MAX_MEMORY_MB = 240
 """L1's and L2's memory together; the rest of the simulated RAM is L0's."""
 MIN_MEMORY_MB = 4
+MIN_BALLOON_PERIOD = 50
+"""Emptied tables fill fault by fault: with less between two changes L2 might never move on."""
 _MAPPINGS = ("l1_params", "l2_params", "features", "price_values")
 _RANGES = {
     "l2_memory_mb": (MIN_MEMORY_MB, MAX_MEMORY_MB - MIN_MEMORY_MB),
@@ -35,6 +38,8 @@ _RANGES = {
     "max_instructions": (1, 1 << 60),
     "seed": (0, (1 << 63) - 1),
     "timeline": (0, TIMELINE_LENGTH),
+    "asids": (0, MAX_TAGS),
+    "balloon_period": (MIN_BALLOON_PERIOD, 1 << 60),
 }
 
 
@@ -67,6 +72,12 @@ class Scenario:
         For everything drawn at random; the same seed gives the same run.
     timeline : int
         Record so many timeline entries, at most 16384.
+    asids : int
+        Tags that the processor has, tag 0 (the host's) included; 0: 64 ASIDs on SVM, 65536 VPIDs
+        on VMX.
+    balloon_period : int
+        Exits between two changes that L0 makes to its own table (feature ``l0_p2m_event``), at least
+        50.
 
     Raises
     ------
@@ -89,6 +100,8 @@ class Scenario:
     max_instructions: int = 2_000_000_000
     seed: int = 0
     timeline: int = 10_000
+    asids: int = 0
+    balloon_period: int = 200
 
     def __post_init__(self) -> None:
         if self.backend not in features_module.BACKENDS:
@@ -102,6 +115,8 @@ class Scenario:
         self._set("l2_params", FrozenMap(_words("l2_params", self.l2_params)))
         self._set("price_values", FrozenMap(_prices(self.price_values)))
         self._set("prices", None if self.prices is None else str(self.prices))
+        if self.asids == 1:
+            raise ScenarioError("asids is 1", "0, or at least 2: tag 0 is the host's own")
         self._check_memory()
         resolved = features_module.resolve(self.backend, self.features)
         self._set("features", FrozenMap({name: resolved[name] for name in self.features}))

@@ -34,7 +34,7 @@ IDS = [f"{g.name}-{g.backends[0]}" for g in ALL]
 
 def test_every_program_of_the_plan_is_there():
     assert {(g.name, g.backends) for g in l1_guests()} == {
-        ("minimal", ("svm",)), ("minimal", ("vmx",))}  # fmt: skip
+        ("minimal", ("svm",)), ("minimal", ("vmx",)), ("twin", ("svm",)), ("twin", ("vmx",))}  # fmt: skip
     assert {g.name for g in l2_guests()} == L2_NAMES
     assert all(g.backends == ("svm", "vmx") for g in l2_guests())
 

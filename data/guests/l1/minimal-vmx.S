@@ -18,6 +18,9 @@
 .include "vmx.inc"
 .include "virtual-cpu.inc"
 .set LEAF_FLAGS, 0x37                       # EPT leaf: read, write, execute; write-back memory
+.ifndef TWIN                                # twin-vmx.S is this program with several nested roots
+.set INVEPT_KIND, INVEPT_SINGLE_CONTEXT
+.endif
 
 # Copy a VMCS field to a register; \scratch is changed.
 .macro READ_FIELD to, field, scratch=rax
@@ -41,6 +44,17 @@
         mov     edx, \needed
         call    need_controls
         WRITE_FIELD \field, rbx
+.endm
+
+# Back to L2, whose registers are all in place.
+.macro RESUME_L2
+.ifdef TWIN
+        dec     qword ptr [switch_left]
+        jnz     8f
+        call    switch_root
+8:
+.endif
+        vmresume
 .endm
 
         .text
@@ -96,6 +110,9 @@ feature_locked:
         jz      period_set
         mov     rcx, [L1_OWN + 1*8]         # L2 must get more exits than it loses pages,
         inc     rcx                         # or it would never move on
+.ifdef TWIN
+        imul    rcx, [L1_ROOTS]
+.endif
         cmp     rax, rcx
         cmovb   rax, rcx
 period_set:
@@ -133,7 +150,7 @@ handle_cpuid:                               # RAX, RBX, RCX, RDX all get new val
         mov     ecx, [cpuid_leaves + rax + 8]
         mov     edx, [cpuid_leaves + rax + 12]
         mov     eax, [cpuid_leaves + rax]
-        vmresume
+        RESUME_L2
         jmp     failed
 handle_cpuid_end:
 
@@ -172,7 +189,7 @@ resume:
         pop     rdx
         mov     rcx, [l2_rcx]
         mov     rax, [l2_rax]
-        vmresume
+        RESUME_L2
         jmp     failed
 
 # EBX = the virtual MSR numbered by L2's ECX, or 0.
@@ -301,7 +318,7 @@ take_next:
         call    unmap_last
         cmp     rax, -1
         je      take_done
-        mov     eax, INVEPT_SINGLE_CONTEXT
+        mov     eax, INVEPT_KIND
         invept  rax, [invept_descriptor]
         dec     ebx
         jnz     take_next
@@ -383,6 +400,15 @@ no_vpid:
         mov     ebx, 1
         WRITE_FIELD VIRTUAL_PROCESSOR_ID, rbx
 no_vpid_number:
+        # accessed and dirty bits in L1's table, where EPT has them
+        mov     ecx, MSR_VMX_EPT_VPID_CAP
+        rdmsr
+        test    eax, EPT_CAP_ACCESSED_DIRTY
+        jz      no_accessed_dirty
+        or      qword ptr [eptp], EPTP_ACCESSED_DIRTY
+no_accessed_dirty:
+        mov     rbx, [eptp]
+        WRITE_FIELD EPT_POINTER, rbx
         # L2 never sees or changes CR4.VMXE, which VMX needs set, nor CR0.NE
         mov     ebx, CR0_NE
         WRITE_FIELD CR0_GUEST_HOST_MASK, rbx
@@ -447,7 +473,6 @@ control_fields:
         .quad   IO_BITMAP_A, io_bitmap_a
         .quad   IO_BITMAP_B, io_bitmap_b
         .quad   MSR_BITMAP, msr_bitmap
-        .quad   EPT_POINTER, nested_root + EPTP_4_LEVELS_WRITE_BACK
         .quad   VMCS_LINK_POINTER, -1
         .quad   CR4_READ_SHADOW, 0
         .quad   EXCEPTION_BITMAP, 0
@@ -535,7 +560,8 @@ l2_rcx:             .quad   0
 vmxon_address:      .quad   vmxon_region
 vmcs_address:       .quad   vmcs
         .balign 16
-invept_descriptor:  .quad   nested_root + EPTP_4_LEVELS_WRITE_BACK, 0
+invept_descriptor:                          # EPTP, 0
+eptp:               .quad   nested_root + EPTP_4_LEVELS_WRITE_BACK, 0
 
         .bss
         .balign 4096
