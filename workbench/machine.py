@@ -45,8 +45,12 @@ _SWITCHES = (
     "virtual_vmload_vmsave",
     "vmcs_shadowing",
     "vpid_for_l1",
+    "ept_ad",
+    "flush_by_asid",
 )
-_POLICIES = ("own", "shared_flush", "xen_2013")
+_POLICIES = ("own", "shared_flush", "xen_2013", "kvm")
+_NP2M_FLUSHES = ("lazy", "eager", "generation")
+_P2M_EVENTS = ("none", "balloon", "log_dirty")
 _MSR_MAPS = ("merged", "intercept_all", "none")
 
 
@@ -186,7 +190,10 @@ class SimulatedMachine:
         """Put resolved toggles (features.resolve) into the record; unknown ones are L1's business."""
         f = self.record["feat"]
         f["l2_tag_policy"] = _POLICIES.index(str(features["l2_tag_policy"]))
-        f["np2m_eager"] = features["np2m_flush"] == "eager"
+        f["np2m_flush"] = _NP2M_FLUSHES.index(str(features["np2m_flush"]))
+        f["np2m_tables"] = int(str(features["np2m_tables"]))
+        f["np2m_host_rights"] = features.get("np2m_rights") == "host_only"
+        f["p2m_event"] = _P2M_EVENTS.index(str(features["l0_p2m_event"]))
         f["msr_map"] = _MSR_MAPS.index(str(features["msr_map"]))
         f["l0_page_shift"] = PAGE_SHIFTS[str(features["l0_page_size"])]
         for name in _SWITCHES:
@@ -199,6 +206,15 @@ class SimulatedMachine:
         irq["host_period"], irq["host_next"] = host_tick_cycles, host_tick_cycles * TIME_SCALE
         irq["nmi_period"], irq["nmi_next"] = nmi_cycles, nmi_cycles * TIME_SCALE
         irq["active"] = irq["attention"] = bool(host_tick_cycles or nmi_cycles)
+
+    def set_numbers(self, asids: int, balloon_period: int) -> None:
+        """How many tags the processor has (0: as many as it really has), exits between two changes
+        of L0's table; after :meth:`set_features`."""
+        m = self.record
+        if asids:
+            m["feat"]["max_tag"] = asids - 1
+        if m["feat"]["p2m_event"][0]:
+            m["p2m_period"] = m["p2m_countdown"] = balloon_period
 
     def build_l1_memory(self) -> None:
         """n1p_to_l0m: the nested table that L0 runs L1 with, at the page size of the features."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from . import features as features_module
 from . import scenario_text
+from .core.layout import MAX_TAGS
 from .core.ledger import TIMELINE_LENGTH
 from .errors import GuestError, ScenarioError, WorkbenchError, did_you_mean
 from .frozen import FrozenMap
@@ -28,6 +29,8 @@ PAGE_SIZES = ("4k", "2m", "1g")
 MAX_MEMORY_MB = 240
 """L1's and L2's memory together; the rest of the simulated RAM is L0's."""
 MIN_MEMORY_MB = 4
+MIN_BALLOON_PERIOD = 50
+"""Emptied tables fill fault by fault: with less between two changes L2 might never move on."""
 _MAPPINGS = ("l1_params", "l2_params", "features", "price_values")
 _RANGES = {
     "l2_memory_mb": (MIN_MEMORY_MB, MAX_MEMORY_MB - MIN_MEMORY_MB),
@@ -37,6 +40,8 @@ _RANGES = {
     "timeline": (0, TIMELINE_LENGTH),
     "host_tick_cycles": (0, 1 << 40),
     "nmi_cycles": (0, 1 << 40),
+    "asids": (0, MAX_TAGS),
+    "balloon_period": (MIN_BALLOON_PERIOD, 1 << 60),
 }
 MIN_PERIOD_CYCLES = 10_000
 """Shortest period of a scripted event: L0 alone needs some thousands of cycles for one."""
@@ -75,6 +80,12 @@ class Scenario:
         Period of an external interrupt for L0 itself [cycles of simulated time], 0 for none.
     nmi_cycles : int
         Period of an NMI that L0 hands on to L1 [cycles of simulated time], 0 for none.
+    asids : int
+        Tags that the processor has, tag 0 (the host's) included; 0: 64 ASIDs on SVM, 65536 VPIDs
+        on VMX.
+    balloon_period : int
+        Exits between two changes that L0 makes to its own table (feature ``l0_p2m_event``), at least
+        50.
 
     Raises
     ------
@@ -99,6 +110,8 @@ class Scenario:
     timeline: int = 10_000
     host_tick_cycles: int = 0
     nmi_cycles: int = 0
+    asids: int = 0
+    balloon_period: int = 200
 
     def __post_init__(self) -> None:
         if self.backend not in features_module.BACKENDS:
@@ -112,6 +125,8 @@ class Scenario:
         self._set("l2_params", FrozenMap(_words("l2_params", self.l2_params)))
         self._set("price_values", FrozenMap(_prices(self.price_values)))
         self._set("prices", None if self.prices is None else str(self.prices))
+        if self.asids == 1:
+            raise ScenarioError("asids is 1", "0, or at least 2: tag 0 is the host's own")
         self._check_memory()
         self._check_periods()
         resolved = features_module.resolve(self.backend, self.features)

@@ -65,6 +65,7 @@ def build(scenario: Scenario) -> SimulatedMachine:
     )
     features = scenario.all_features
     built.set_features(features)
+    built.set_numbers(scenario.asids, scenario.balloon_period)
     record = built.record
     record["ledger"]["price"][0] = scenario.preset.kernel_prices()
     record["ledger"]["timeline_limit"] = scenario.timeline

@@ -380,7 +380,7 @@ def test_nested_page_fault_of_l2_is_resolved_or_injected():
     # present and allowed: L0 installs the combination
     assert handle(machine, 0x400, 0, 4 | 1 << 32, 0x5123) == layout.ST_OK
     assert machine.m["nv"]["vmexit_pending"][0] == 0
-    assert machine.m["nv"]["np2m_entries"][0] == 1
+    assert machine.m["np2m"]["entries"][0, 0] == 1
     # write to what L1 made read-only: L1's fault, with the present bit
     machine.call("svm_hw_enter")
     handle(machine, 0x400, 0, 4 | 2 | 1 << 32, 0x5123)

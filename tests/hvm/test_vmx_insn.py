@@ -370,7 +370,7 @@ def invalidate(made: VmxMachine, name: str, kind: int, first: int, second: int =
 
 
 def test_invept_empties_the_nested_p2m_of_that_root():
-    made = in_vmx_operation(np2m_eager=1)
+    made = in_vmx_operation(np2m_flush=1)
     made.fill_vmcs12()
     made.l1_executes("VMLAUNCH")
     made.call("vmx_enter_n2")

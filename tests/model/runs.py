@@ -30,15 +30,23 @@ def _run(scenario: Scenario) -> Result:
 
 
 def simulated(
-    backend: str, l2: str = "cpuid", l2_params=None, l1_params=None, **features
+    backend: str,
+    l2: str = "cpuid",
+    l2_params=None,
+    l1_params=None,
+    l1="minimal",
+    numbers=None,
+    **features,
 ) -> Result:
-    """Result of a small scenario; the same one is run once only."""
+    """Result of a small scenario; the same one is run once only. ``numbers``: its other fields."""
     scenario = Scenario(
         backend=backend,
+        l1=l1,
         l2=l2,
         l2_params=SMALL[l2] if l2_params is None else l2_params,
         l1_params=l1_params or {},
         features=features,
+        **(numbers or {}),
     )
     result = _run(scenario)
     assert result.status == "stopped", result.status

@@ -59,7 +59,10 @@ def run_random(backend: str, level: int, seed: int) -> str:
     scenario = Scenario(
         backend=backend, l2="cpuid", l2_params={"iterations": 3}, max_instructions=BUDGET,
         features={"msr_map": rng.choice(["merged", "intercept_all"]),
-                  "l2_tag_policy": rng.choice(["own", "shared_flush", "xen_2013"])},
+                  "l2_tag_policy": rng.choice(["own", "shared_flush", "xen_2013", "kvm"]),
+                  "np2m_flush": rng.choice(["lazy", "eager", "generation"]),
+                  "l0_p2m_event": rng.choice(["none", "balloon", "log_dirty"])},
+        balloon_period=rng.choice([50, 200]),
     )  # fmt: skip
     built = build(scenario)
     program = random_program(rng)

@@ -15,6 +15,9 @@ globals().update(values("svm_intercepts", "INTERCEPT_"))
 globals().update({f"INT_CTL_{k}": v for k, v in values("svm_int_ctl").items()})
 globals().update({f"EVENTINJ_{k}": v for k, v in values("svm_eventinj").items()})
 """INT_CTL_x and EVENTINJ_x are bit positions."""
+globals().update(values("svm_tlb_control", "TLB_"))
+"""TLB_x = values of TLB_CONTROL."""
+TLB_FLUSH_ASID_NONGLOBAL = values("svm_tlb_control")["FLUSH_ASID_LOCAL__NONGLOBAL_"]
 
 NPF_INDEX, AVIC_IPI_INDEX, AVIC_ACCESS_INDEX, VMGEXIT_INDEX, INVALID_INDEX = range(0xA8, 0xAD)
 """Places of the exit codes from 0x400 on, and of -1, in the ledger's exit table."""

@@ -203,7 +203,11 @@ HW = np.dtype(
         ("cr0_mask", "i8"), ("cr0_shadow", "i8"), ("cr4_mask", "i8"), ("cr4_shadow", "i8"),
         ("cr3_targets", "i8", (4,)), ("cr3_target_count", "i8"),
         ("hap_root", "i8"),      # ma of the nested table in use, 0 = none (NPT nCR3 / EPTP)
+        ("ept_ad", "i8"),        # EPTP bit 6: accessed and dirty bits of EPT
         ("tag", "i8"),           # ASID / VPID of the running guest
+        ("tag_span", "i8"),      # tags per VPID when a tag stands for VPID and EPT root, else 0
+        ("tlb_control", "i8"),   # SVM: TLB_CONTROL of the next VMRUN, and why L0 asks for it (F_*)
+        ("tlb_reason", "i8"),
         ("tsc_offset", "i8"),
         ("gif", "i8"),
     ]
@@ -222,11 +226,15 @@ NESTED_VCPU = np.dtype(
         ("vmcx12_ma", "i8"),             # where that page lies in the machine, -1 none
         ("n2p_to_l0m", "i8"),            # ma of the nested p2m root, 0 none
         ("np2m_base", "i8"),             # L1's root that it combines, -1 none
-        ("flushp2m", "i8"),              # must be emptied before it is used again
-        ("np2m_entries", "i8"),          # leaf entries present in it
+        ("np2m_slot", "i8"),             # which of L0's nested p2m tables it is
+        ("np2m_generation", "i8"),       # that table's generation when it was chosen
+        ("stale_np2m", "i8"),            # choose again before L2 runs
+        ("flushp2m", "i8"),              # forget the choice (VMRUN asked for a flush)
         ("n1_tag", "i8"), ("n1_tag_generation", "i8"),
         ("n2_tag", "i8"), ("n2_tag_generation", "i8"),
         ("guest_tag", "i8"),             # ASID / VPID as L1 chose it
+        ("last_vpid", "i8"),             # the last VPID of L1's that L2 ran with (policy kvm)
+        ("flush_request", "i8"),         # 1 + reason: flush the tag at the next entry (policy kvm)
         ("hap_enabled", "i8"),           # L1 gave L2 nested paging
         ("guest_cr3", "i8"), ("host_cr3", "i8"),
         ("gif", "i8"),
@@ -279,7 +287,12 @@ FEATURES = np.dtype(
     [
         ("tlb_tagging", "i8"),
         ("l2_tag_policy", "i8"),       # POLICY_*
-        ("np2m_eager", "i8"),
+        ("np2m_flush", "i8"),          # NP2M_*
+        ("np2m_tables", "i8"),         # how many nested p2m tables L0 keeps, 1..MAX_NP2M
+        ("np2m_host_rights", "i8"),    # rights of L1's table are not installed (SVM)
+        ("p2m_event", "i8"),           # P2M_EVENT_*
+        ("ept_ad", "i8"),
+        ("flush_by_asid", "i8"),
         ("msr_map", "i8"),             # MSR_MAP_*
         ("virtual_gif", "i8"),
         ("virtual_vmload_vmsave", "i8"),
@@ -290,8 +303,28 @@ FEATURES = np.dtype(
         ("max_tag", "i8"),
     ]
 )  # fmt: skip
-POLICY_OWN, POLICY_SHARED_FLUSH, POLICY_XEN_2013 = range(3)
+POLICY_OWN, POLICY_SHARED_FLUSH, POLICY_XEN_2013, POLICY_KVM = range(4)
+NP2M_LAZY, NP2M_EAGER, NP2M_GENERATION = range(3)
+P2M_EVENT_NONE, P2M_EVENT_BALLOON, P2M_EVENT_LOG_DIRTY = range(3)
 MSR_MAP_MERGED, MSR_MAP_INTERCEPT_ALL, MSR_MAP_NONE = range(3)
+
+MAX_NP2M = 10
+NP2M_POOL_PAGES = 4096
+"""Size of the list of pool pages, a power of two; the pool itself is smaller."""
+NP2M = np.dtype(
+    [
+        ("base", "i8"),        # root of L1's table that it combines (n1p), -1 none
+        ("root", "i8"),        # ma of its own root, 0: never used
+        ("generation", "i8"),  # how often it was emptied
+        ("reason", "i8"),      # why it was emptied last (F_*)
+        ("flush", "i8"),       # 1 + reason: empty it before it is used again
+        ("entries", "i8"),     # leaf entries present in it
+        ("used", "i8"),        # when it was chosen last (LRU)
+        ("pages", "i8"),       # ma of the first page below the root, a list through np2m_next
+    ],
+    align=True,
+)  # fmt: skip
+"""One nested p2m: n2p_to_l0m for one root of L1."""
 
 MAX_TLB1, MAX_TLB2 = 128, 4096
 MAX_TAGS = 1 << 16
@@ -441,11 +474,18 @@ MACHINE = np.dtype(
         ("gate_target", "i8"),                    # handler address of the IDT gate last read
         ("cpuid", "i8", (4,)),                    # eax, ebx, ecx, edx of the last cpuid_leaf
         ("np_present", "i8"), ("np_rights", "i8"),  # what np2m_fault found in L1's table
+        ("np_clean", "i8"),                       # 1: dirty bits are in use and the page's is clear
         ("delivering", "i8"),                     # nesting of exception delivery
         ("stop_code", "i8"),
         ("fatal", "i8"), ("fatal_code", "i8"),
         ("unknown_count", "i8"), ("unknown_rip", "i8"), ("unknown_bytes", "i8"),
+        ("np2m", NP2M, (MAX_NP2M,)),
+        ("np2m_clock", "i8"),                     # counts choices of a table
         ("np2m_pool", "i8"), ("np2m_pool_next", "i8"), ("np2m_pool_end", "i8"),  # ma of free pages
+        ("np2m_free", "i8"),                      # ma of the first page given back, 0 none
+        ("np2m_next", "i8", (NP2M_POOL_PAGES,)),  # next page in the list that a pool page is in
+        ("np2m_last_n1p", "i8"),                  # page of L1's entered last into a nested p2m
+        ("p2m_period", "i8"), ("p2m_countdown", "i8"), ("p2m_turn", "i8"),  # scripted changes
         ("l1_hap_root", "i8"),                    # ma of n1p_to_l0m
         ("merged_msrpm", "i8"), ("merged_iopm", "i8"),  # ma of L0's own maps (see hvm/memory_map)
         ("tag_core_generation", "i8"), ("tag_next", "i8"),
@@ -469,6 +509,7 @@ Exception_ = struct("Exception", EXCEPTION)
 Exit = struct("Exit", EXIT)
 Hw = struct("Hw", HW)
 NestedVcpu = struct("NestedVcpu", NESTED_VCPU)
+Np2m = struct("Np2m", NP2M)
 Features = struct("Features", FEATURES)
 Apic = struct("Apic", APIC)
 Interrupts = struct("Interrupts", INTERRUPTS)

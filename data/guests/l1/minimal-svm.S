@@ -19,6 +19,9 @@
 .include "svm-macros.inc"
 .include "virtual-cpu.inc"
 .set LEAF_FLAGS, 7                          # NPT leaf: present, writable, user
+.ifndef TWIN                                # twin-svm.S is this program with several nested roots
+.set FLUSH_KIND, TLB_FLUSH_ASID
+.endif
 
         .text
         .globl  _start
@@ -33,6 +36,9 @@ _start:
         jz      period_set
         mov     rcx, [L1_OWN + 1*8]         # L2 must get more exits than it loses pages,
         inc     rcx                         # or it would never move on
+.ifdef TWIN
+        imul    rcx, [L1_ROOTS]
+.endif
         cmp     rax, rcx
         cmovb   rax, rcx
 period_set:
@@ -41,6 +47,11 @@ period_set:
 
 # ============================================================== the loop: once per L2 exit
 resume:
+.ifdef TWIN
+        dec     qword ptr [switch_left]
+        jz      switch_root
+switched:
+.endif
         mov     eax, offset vmcb
         clgi                                # no interrupt may come between here and L2
         vmload  rax                         # the rest of L2's state
@@ -215,7 +226,7 @@ take_next:
         call    unmap_last
         cmp     rax, -1
         je      take_done
-        mov     ecx, 1                      # L2's ASID
+        mov     ecx, [vmcb + VMCB_ASID]
         invlpga rax, ecx                    # L2 maps its memory one to one: linear = n2p
         dec     ebx
         jnz     take_next
@@ -223,7 +234,7 @@ take_done:
         pop     rsi
         pop     rcx
         pop     rbx
-        mov     byte ptr [vmcb + VMCB_TLB_CTL], TLB_FLUSH_ASID
+        mov     byte ptr [vmcb + VMCB_TLB_CTL], FLUSH_KIND
         mov     qword ptr [flush_ordered], 1
         mov     qword ptr [exits_left], 1
         jmp     dispatch

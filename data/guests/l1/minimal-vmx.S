@@ -19,6 +19,20 @@
 .include "vmx-macros.inc"
 .include "virtual-cpu.inc"
 .set LEAF_FLAGS, 0x37                       # EPT leaf: read, write, execute; write-back memory
+.ifndef TWIN                                # twin-vmx.S is this program with several nested roots
+.set INVEPT_KIND, INVEPT_SINGLE_CONTEXT
+.endif
+
+# Back to L2, whose registers are all in place.
+.macro RESUME_L2
+.ifdef TWIN
+        dec     qword ptr [switch_left]
+        jnz     8f
+        call    switch_root
+8:
+.endif
+        vmresume
+.endm
 
         .text
         .globl  _start
@@ -35,6 +49,9 @@ _start:
         jz      period_set
         mov     rcx, [L1_OWN + 1*8]         # L2 must get more exits than it loses pages,
         inc     rcx                         # or it would never move on
+.ifdef TWIN
+        imul    rcx, [L1_ROOTS]
+.endif
         cmp     rax, rcx
         cmovb   rax, rcx
 period_set:
@@ -72,7 +89,7 @@ handle_cpuid:                               # RAX, RBX, RCX, RDX all get new val
         mov     ecx, [cpuid_leaves + rax + 8]
         mov     edx, [cpuid_leaves + rax + 12]
         mov     eax, [cpuid_leaves + rax]
-        vmresume
+        RESUME_L2
         jmp     failed
 handle_cpuid_end:
 
@@ -111,7 +128,7 @@ resume:
         pop     rdx
         mov     rcx, [l2_rcx]
         mov     rax, [l2_rax]
-        vmresume
+        RESUME_L2
         jmp     failed
 
 # EBX = the virtual MSR numbered by L2's ECX, or 0.
@@ -240,7 +257,7 @@ take_next:
         call    unmap_last
         cmp     rax, -1
         je      take_done
-        mov     eax, INVEPT_SINGLE_CONTEXT
+        mov     eax, INVEPT_KIND
         invept  rax, [invept_descriptor]
         dec     ebx
         jnz     take_next

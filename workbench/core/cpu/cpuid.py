@@ -50,7 +50,9 @@ def _vendor(m, eax):
 
 @inner
 def _svm_features(m):
-    edx = SVM_NP | SVM_NRIPS | SVM_FLUSH_BY_ASID | SVM_DECODE_ASSISTS
+    edx = SVM_NP | SVM_NRIPS | SVM_DECODE_ASSISTS
+    if m.feat.flush_by_asid:
+        edx |= SVM_FLUSH_BY_ASID
     if m.feat.virtual_vmload_vmsave:
         edx |= SVM_VIRTUAL_VMLOAD_VMSAVE
     if m.feat.virtual_gif:

@@ -39,13 +39,14 @@ from ..mmu.access import fold_hits
 from ..mmu.generation import new_context
 from ..timeline import record
 from .nested_vcpu import REFLECT_TO_L1, is_n2_guest
-from .p2m import np2m_flush
-from .svm import svm_enter_n2, svm_exit_n2, svm_handle, svm_route
+from .np2m import np2m_select
+from .p2m_script import p2m_scripted_change
+from .svm import svm_enter_n2, svm_exit_n2, svm_handle, svm_route, svm_set_hap_root
 from .svm_hw import svm_hw_enter, svm_hw_exit
 from .svm_intr import V_IRQ, svm_intr_assist
 from .svm_tables import code_index
 from .tags import tag_for_entry, tags_after_n2_exit
-from .vmx import vmx_enter_n2, vmx_exit_n2, vmx_handle, vmx_route
+from .vmx import vmx_enter_n2, vmx_exit_n2, vmx_handle, vmx_route, vmx_set_hap_root
 from .vmx_hw import vmx_hw_enter, vmx_hw_exit
 from .vmx_intr import vmx_intr_assist
 
@@ -130,6 +131,14 @@ def _watch(m):
     return 1 if m.hw.proc & WINDOWS else 0
 
 
+@inner
+def _set_hap_root(m, root):
+    if m.hw.backend == BACKEND_SVM:
+        svm_set_hap_root(m, root)
+    else:
+        vmx_set_hap_root(m, root)
+
+
 # ---------------------------------------------------------------- entering
 
 
@@ -183,9 +192,9 @@ def enter_guest(m):
         _intr_assist(m)
     if nv.vmexit_pending:
         _switch(m)
-    # 2. the nested p2m must be clean before L2 runs
-    if nv.n2_guest and nv.flushp2m:
-        np2m_flush(m, nv.flushp2m - 1)
+    # 2. L2 may not run on a nested p2m that was emptied, or marked to be
+    if nv.stale_np2m and nv.n2_guest and nv.hap_enabled:
+        _set_hap_root(m, np2m_select(m, nv.np2m_base))
     # 3. tag and flushes
     tag_for_entry(m)
     # 4. the hardware entry
@@ -239,4 +248,9 @@ def l0_exit(m):
         outcome = ST_OK
     if outcome != ST_OK:
         return outcome
+    # 3. what L0 does for reasons of its own
+    if m.p2m_countdown:
+        m.p2m_countdown -= 1
+        if m.p2m_countdown == 0:
+            p2m_scripted_change(m)
     return enter_guest(m)

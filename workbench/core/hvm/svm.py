@@ -12,7 +12,7 @@ from ..layout import PAGE, Machine
 from ..words import fill_bytes, st32, st64
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, VMCX01_MA, VMCX02_MA
 from .nested_vcpu import reset_nested_vcpu
-from .svm_enter import svm_enter_n2
+from .svm_enter import svm_enter_n2, svm_set_hap_root
 from .svm_exit import svm_exit_n2
 from .svm_handle import svm_handle
 from .svm_hw import EFER_SVME, NP_ENABLE, V_INTR_MASKING, svm_hw_exit
@@ -22,7 +22,9 @@ from .svm_route import svm_route
 from .svm_state import svm_save_state
 from .svm_tables import L0_INTERCEPTS
 
-__all__ = ["svm_enter_n2", "svm_exit_n2", "svm_handle", "svm_initialise", "svm_route"]
+__all__ = [
+    "svm_enter_n2", "svm_exit_n2", "svm_handle", "svm_initialise", "svm_route", "svm_set_hap_root",
+]  # fmt: skip
 
 
 @inner

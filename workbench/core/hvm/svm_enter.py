@@ -23,7 +23,7 @@ from ..mmu.physical import host_of
 from ..words import ld8, ld32, ld64, lshr, st32, st64
 from .memory_map import L2_MSRPM_MA, VMCX01_MA, VMCX02_MA
 from .nested_vcpu import enter_n2_guest
-from .p2m import np2m_flush_request, np2m_select
+from .np2m import np2m_note_vmrun, np2m_select
 from .svm_hw import NP_ENABLE, V_INTR_MASKING, svm_vmcb_invalid
 from .svm_instructions import V_GIF, V_GIF_ENABLE
 from .svm_l0 import EFER_SVME, STGI_CLGI_BITS, request_virtual_exit, set_gif
@@ -153,6 +153,12 @@ def _merge_paging(m, h02, h01):
 
 
 @inner
+def svm_set_hap_root(m, root):
+    """L2's nested table is another one now, or was emptied, while L2 is current."""
+    st64(m.ram + VMCX02_MA + vmcb.NESTED_CR3, root)
+
+
+@inner
 def _merge_control_registers(m, h12, h02):
     """EFER, CR4, CR0, CR2, CR3: through the ordinary emulation in Xen, hence never 'clean'."""
     efer = _read64(m, h12, vmcb.EFER, vmcb.FIELD_EFER)
@@ -214,8 +220,8 @@ def _merge_state(m, h12, h02, h01, clean):
 def _note_paging(m, h12):
     """Roots, ASID and TLB_CONTROL of vmcb12.
 
-    Xen drops the nested p2m for any TLB_CONTROL and for a new ASID, and a new ASID of L1's takes a
-    new tag; TLB_CONTROL itself never reaches the hardware.
+    Any TLB_CONTROL and a new ASID concern the nested p2m (``np2m_flush``), and L2 takes a new tag;
+    L1's TLB_CONTROL itself never reaches the hardware.
     """
     nv = m.nv
     nv.guest_cr3 = _read64(m, h12, vmcb.CR3, vmcb.FIELD_CR3)
@@ -226,7 +232,7 @@ def _note_paging(m, h12):
     asid = _read32(m, h12, vmcb.ASID, vmcb.FIELD_ASID)
     if tlb_control or asid != nv.guest_tag:
         nv.guest_tag = asid
-        np2m_flush_request(m, F_TLB_CONTROL)
+        np2m_note_vmrun(m, tlb_control, nv.host_cr3, F_TLB_CONTROL)
         tags_renew(m, N2, F_TLB_CONTROL)
 
 

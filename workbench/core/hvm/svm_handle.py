@@ -13,7 +13,6 @@ from ..jit import inner, unit
 from ..layout import (
     FATAL_N1P_UNMAPPED,
     FATAL_UNHANDLED_EXIT,
-    POLICY_SHARED_FLUSH,
     RCX,
     ST_FATAL,
     ST_HALT,
@@ -35,15 +34,10 @@ from ..mmu.physical import host_of, note_code_written
 from ..mmu.tlb import flush_address
 from ..mmu.walk import ACC_READ, ACC_WRITE, nested_walk
 from ..words import ld32, ld64, lshr, st32, st64
+from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, np2m_fault
 from .nested_vcpu import nestedhvm_is_enabled
-from .p2m import (
-    NP_HANDLED,
-    NP_INJECT,
-    NP_MISCONFIG,
-    n1p_to_l0m,
-    np2m_fault,
-    np2m_flush_request,
-)
+from .np2m import np2m_invalidate_current
+from .p2m import n1p_to_l0m, p2m_resolve
 from .svm_emulate import (
     svm_emulate_cpuid,
     svm_emulate_cr,
@@ -66,6 +60,7 @@ from .svm_l0 import (
 )
 from .svm_state import svm_load_state, svm_save_state
 from .svm_tables import N_INDEXES, code_index
+from .tags import one_tag_for_both
 
 ENOSYS, EPERM = 38, 1
 PAGE_MASK = 0xFFF
@@ -189,18 +184,19 @@ def _handle_gif(m, h):
 def _handle_invlpga(m, h):
     """INVLPGA: ASID 0 is L1's own, any other is taken for L2 (Xen, svm_vmexit_do_invlpga).
 
-    What L1 takes away from L2 may still be in the nested p2m, which L1 knows only as a TLB; Xen
-    leaves it there, here it is flushed too.
+    KVM looks at neither: it has one ASID for both.  What L1 takes away from L2 may still be in the
+    nested p2m, which L1 knows only as a TLB; Xen leaves it there (np2m_flush = generation).
     """
     if not nestedhvm_is_enabled(m):
         return inject_ud(m)
     nv = m.nv
     own = m.cpu.gpr[RCX] & 0xFFFFFFFF == 0
-    shared = m.feat.l2_tag_policy == POLICY_SHARED_FLUSH
     count(m, E_L0_FLUSH_EXECUTED, 1)
-    flush_address(m, nv.n1_tag if own or shared else nv.n2_tag, ld64(h + vmcb.RAX), F_INVLPGA)
+    flush_address(
+        m, nv.n1_tag if own or one_tag_for_both(m) else nv.n2_tag, ld64(h + vmcb.RAX), F_INVLPGA
+    )
     if not own:
-        np2m_flush_request(m, F_INVLPGA)
+        np2m_invalidate_current(m, F_INVLPGA)
     return skip_instruction(m, h)
 
 
@@ -224,10 +220,13 @@ def _reinject(m, code):
 
 @unit(Machine)
 def svm_handle_npf(m):
-    """Nested page fault: L2's goes to the nested p2m, L1's is an address that it does not have."""
+    """Nested page fault: L2's goes to the nested p2m; L1's is a page that L0 took, or one that L1
+    does not have."""
     gpa = m.exit.info2
     info1 = m.exit.info1
     if m.nv.n2_guest == 0 or m.nv.hap_enabled == 0:
+        if p2m_resolve(m, gpa, lshr(info1, NPF_WRITE_BIT) & 1):
+            return ST_OK
         return give_up(m, FATAL_N1P_UNMAPPED, gpa)
     access = (lshr(info1, NPF_WRITE_BIT) & 1) | ((lshr(info1, NPF_FETCH_BIT) & 1) << 1)
     outcome = np2m_fault(m, gpa, access)

@@ -14,6 +14,7 @@ from ..cpu.flags import get_rflags, set_rflags
 from ..jit import inner, unit
 from ..layout import CS, DS, ES, RAX, RSP, SS, ST_FAULT, ST_OK, Machine
 from ..ledger import C_ENTRY_FAILURE
+from ..mmu.generation import flush_all, flush_tag, flush_tag_nonglobal
 from ..structs import i64
 from ..words import ld8, ld32, ld64, lshr, st8, st32, st64
 from .nested_vcpu import EFER_SVME
@@ -243,6 +244,21 @@ def _load_guest(m, h):
 
 
 @inner
+def _flush_tlb(m, h):
+    """TLB_CONTROL (15.16.1): 1 everything, 3 this ASID, 7 this ASID but for global pages."""
+    control = m.hw.tlb_control
+    st8(h + vmcb.TLB_CTL, control)
+    if control:
+        if control == svm.TLB_FLUSH_ALL_ASID:
+            flush_all(m, m.hw.tlb_reason)
+        elif control == svm.TLB_FLUSH_ASID:
+            flush_tag(m, m.hw.tag, m.hw.tlb_reason)
+        elif control == svm.TLB_FLUSH_ASID_NONGLOBAL:
+            flush_tag_nonglobal(m, m.hw.tag, m.hw.tlb_reason)
+        m.hw.tlb_control = svm.TLB_DO_NOTHING
+
+
+@inner
 def _inject(m, h, event):
     """EVENTINJ: the event is delivered before the guest's first instruction (15.20)."""
     x = m.exc
@@ -264,7 +280,7 @@ def _inject(m, h, event):
 def svm_hw_enter(m):
     """VMRUN of the VMCB at ``m.hw.vmcx``. APM vol. 2, 15.5.
 
-    L0 has chosen the ASID (``m.hw.tag``) and executed the flushes that TLB_CONTROL asks for.
+    L0 has chosen the ASID (``m.hw.tag``) and TLB_CONTROL (``m.hw.tlb_control``).
     Returns ST_OK, ST_FAULT with an injected event in ``m.exc``, or -1 when the checks fail (exit
     code INVALID).
     """
@@ -275,7 +291,8 @@ def svm_hw_enter(m):
         leave(m, svm.VMEXIT_INVALID, 0, 0, 0, C_ENTRY_FAILURE)
         st64(h + vmcb.EXIT_CODE, svm.VMEXIT_INVALID)
         return -1
-    # 2. controls, then guest state
+    # 2. TLB_CONTROL, controls, guest state
+    _flush_tlb(m, h)
     _load_controls(m, h)
     _load_guest(m, h)
     # 3. GIF is set

@@ -15,7 +15,7 @@ from ..ledger import (
 from ..structs import i64
 from ..words import ld32, ld64, lshr, st32, st64
 from .memory_map import VMCX01_MA
-from .p2m import np2m_flush
+from .np2m import np2m_reset
 from .svm_hw import CR0_PG, EFER_LME, EFER_RESERVED, EFER_SVME, EVENT_VALID
 from .svm_instructions import V_GIF, V_GIF_ENABLE, VIRT_EXT_VMLOAD_VMSAVE
 
@@ -179,8 +179,7 @@ def svm_nested_features_on_efer_update(m):
 def reset_nested(m):
     """L1 left SVM: forget its vmcx12 and what was built for L2 (Xen, nestedhvm_vcpu_reset)."""
     nv = m.nv
-    np2m_flush(m, F_NP2M_CHANGED)
-    nv.np2m_base = -1
+    np2m_reset(m, F_NP2M_CHANGED)
     nv.vmentry_pending = 0
     nv.vmexit_pending = 0
     nv.n1_vmcx12_addr = -1

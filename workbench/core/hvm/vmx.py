@@ -58,14 +58,16 @@ from .vmx_emulate import (
     nested_page_fault,
     reflect_exception,
 )
-from .vmx_entry import CR0_L0_MASK, EPT_WRITE_BACK_4_LEVELS, vmx_enter_n2
+from .vmx_entry import CR0_L0_MASK, own_eptp, vmx_enter_n2, vmx_set_hap_root
 from .vmx_hw import save_guest_state
 from .vmx_insn import NONE, vmx_instruction
 from .vmx_intr import vmx_close_window
 from .vmx_leave import vmx_exit_n2
 from .vmx_route import N_REASONS, vmx_route
 
-__all__ = ["vmx_enter_n2", "vmx_exit_n2", "vmx_handle", "vmx_initialise", "vmx_route"]
+__all__ = [
+    "vmx_enter_n2", "vmx_exit_n2", "vmx_handle", "vmx_initialise", "vmx_route", "vmx_set_hap_root",
+]  # fmt: skip
 
 
 # ---------------------------------------------------------------- initialise
@@ -152,7 +154,7 @@ def _write_controls(m, base):
     put(base, vmcs.SLOT_IO_BITMAP_A, L0_IOPM_MA)
     put(base, vmcs.SLOT_IO_BITMAP_B, L0_IOPM_MA + PAGE)
     put(base, vmcs.SLOT_MSR_BITMAP, L0_MSRPM_MA)
-    put(base, vmcs.SLOT_EPT_POINTER, m.l1_hap_root | EPT_WRITE_BACK_4_LEVELS)
+    put(base, vmcs.SLOT_EPT_POINTER, own_eptp(m, m.l1_hap_root))
     put(base, vmcs.SLOT_VMCS_LINK_POINTER, -1)
     put(base, vmcs.SLOT_CR0_GUEST_HOST_MASK, CR0_L0_MASK)
     put(base, vmcs.SLOT_CR4_GUEST_HOST_MASK, CR4_L0_MASK)

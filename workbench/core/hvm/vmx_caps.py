@@ -1,8 +1,9 @@
 """The VMX MSRs as L1 reads them: feature control and the capability MSRs (SDM vol. 3, appendix A).
 
 The words are the modelled hardware's, filtered as Xen does (vvmx.c, nvmx_msr_read_intercept): no
-activity states and no CR3 targets in MISC, no EPT accessed and dirty bits, no retaining-globals
-INVVPID, no VM functions.  VPID appears only with the feature ``vpid_for_l1``.  MISC says that
+activity states and no CR3 targets in MISC, no VM functions.  EPT accessed and dirty bits appear only
+with the feature ``ept_ad``, retaining-globals INVVPID only when L0 tags as KVM does
+(``l2_tag_policy``), VPID only with ``vpid_for_l1``.  MISC says that
 VMWRITE may write any field exactly when VMCS shadowing is on: both came with the same processors.
 """
 
@@ -13,7 +14,7 @@ import numpy as np
 from ...arch import msr, vmcs, vmx
 from ...arch.table import rows
 from ..jit import inner, unit
-from ..layout import ST_FAULT, ST_OK, Machine
+from ..layout import POLICY_KVM, ST_FAULT, ST_OK, Machine
 from ..structs import i64
 from .vmx_controls import (
     CAPABILITIES,
@@ -42,6 +43,8 @@ EPT_CAPABILITIES = sum(
     if name.removeprefix("CAP_EPT.")
     in {"EXEC_ONLY", "PWL4", "UC", "WB", "2M", "1G", "INVEPT", "INVEPT_SINGLE", "INVEPT_ALL"}
 )
+EPT_AD_CAPABILITY = _EPT_BITS["CAP_EPT.AD"]
+VPID_RETAINING_GLOBALS = _EPT_BITS["CAP_VPID.SINGLE_NONGLOBAL"]
 VPID_CAPABILITIES = sum(
     bit
     for name, bit in _EPT_BITS.items()
@@ -108,10 +111,15 @@ def vmx_capability(m, number):
     value = VALUE[index]
     if number == msr.VMX_MISC and m.feat.vmcs_shadowing:
         value |= MISC_VMWRITE_ANY
+    if number == msr.VMX_EPT_VPID_CAP:
+        if m.feat.ept_ad:
+            value |= EPT_AD_CAPABILITY
+        if m.feat.l2_tag_policy == POLICY_KVM:
+            value |= VPID_RETAINING_GLOBALS
     if m.feat.vpid_for_l1 == 0:
         if number == msr.VMX_PROCBASED_CTLS2:
             value &= ~(vmx.CPU2_ENABLE_VPID << 32)
         elif number == msr.VMX_EPT_VPID_CAP:
-            value &= ~VPID_CAPABILITIES
+            value &= ~(VPID_CAPABILITIES | VPID_RETAINING_GLOBALS)
     m.result = value
     return ST_OK

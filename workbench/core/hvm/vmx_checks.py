@@ -49,6 +49,7 @@ INTR_VALID = 1 << vmx.INTR_VALID
 INTR_ERROR = 1 << vmx.INTR_ERRCODE_VALID
 INTR_RESERVED = 0x7FFF_F000
 EPTP_RESERVED = ~((1 << 40) - 1) | 0xFC0
+EPTP_AD = 1 << 6
 EPTP_WALK_4 = 3
 BLOCK_STI, BLOCK_MOV_SS = 1, 2
 
@@ -246,7 +247,8 @@ def controls_wrong(m):
         return 1
     eptp = get(base, vmcs.SLOT_EPT_POINTER)
     memory_type = eptp & 7
-    if cpu2 & vmx.CPU2_ENABLE_EPT == 0 or eptp & EPTP_RESERVED:
+    reserved = EPTP_RESERVED & ~EPTP_AD if m.feat.ept_ad else EPTP_RESERVED
+    if cpu2 & vmx.CPU2_ENABLE_EPT == 0 or eptp & reserved:
         return 1
     if (memory_type != 0 and memory_type != 6) or lshr(eptp, 3) & 7 != EPTP_WALK_4:
         return 1

@@ -32,8 +32,9 @@ from ..structs import i64
 from ..words import fill_bytes, or_bytes
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_IOPM_MA, L2_MSRPM_MA
 from .nested_vcpu import enter_n2_guest
-from .p2m import n1p_to_l0m, np2m_select
-from .tags import N2, tags_renew
+from .np2m import EPTP_AD, np2m_select
+from .p2m import n1p_to_l0m
+from .tags import N2, has_fixed_vpids, tags_renew
 from .vmcs import (
     LAUNCHED,
     MASKS,
@@ -321,25 +322,41 @@ def vmx_load_shadow_guest_state(m, v):
 
 
 @inner
+def own_eptp(m, root):
+    """EPTP with which L0 uses a table of its own."""
+    return root | EPT_WRITE_BACK_4_LEVELS | (EPTP_AD if m.feat.ept_ad else 0)
+
+
+@inner
 def _load_nested_paging(m, v):
     """EPTP = root of the nested p2m for L1's EPT pointer (Xen, nvmx_eptp_update)."""
     m.nv.hap_enabled = 1
     root = np2m_select(m, get_vvmcs(m, v, vmcs.SLOT_EPT_POINTER, P_ENTRY))
-    vmwrite(m, vmcs.SLOT_EPT_POINTER, root | EPT_WRITE_BACK_4_LEVELS)
+    vmwrite(m, vmcs.SLOT_EPT_POINTER, own_eptp(m, root))
+
+
+@inner
+def vmx_set_hap_root(m, root):
+    """L2's nested table is another one now, or was emptied, while L2 is current."""
+    vmwrite(m, vmcs.SLOT_EPT_POINTER, own_eptp(m, root))
+    settle(m)
 
 
 @inner
 def _load_vpid(m, v, cpu2):
     """A changed VPID is a new address space; without VPID nothing may survive the entry."""
     nv = m.nv
+    vpid = 0
     if cpu2 & vmx.CPU2_ENABLE_VPID:
         vpid = get_vvmcs(m, v, vmcs.SLOT_VIRTUAL_PROCESSOR_ID, P_ENTRY)
-        if vpid != nv.guest_tag:
-            nv.guest_tag = vpid
-            tags_renew(m, N2, F_TAG_RENEWED)
-    else:
-        nv.guest_tag = 0
+    changed = vpid != nv.guest_tag
+    nv.guest_tag = vpid
+    if has_fixed_vpids(m):
+        return  # KVM's rules are those of the tag's choice
+    if vpid == 0:
         tags_renew(m, N2, F_L1_WITHOUT_VPID)
+    elif changed:
+        tags_renew(m, N2, F_TAG_RENEWED)
 
 
 @inner

@@ -21,6 +21,7 @@ from .vmx_intercepts import merge_owned
 
 EIGHT = 64
 """Bytes of eight slots: one word per segment register."""
+EPTP_AD = 1 << 6
 EPTP_ADDRESS = 0x000F_FFFF_FFFF_F000
 DR7_FIXED = 0x400
 EVENT_VALID = 1 << vmx.INTR_VALID
@@ -137,8 +138,11 @@ def _load_controls(m, base):
     for i in range(4):
         h.cr3_targets[i] = get(base, vmcs.SLOT_CR3_TARGET_VALUE0 + i)
     h.hap_root = 0
+    h.ept_ad = 0
     if h.proc2 & vmx.CPU2_ENABLE_EPT:
-        h.hap_root = get(base, vmcs.SLOT_EPT_POINTER) & EPTP_ADDRESS
+        eptp = get(base, vmcs.SLOT_EPT_POINTER)
+        h.hap_root = eptp & EPTP_ADDRESS
+        h.ept_ad = eptp & EPTP_AD
     h.tsc_offset = 0
     if h.proc & vmx.CPU_USE_TSC_OFFSETTING:
         h.tsc_offset = get(base, vmcs.SLOT_TSC_OFFSET)

@@ -22,6 +22,7 @@ from ..jit import inner, unit
 from ..layout import (
     FATAL_N1P_UNMAPPED,
     PAGE,
+    POLICY_KVM,
     RAX,
     ST_OK,
     ST_VMEXIT,
@@ -43,8 +44,9 @@ from ..structs import i64
 from ..timeline import l1_field_access
 from ..words import copy_bytes, ld32, lshr, st32
 from .memory_map import VMREAD_BITMAP_MA, VMWRITE_BITMAP_MA
-from .p2m import n1p_to_l0m, np2m_flush_request
-from .tags import N2, tags_renew
+from .np2m import np2m_invalidate_all, np2m_invalidate_root
+from .p2m import n1p_to_l0m, p2m_resolve
+from .tags import N2, has_fixed_vpids, tags_invvpid_address, tags_renew
 from .vmcs import (
     CLEAR,
     LAUNCHED,
@@ -74,7 +76,8 @@ ENOSYS = 38
 ADDRESS_BITS = 40
 CR4_VMXE = 0x2000
 INVEPT_SINGLE, INVEPT_ALL = 1, 2
-INVVPID_ADDRESS, INVVPID_ALL = 0, 2
+INVVPID_ADDRESS, INVVPID_ALL, INVVPID_NON_GLOBAL = 0, 2, 3
+QUALIFICATION_WRITE = 2
 TYPE_READ_ONLY = 1
 """Field type (encoding bits 11:10) of the exit-information fields."""
 
@@ -128,6 +131,8 @@ def _operand_fault(m):
     status = m.pending
     m.pending = 0
     if status == ST_VMEXIT:
+        if p2m_resolve(m, m.exit.info2, m.exit.info1 & QUALIFICATION_WRITE):
+            return ST_OK  # L1 executes the instruction again
         return fatal(m, FATAL_N1P_UNMAPPED, m.exit.info2)
     return inject_pending(m)
 
@@ -368,10 +373,9 @@ def _invept(m):
         return _operand_fault(m)
     kind = m.cpu.gpr[second_register(info)]
     if kind == INVEPT_SINGLE:
-        if eptp & ~0xFFF == m.nv.np2m_base:
-            np2m_flush_request(m, F_INVEPT)
+        np2m_invalidate_root(m, eptp, F_INVEPT)
     elif kind == INVEPT_ALL:
-        np2m_flush_request(m, F_INVEPT)
+        np2m_invalidate_all(m, F_INVEPT)
         count(m, E_L0_FLUSH_EXECUTED, 1)
     else:
         return _fail(m, vmx.ERROR_INVALID_OPERAND_TO_INVEPT_INVVPID)
@@ -379,9 +383,10 @@ def _invept(m):
 
 
 @inner
-def _invvpid_wrong(kind, vpid, address):
-    """Manual's checks of the operand; type 3 (retaining globals) is not offered."""
-    if kind < INVVPID_ADDRESS or kind > INVVPID_ALL or lshr(vpid, 16):
+def _invvpid_wrong(m, kind, vpid, address):
+    """Manual's checks of the operand; Xen does not offer type 3 (retaining globals), KVM does."""
+    highest = INVVPID_NON_GLOBAL if m.feat.l2_tag_policy == POLICY_KVM else INVVPID_ALL
+    if kind < INVVPID_ADDRESS or kind > highest or lshr(vpid, 16):
         return True
     if kind != INVVPID_ALL and vpid == 0:
         return True
@@ -400,10 +405,14 @@ def _invvpid(m):
         address = _load_operand(m, va + 8)
     if m.pending:
         return _operand_fault(m)
-    if _invvpid_wrong(m.cpu.gpr[second_register(info)], vpid, address):
+    kind = m.cpu.gpr[second_register(info)]
+    if _invvpid_wrong(m, kind, vpid, address):
         return _fail(m, vmx.ERROR_INVALID_OPERAND_TO_INVEPT_INVVPID)
-    # whatever the operand says, all of L2's translations go
-    tags_renew(m, N2, F_INVVPID)
+    # one address in KVM; else, and in Xen always, all of L2's translations go
+    if kind == INVVPID_ADDRESS and has_fixed_vpids(m):
+        tags_invvpid_address(m, address, F_INVVPID)
+    else:
+        tags_renew(m, N2, F_INVVPID)
     return _finish(m, 0)
 
 

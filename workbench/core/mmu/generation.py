@@ -83,6 +83,39 @@ def _end_tag(m, tag, reason):
     t.tag_generation[i] += 1
 
 
+@inner
+def _drop_tag(m, tag, reason):
+    """Make every translation of a tag a ghost; returns how many there were."""
+    t = m.tlb
+    i = tag_index(tag)
+    dropped = t.live[i] + t.live_global[i]
+    _end_tag(m, tag, reason)
+    t.global_reason[i, t.global_generation[i] & (REASON_RING - 1)] = reason
+    t.global_generation[i] += 1
+    t.live[i] = 0
+    t.live_global[i] = 0
+    t.live_all -= dropped
+    return dropped
+
+
+@inner
+def drop_other_roots(m, tag, reason):
+    """Drop what the VPID of ``tag`` has cached with other EPT roots; returns how much.
+
+    Invalidations by linear address or by CR3 concern a VPID with all roots (SDM vol. 3, 29.4.3.1).
+    More than the manual demands: of the other roots, everything goes.
+    """
+    span = m.hw.tag_span
+    dropped = 0
+    if span:
+        first = tag - (tag - 1) % span
+        for other in range(first, first + span):
+            i = tag_index(other)
+            if other != tag and m.tlb.live[i] + m.tlb.live_global[i]:
+                dropped += _drop_tag(m, other, reason)
+    return dropped
+
+
 @unit(Machine, i64)
 def flush_all(m, reason):
     """Drop every translation of every tag, global ones too."""
@@ -105,15 +138,22 @@ def flush_all(m, reason):
 def flush_tag(m, tag, reason):
     """Drop every translation of one tag, global ones too; returns how many were dropped."""
     t = m.tlb
-    i = tag_index(tag)
-    dropped = t.live[i] + t.live_global[i]
+    dropped = _drop_tag(m, tag, reason) + drop_other_roots(m, tag, reason)
     record_flush(m, reason, S_TAG, dropped)
-    _end_tag(m, tag, reason)
-    t.global_reason[i, t.global_generation[i] & (REASON_RING - 1)] = reason
-    t.global_generation[i] += 1
-    t.live[i] = 0
-    t.live_global[i] = 0
-    t.live_all -= dropped
+    t.psc_generation += 1
+    t.ntlb_generation += 1
+    new_context(m)
+    return dropped
+
+
+@unit(Machine, i64, i64, i64)
+def flush_tags(m, first, n, reason):
+    """Drop every translation of ``n`` tags from ``first`` on, as one flush."""
+    t = m.tlb
+    dropped = 0
+    for tag in range(first, first + n):
+        dropped += _drop_tag(m, tag, reason)
+    record_flush(m, reason, S_TAG, dropped)
     t.psc_generation += 1
     t.ntlb_generation += 1
     new_context(m)
@@ -126,10 +166,11 @@ def flush_tag_nonglobal(m, tag, reason):
     t = m.tlb
     i = tag_index(tag)
     dropped = t.live[i]
-    record_flush(m, reason, S_TAG_NONGLOBAL, dropped)
     _end_tag(m, tag, reason)
     t.live[i] = 0
     t.live_all -= dropped
+    dropped += drop_other_roots(m, tag, reason)
+    record_flush(m, reason, S_TAG_NONGLOBAL, dropped)
     t.psc_generation += 1
     new_context(m)
     return dropped

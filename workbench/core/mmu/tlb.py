@@ -34,6 +34,7 @@ from ..structs import i64
 from ..words import lshr
 from .generation import (
     current_generation,
+    drop_other_roots,
     end_reason,
     flush_tag_nonglobal,
     new_context,
@@ -367,6 +368,7 @@ def flush_address(m, tag, va, reason):
     dropped = _drop_page(m, TLB1, va, tag, pcid) + _drop_page(m, TLB2, va, tag, pcid)
     if t.sets[TLB1_LARGE] != 0:
         dropped += _drop_page(m, TLB1_LARGE, va, tag, pcid)
+    dropped += drop_other_roots(m, tag, reason)
     i = tag_index(tag)
     t.tag_reason[i, (t.tag_generation[i] - 1) & 7] = reason
     record_flush(m, reason, S_ADDRESS, dropped)

@@ -6,7 +6,8 @@ levels (APM vol. 2, 15.25; SDM vol. 3, 29.3).  Two caches shorten it and can be 
 paging-structure caches (linear prefix -> machine address of the next guest table) and the nested
 TLB (guest-physical page -> machine page).
 
-Accessed and dirty bits are set in the guest's tables and in NPT; EPT is used without them.
+Accessed and dirty bits are set in the guest's tables, in NPT, and in EPT when EPTP bit 6 says so;
+references to guest tables then count as writes, as always with NPT (SDM vol. 3, 29.3.5).
 Not modelled: five levels, protection keys, PDPTE registers, memory types.
 """
 
@@ -52,6 +53,7 @@ ADDRESS_BITS = 40
 RESERVED_MASK = ADDRESS_MASK & ~((1 << ADDRESS_BITS) - 1)
 
 EPT_R, EPT_W, EPT_X = 1, 2, 4
+EPT_A, EPT_D = 1 << 8, 1 << 9
 
 CR0_WP, CR0_PG = 1 << 16, 1 << 31
 CR4_PGE, CR4_PCIDE, CR4_SMEP, CR4_SMAP = 1 << 7, 1 << 17, 1 << 20, 1 << 21
@@ -62,11 +64,21 @@ EFER_NXE = 1 << 11
 
 
 @inner
+def _forget_nested(m, gpa):
+    """A violation drops the cached translation of its address (SDM vol. 3, 29.4.3.1)."""
+    for i in range(NTLB_ENTRIES):
+        e = m.tlb.ntlb[i]
+        if e.shift > 0 and e.tag == m.hw.tag and e.key == lshr(gpa, e.shift):
+            e.shift = 0
+
+
+@inner
 def _nested_fault(m, gpa, va, access, is_table, rights, reserved):
     """Fill ``m.exit`` with the nested page fault / EPT violation; returns -1.
 
     ``rights``: RWX the nested table grants, -1 when an entry is not present.
     """
+    _forget_nested(m, gpa)
     e = m.exit
     write = access & 1
     fetch = lshr(access, 1) & 1
@@ -82,7 +94,8 @@ def _nested_fault(m, gpa, va, access, is_table, rights, reserved):
     else:
         e.code = vmx.EXIT_EPT_VIOLATION
         granted = rights if rights >= 0 else 0
-        e.info1 = (0 if write or fetch else 1) | (write << 1) | (fetch << 2) | (granted << 3)
+        read = 1 if (write == 0 and fetch == 0) or (is_table and m.hw.ept_ad) else 0
+        e.info1 = read | (write << 1) | (fetch << 2) | (granted << 3)
         e.info1 |= (1 << 7) | (0 if is_table else 1 << 8)
         e.info2 = gpa
     e.linear = va
@@ -103,6 +116,20 @@ def nested_entry_rights(m, entry):
             return -1
         return 1 | (entry & PTE_W) | (0 if entry & PTE_NX else 4)
     return entry & 7 if entry & 7 else -1
+
+
+@inner
+def marks_nested(m):
+    """Does the hardware set accessed and dirty bits in the nested table?"""
+    return m.hw.backend == BACKEND_SVM or m.hw.ept_ad != 0
+
+
+@inner
+def with_marks(m, entry, dirty):
+    """A nested entry with its accessed bit set, and its dirty bit."""
+    if m.hw.backend == BACKEND_SVM:
+        return entry | PTE_A | (PTE_D if dirty else 0)
+    return entry | EPT_A | (EPT_D if dirty else 0)
 
 
 @inner
@@ -146,7 +173,7 @@ def nested_walk(m, gpa, va, access, is_table):
                 w.shift = e.shift
                 w.rights = e.rights
                 return e.value | (gpa & ((1 << e.shift) - 1))
-    is_svm = m.hw.backend == BACKEND_SVM
+    marks = marks_nested(m)
     table = m.hw.hap_root & ADDRESS_MASK
     rights = 7
     shift = 39
@@ -170,8 +197,8 @@ def nested_walk(m, gpa, va, access, is_table):
         rights &= granted
         if rights & wanted != wanted and leaf:
             break
-        if is_svm and rights & wanted == wanted:
-            marked = entry | PTE_A | (PTE_D if leaf and access & 1 else 0)
+        if marks and rights & wanted == wanted:
+            marked = with_marks(m, entry, leaf and access & 1)
             if marked != entry:
                 ma_st64(m, address, marked)
         if leaf:
@@ -195,9 +222,7 @@ def nested_walk(m, gpa, va, access, is_table):
         e.value = frame
         e.generation = m.tlb.ntlb_generation
         e.tag = m.hw.tag
-        e.rights = (
-            rights & ~2 if is_svm and access & 1 == 0 else rights
-        )  # NPT dirty bit not set yet
+        e.rights = rights & ~2 if marks and access & 1 == 0 else rights  # dirty bit not set yet
         e.shift = shift
     return frame | (gpa & mask)
 
@@ -313,8 +338,9 @@ def walk(m, va, access):
         return _unpaged(m, va, access)
     user = 1 if cpu.cpl == 3 and access & ACC_SYSTEM == 0 else 0
     rights = TR_WRITE | TR_USER | TR_EXEC
-    # NPT treats references to guest tables as writes, EPT as reads unless a bit must be set
-    table_access = ACC_WRITE if m.hw.backend == BACKEND_SVM else ACC_READ
+    # NPT treats references to guest tables as writes, and so does EPT with accessed and dirty bits;
+    # without them they are reads unless a bit must be set
+    table_access = ACC_WRITE if marks_nested(m) else ACC_READ
     table_rights = 7
     gpa_of_table = cpu.cr3 & ADDRESS_MASK
     # 1. where to start: CR3, or the longest cached prefix
@@ -338,7 +364,7 @@ def walk(m, va, access):
             if address < 0:
                 return m.pending
             table_rights = w.rights
-            if shift < 39 and m.feat.paging_structure_caches:
+            if shift < 39 and m.feat.paging_structure_caches and table_rights & 2:
                 _psc_fill(m, va, shift + 9, address - offset, rights)
         entry = ma_ld64(m, address)
         count(m, E_WALK_REFERENCE_GUEST, 1)
@@ -400,4 +426,4 @@ def walk(m, va, access):
 @inner
 def _nested_writable(m):
     """May a dirty translation made by a read be written without another walk?"""
-    return m.hw.hap_root == 0 or (m.walk.rights & 2 != 0 and m.hw.backend != BACKEND_SVM)
+    return m.hw.hap_root == 0 or (m.walk.rights & 2 != 0 and not marks_nested(m))
