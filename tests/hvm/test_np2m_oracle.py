@@ -92,8 +92,8 @@ class Twins:
             if level <= shift:
                 break
             place = table + (n2p >> level & 511) * 8
-            present = self.twin.l1.words.get(place, 0)
-            if not present or (level < 39 and present & 0x80):
+            there = self.twin.l1.words.get(place, 0)
+            if not TABLES <= there & oracle.ADDRESS < TABLES + TABLE_PAGES * lay.PAGE:
                 if self.next_table >= TABLES + TABLE_PAGES * lay.PAGE:
                     return
                 fresh, self.next_table = self.next_table, self.next_table + lay.PAGE

@@ -41,6 +41,10 @@ class HostTable:
                 return ma + n1p - start
         return None
 
+    def has_memory(self, n1p: int) -> bool:
+        """False inside a large page where no memory answers: it reads as all ones."""
+        return any(start <= n1p < start + size for start, _, size in self.ranges)
+
     def page(self, n1p: int) -> tuple[int, int] | None:
         """(machine address, rights) of a page that is there."""
         ma = self.machine(n1p)
@@ -279,7 +283,7 @@ class NestedP2ms:
             if self.host.page(table) is None:
                 raise Fault(False, None)
             place = table + (n2p >> shift & 511) * 8
-            entry = self.l1.words.get(place, 0)
+            entry = self.l1.words.get(place, 0) if self.host.has_memory(place) else (1 << 64) - 1
             granted = self.l1.entry_rights(entry)
             if not granted:
                 raise Fault(False, None)
