@@ -63,7 +63,9 @@ def test_rules_about_exits_fail_when_l2_is_not_entered(name):
 
 def test_a_rule_without_an_answer_fails(tmp_path):
     path = tmp_path / "silent.S"
-    path.write_text("# @param rule 16 0 0 9 n : x\n.intel_syntax noprefix\nmov al, 0\nout 0xf4, al\n")
+    path.write_text(
+        "# @param rule 16 0 0 9 n : x\n.intel_syntax noprefix\nmov al, 0\nout 0xf4, al\n"
+    )
     rule = suite.Rule("svm.silent.nothing", "Nothing.", "APM", path, 0)
     verdict = suite.check(rule)
     assert verdict.outcome == "FAIL"
