@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from .errors import WorkbenchError, did_you_mean
 from .guests.image import Image, load_image
@@ -71,7 +72,7 @@ class Rule:
     def scenario(self, settings: Mapping[str, str] | None = None) -> Scenario:
         """The scenario that checks the rule, with further settings (``{"features name": value}``)."""
         wanted = {**(settings or {}), **self.settings}
-        numbers = {k: int(v, 0) for k, v in wanted.items() if k in _NUMBERS}
+        numbers: dict[str, Any] = {k: int(v, 0) for k, v in wanted.items() if k in _NUMBERS}
         return Scenario(
             backend=self.backend, l1=str(self.path), l1_params={"rule": self.number},
             l2="compute", l2_memory_mb=4, l1_memory_mb=MEMORY_MB, timeline=0,
