@@ -131,12 +131,15 @@ def _watch(m):
     return 1 if m.hw.proc & WINDOWS else 0
 
 
-@inner
-def _set_hap_root(m, root):
+@unit(Machine)
+def _choose_np2m(m):
+    """L2's nested p2m was emptied, or marked to be: choose again (Xen, nvmx_eptp_update)."""
+    root = np2m_select(m, m.nv.np2m_base)
     if m.hw.backend == BACKEND_SVM:
         svm_set_hap_root(m, root)
     else:
         vmx_set_hap_root(m, root)
+    return 0
 
 
 # ---------------------------------------------------------------- entering
@@ -194,7 +197,7 @@ def enter_guest(m):
         _switch(m)
     # 2. L2 may not run on a nested p2m that was emptied, or marked to be
     if nv.stale_np2m and nv.n2_guest and nv.hap_enabled:
-        _set_hap_root(m, np2m_select(m, nv.np2m_base))
+        _choose_np2m(m)
     # 3. tag and flushes
     tag_for_entry(m)
     # 4. the hardware entry

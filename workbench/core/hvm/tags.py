@@ -27,6 +27,7 @@ from ..layout import (
     BACKEND_SVM,
     MAX_NP2M,
     POLICY_KVM,
+    POLICY_OWN,
     POLICY_SHARED_FLUSH,
     POLICY_XEN_2013,
     Machine,
@@ -220,8 +221,8 @@ def _fixed_vpid(m, switched):
 
 
 @unit(Machine)
-def tag_for_entry(m):
-    """Choose the tag of the level about to run and execute the flushes that this needs."""
+def choose_tag(m):
+    """The tag of the level about to run, by the policy; executes the flushes that this needs."""
     nv = m.nv
     switched = m.entered_level != m.level and m.entered_level != 0
     m.entered_level = m.level
@@ -244,6 +245,20 @@ def tag_for_entry(m):
             nv.n2_tag_generation = m.tag_core_generation
         m.hw.tag = nv.n2_tag
     return 0
+
+
+@inner
+def tag_for_entry(m):
+    """Choose the tag of the level about to run; it mostly has one of its own that is still good."""
+    nv = m.nv
+    policy = m.feat.l2_tag_policy
+    if m.feat.tlb_tagging and (policy == POLICY_OWN or policy == POLICY_XEN_2013):
+        generation = nv.n1_tag_generation if m.level == 1 else nv.n2_tag_generation
+        if generation == m.tag_core_generation:
+            m.hw.tag = nv.n1_tag if m.level == 1 else nv.n2_tag
+            m.entered_level = m.level
+            return
+    choose_tag(m)
 
 
 @inner
