@@ -191,7 +191,8 @@ def interrupts_frame(raw: RawCounts) -> pd.DataFrame:
 
 def _taken(raw: RawCounts) -> tuple[np.ndarray, np.ndarray]:
     """(level, kind) pairs for which something was delivered or taken."""
-    return np.nonzero(raw.delivered + raw.latency.sum(axis=2))
+    level, kind = np.nonzero(raw.delivered + raw.latency.sum(axis=2))
+    return level, kind
 
 
 def deliveries_frame(raw: RawCounts) -> pd.DataFrame:
