@@ -39,7 +39,8 @@ RULES   vmx.state
 .endm
 # What L2 finds in an MSR, in [l2_value].
 .macro L2_READS_MSR number
-        mov     qword ptr [scratch], \number
+        mov     ecx, \number
+        mov     [scratch], rcx
         RUN     l2_reads_msr
         HALTED
 .endm
@@ -194,6 +195,7 @@ RULE exit_saves_efer, "With 'save IA32_EFER' the exit saves EFER", "SDM vol. 3, 
         EXECUTED
         CHECK_FIELD GUEST_IA32_EFER, EFER_LME_LMA_NXE_SCE & ~1
 RULE exit_saves_efer_only_when_told, "Without 'save IA32_EFER' the field stays", "SDM vol. 3, 28.3.1"
+DEVIATION "", "Xen copies EFER into vmcs12 at every exit, whatever the control says (vmcs_gstate_field)"
         CLEAR_BITS VM_EXIT_CONTROLS, EXIT_CTL_SAVE_EFER
         mov     ecx, MSR_EFER
         mov     eax, EFER_LME_LMA_NXE_SCE & ~1
@@ -431,7 +433,7 @@ RULE tsc_offset_is_added_for_rdmsr, "With 'use TSC offsetting' RDMSR of the TSC 
         CHECK   rbx, 1
 RULE tsc_offset_is_added_for_rdtscp, "With 'use TSC offsetting' RDTSCP is offset too", "SDM vol. 3, 26.3"
         SET_BITS CPU_BASED_VM_EXEC_CONTROL, CPU_TSC_OFFSETTING
-        SET_BITS SECONDARY_VM_EXEC_CONTROL, CPU2_ENABLE_RDTSCP
+        call    enable_rdtscp
         SET     TSC_OFFSET, 1 << 48
         L2      rdtscp
         EXECUTED
@@ -454,6 +456,15 @@ RULE tsc_of_l1_has_no_offset, "The TSC offset of L2 does not show in L1", "SDM v
         mov     ebx, edx
         CHECK   rbx, 0
 RULES_END
+
+# Where L1 may enable RDTSCP it must; else L0 does.
+enable_rdtscp:
+        mov     ecx, MSR_VMX_PROCBASED_CTLS2
+        rdmsr
+        and     edx, CPU2_ENABLE_RDTSCP
+        mov     ebx, edx
+        SET_BITS SECONDARY_VM_EXEC_CONTROL, rbx
+        ret
 
 l2_reads_msr:
         mov     ecx, [scratch]
