@@ -278,6 +278,7 @@ def deliver_event(m):
         if m.hw.guest:
             if exception_exit(m):
                 _fill_vectoring(m, vector, kind, has_error, error)
+                m.exit.insn_len = length
                 return ST_VMEXIT
         if (first == CONTRIBUTORY and second == CONTRIBUTORY) or (
             first == PAGE_FAULT and second != BENIGN

@@ -34,6 +34,7 @@ from ..mmu.walk import (
     PTE_W,
     nested_entry_rights,
     nested_reserved,
+    wanted_rights,
 )
 from ..structs import i64
 from ..words import lshr
@@ -63,11 +64,7 @@ def _walk_l1_table(m, gpa, access):
 
     Sets ``m.np_present``, ``m.np_rights``, ``m.np_clean``, and ``m.walk.shift``.
     """
-    wanted = 1
-    if access & 1:
-        wanted |= 2
-    if access & 2:
-        wanted |= 4
+    wanted = wanted_rights(m, access)
     accessed, dirty = _marks(m)
     table = m.nv.np2m_base & ADDRESS_MASK
     m.np_present = 0

@@ -25,6 +25,7 @@ from ..layout import (
     TR_DIRTY,
     TR_EXEC,
     TR_GLOBAL,
+    TR_NO_READ,
     TR_USER,
     TR_WRITE,
     Machine,
@@ -54,6 +55,8 @@ RESERVED_MASK = ADDRESS_MASK & ~((1 << ADDRESS_BITS) - 1)
 
 EPT_R, EPT_W, EPT_X = 1, 2, 4
 EPT_A, EPT_D = 1 << 8, 1 << 9
+EPT_TYPES_RESERVED = 1 << 2 | 1 << 3 | 1 << 7
+"""Memory types that do not exist, one bit each (SDM vol. 3, 29.3.3.1)."""
 
 CR0_WP, CR0_PG = 1 << 16, 1 << 31
 CR4_PGE, CR4_PCIDE, CR4_SMEP, CR4_SMAP = 1 << 7, 1 << 17, 1 << 20, 1 << 21
@@ -112,10 +115,20 @@ def _nested_fault(m, gpa, va, access, is_table, rights, reserved):
 def nested_entry_rights(m, entry):
     """RWX that one nested entry grants, -1 when not present."""
     if m.hw.backend == BACKEND_SVM:
-        if entry & PTE_P == 0 or entry & PTE_U == 0:
+        if entry & PTE_P == 0:
             return -1
+        if entry & PTE_U == 0:
+            return 0
         return 1 | (entry & PTE_W) | (0 if entry & PTE_NX else 4)
     return entry & 7 if entry & 7 else -1
+
+
+@inner
+def wanted_rights(m, access):
+    """RWX that an access needs; EPT may grant the fetch alone."""
+    if access & 2:
+        return 5 if m.hw.backend == BACKEND_SVM else 4
+    return 3 if access & 1 else 1
 
 
 @inner
@@ -141,7 +154,9 @@ def nested_reserved(m, entry, shift, leaf):
     if m.hw.backend != BACKEND_SVM:
         if entry & 3 == EPT_W:
             return 1
-        if not leaf and entry & 0xF8:
+        if not leaf:
+            return 1 if entry & 0xF8 else 0
+        if lshr(EPT_TYPES_RESERVED, lshr(entry, 3) & 7) & 1 or (shift > 12 and entry & 0x1000):
             return 1
     return 0
 
@@ -154,11 +169,7 @@ def nested_walk(m, gpa, va, access, is_table):
     the page goes to ``m.walk.shift``, RWX to ``m.walk.rights``.
     """
     w = m.walk
-    wanted = 1
-    if access & 1:
-        wanted |= 2
-    if access & 2:
-        wanted |= 4
+    wanted = wanted_rights(m, access)
     if m.feat.paging_structure_caches:
         for i in range(NTLB_ENTRIES):
             e = m.tlb.ntlb[i]
@@ -306,6 +317,8 @@ def allowed(m, rights, access, user):
         if user:
             return rights & TR_USER != 0
         return not (cpu.cr4 & CR4_SMEP and rights & TR_USER)
+    if rights & TR_NO_READ:
+        return False
     if user:
         return rights & TR_USER != 0 and (access & ACC_WRITE == 0 or rights & TR_WRITE != 0)
     if cpu.cr4 & CR4_SMAP and rights & TR_USER:
@@ -415,6 +428,8 @@ def walk(m, va, access):
     if m.hw.hap_root != 0:
         if w.rights & 4 == 0:
             rights &= ~TR_EXEC
+        if w.rights & 1 == 0:
+            rights |= TR_NO_READ
         if w.shift < shift:
             shift = w.shift
     w.frame = ma & ~((1 << shift) - 1)
