@@ -55,8 +55,8 @@ RESERVED_MASK = ADDRESS_MASK & ~((1 << ADDRESS_BITS) - 1)
 
 EPT_R, EPT_W, EPT_X = 1, 2, 4
 EPT_A, EPT_D = 1 << 8, 1 << 9
-EPT_TYPES_RESERVED = 1 << 2 | 1 << 3 | 1 << 7
-"""Memory types that do not exist, one bit each (SDM vol. 3, 29.3.3.1)."""
+EPT_RESERVED_TYPES = 1 << 2 | 1 << 3 | 1 << 7
+"""Bit k set: memory type k of a leaf (its bits 5:3) is reserved."""
 
 CR0_WP, CR0_PG = 1 << 16, 1 << 31
 CR4_PGE, CR4_PCIDE, CR4_SMEP, CR4_SMAP = 1 << 7, 1 << 17, 1 << 20, 1 << 21
@@ -117,18 +117,10 @@ def nested_entry_rights(m, entry):
     if m.hw.backend == BACKEND_SVM:
         if entry & PTE_P == 0:
             return -1
-        if entry & PTE_U == 0:
+        if entry & PTE_U == 0:  # nested accesses are user accesses
             return 0
         return 1 | (entry & PTE_W) | (0 if entry & PTE_NX else 4)
     return entry & 7 if entry & 7 else -1
-
-
-@inner
-def wanted_rights(m, access):
-    """RWX that an access needs; EPT may grant the fetch alone."""
-    if access & 2:
-        return 5 if m.hw.backend == BACKEND_SVM else 4
-    return 3 if access & 1 else 1
 
 
 @inner
@@ -147,18 +139,27 @@ def with_marks(m, entry, dirty):
 
 @inner
 def nested_reserved(m, entry, shift, leaf):
+    """Is a present nested entry malformed? NPT as other tables (APM vol. 2, 5.3); EPT as SDM vol. 3,
+    29.3.3.1: write without read, reserved bits, reserved memory type.
+    """
     if entry & RESERVED_MASK:
         return 1
-    if leaf and shift > 12 and entry & ((1 << shift) - 1) & ADDRESS_MASK & ~0x1000:
+    low = entry & ((1 << shift) - 1) & ADDRESS_MASK if leaf else 0
+    if m.hw.backend == BACKEND_SVM:
+        return 1 if low & ~0x1000 or (shift == 39 and entry & PTE_PS) else 0
+    if low or entry & 3 == EPT_W:
         return 1
-    if m.hw.backend != BACKEND_SVM:
-        if entry & 3 == EPT_W:
-            return 1
-        if not leaf:
-            return 1 if entry & 0xF8 else 0
-        if lshr(EPT_TYPES_RESERVED, lshr(entry, 3) & 7) & 1 or (shift > 12 and entry & 0x1000):
-            return 1
-    return 0
+    if not leaf:
+        return 1 if entry & 0xF8 else 0
+    return lshr(EPT_RESERVED_TYPES, lshr(entry, 3) & 7) & 1
+
+
+@inner
+def nested_wanted(access):
+    """RWX that an access needs of a nested table: a fetch needs no right to read (EPT)."""
+    if access & 2:
+        return EPT_X
+    return EPT_R | EPT_W if access & 1 else EPT_R
 
 
 @unit(Machine, i64, i64, i64, i64)
@@ -169,7 +170,7 @@ def nested_walk(m, gpa, va, access, is_table):
     the page goes to ``m.walk.shift``, RWX to ``m.walk.rights``.
     """
     w = m.walk
-    wanted = wanted_rights(m, access)
+    wanted = nested_wanted(access)
     if m.feat.paging_structure_caches:
         for i in range(NTLB_ENTRIES):
             e = m.tlb.ntlb[i]
@@ -317,8 +318,6 @@ def allowed(m, rights, access, user):
         if user:
             return rights & TR_USER != 0
         return not (cpu.cr4 & CR4_SMEP and rights & TR_USER)
-    if rights & TR_NO_READ:
-        return False
     if user:
         return rights & TR_USER != 0 and (access & ACC_WRITE == 0 or rights & TR_WRITE != 0)
     if cpu.cr4 & CR4_SMAP and rights & TR_USER:
