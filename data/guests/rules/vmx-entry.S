@@ -128,12 +128,10 @@ ONLY_WITH "ept_ad=on"
         SET_BITS EPT_POINTER, EPTP_ACCESSED_DIRTY
         RUNS
 RULE entry_msr_list_must_be_aligned, "A VM-entry MSR-load list that is not 16-byte aligned: error 7", "SDM vol. 3, 27.2.1.3"
-DEVIATION "", "not modelled: MSR lists"
         SET     VM_ENTRY_MSR_LOAD_COUNT, 1
         SET     VM_ENTRY_MSR_LOAD_ADDR, 8
         REFUSED 7
 RULE exit_msr_list_must_be_a_physical_address, "A VM-exit MSR-load list beyond the physical addresses: error 7", "SDM vol. 3, 27.2.1.2"
-DEVIATION "", "not modelled: MSR lists"
         SET     VM_EXIT_MSR_LOAD_COUNT, 1
         SET     VM_EXIT_MSR_LOAD_ADDR, BEYOND
         REFUSED 7
@@ -173,7 +171,6 @@ RULE injection_with_reserved_bits, "Bits 30:12 of the interruption information m
         INJECT  VALID | 1 << 12 | TYPE_EXCEPTION | EXC_UD
         REFUSED 7
 RULE injection_of_a_wide_error_code, "Bits 31:16 of the error code must be 0: error 7", "SDM vol. 3, 27.2.1.3"
-DEVIATION "", "not modelled: the upper half of an injected error code is not checked"
         INJECT  VALID | TYPE_EXCEPTION | DELIVER_ERROR | EXC_GP, 1 << 16
         REFUSED 7
 RULE injection_of_int_n_without_length, "A software interrupt with instruction length 0: error 7 (MISC bit 30 is 0)", "SDM vol. 3, 27.2.1.3"
@@ -229,7 +226,6 @@ RULE host_address_space_size, "A 32-bit host in IA-32e mode: error 8", "SDM vol.
         CLEAR_BITS VM_EXIT_CONTROLS, EXIT_CTL_HOST_64
         REFUSED 8
 RULE host_pat, "A host PAT with a memory type that does not exist: error 8", "SDM vol. 3, 27.2.2"
-DEVIATION "", "not modelled: the memory types of a PAT are not checked"
         SET_BITS VM_EXIT_CONTROLS, EXIT_LOAD_PAT
         SET     HOST_IA32_PAT, 0x0007040600070402
         REFUSED 8
@@ -324,7 +320,6 @@ RULE guest_cr3_beyond, "A guest CR3 beyond the physical addresses fails the entr
         SET_BITS GUEST_CR3, 1 << 51
         INVALID_STATE
 RULE guest_dr7_upper_half, "A guest DR7 with a bit among 63:32 fails the entry", "SDM vol. 3, 27.3.1.1"
-DEVIATION "", "not modelled: DR7 of the guest state is not checked"
         SET_BITS VM_ENTRY_CONTROLS, ENTRY_LOAD_DEBUG
         SET_BITS GUEST_DR7, 1 << 32
         INVALID_STATE
@@ -335,7 +330,6 @@ RULE guest_sysenter_eip, "A guest SYSENTER_EIP that is not canonical fails the e
         SET     GUEST_SYSENTER_EIP, NOT_CANONICAL
         INVALID_STATE
 RULE guest_pat, "A guest PAT with a memory type that does not exist fails the entry", "SDM vol. 3, 27.3.1.1"
-DEVIATION "", "not modelled: the memory types of a PAT are not checked"
         SET_BITS VM_ENTRY_CONTROLS, ENTRY_LOAD_PAT
         SET     GUEST_IA32_PAT, 0x0007040600070402
         INVALID_STATE
@@ -385,15 +379,12 @@ RULE guest_ds_unusable_is_valid, "An unusable DS may have any access rights", "S
         SET     GUEST_DS_AR_BYTES, AR_UNUSABLE
         RUNS
 RULE guest_cs_granularity, "A CS limit above 1 MB without G fails the entry", "SDM vol. 3, 27.3.1.2"
-DEVIATION "", "not modelled: limits and granularity of segments"
         CLEAR_BITS GUEST_CS_AR_BYTES, 1 << 15
         INVALID_STATE
 RULE guest_tr_ti, "A TR selector into the LDT fails the entry", "SDM vol. 3, 27.3.1.2"
-DEVIATION "", "not modelled: TI of the guest's TR and LDTR"
         SET_BITS GUEST_TR_SELECTOR, 4
         INVALID_STATE
 RULE guest_ss_rpl, "An SS whose RPL is not that of CS fails the entry", "SDM vol. 3, 27.3.1.2"
-DEVIATION "", "not modelled: RPL of the guest's SS"
         SET_BITS GUEST_SS_SELECTOR, 3
         INVALID_STATE
 .macro GUEST_BASE name, field
@@ -412,10 +403,16 @@ RULE guest_gdtr_limit, "A GDTR limit above 65535 fails the entry", "SDM vol. 3, 
 RULE guest_idtr_limit, "An IDTR limit above 65535 fails the entry", "SDM vol. 3, 27.3.1.3"
         SET     GUEST_IDTR_LIMIT, 0x10000
         INVALID_STATE
-RULE guest_rip_not_canonical, "A guest RIP that is not canonical fails the entry", "SDM vol. 3, 27.3.1.4"
-        SET     GUEST_RIP, NOT_CANONICAL
+RULE guest_rip_upper_bits, "A guest RIP whose bits 63:48 are not all the same fails the entry", "SDM vol. 3, 27.3.1.4"
+        SET     GUEST_RIP, 1 << 48
         call    run_on
         CHECK_FIELD VM_EXIT_REASON, ENTRY_FAILED | EXIT_INVALID_STATE
+RULE guest_rip_need_not_be_canonical, "A guest RIP that is not canonical in bit 47 alone enters, and the fetch raises #GP", "SDM vol. 3, 27.3.1.4"
+        SET     EXCEPTION_BITMAP, 1 << EXC_GP
+        SET     GUEST_RIP, NOT_CANONICAL
+        call    run_on
+        CHECK_FIELD VM_EXIT_REASON, EXIT_EXCEPTION_NMI
+        CHECK_FIELD GUEST_RIP, NOT_CANONICAL
 RULE guest_rflags_bit_1, "A guest RFLAGS without bit 1 fails the entry", "SDM vol. 3, 27.3.1.4"
         SET     GUEST_RFLAGS, 0
         INVALID_STATE
@@ -450,13 +447,11 @@ RULE guest_blocked_with_an_interrupt, "Injecting an external interrupt while STI
         INJECT  VALID | 0x31
         INVALID_STATE
 RULE guest_blocked_with_an_nmi, "Injecting an NMI while MOV SS blocks fails the entry", "SDM vol. 3, 27.3.1.5"
-DEVIATION "", "not modelled: NMI injection is not checked against blocking by MOV SS"
         SET     GUEST_INTERRUPTIBILITY_INFO, 2
         INJECT  VALID | TYPE_NMI | 2
         L2      nop
         CHECK_FIELD VM_EXIT_REASON, ENTRY_FAILED | EXIT_INVALID_STATE
 RULE guest_pending_debug_reserved, "A reserved bit of the pending debug exceptions fails the entry", "SDM vol. 3, 27.3.1.5"
-DEVIATION "", "not modelled: the pending debug exceptions are not checked"
         SET     GUEST_PENDING_DBG_EXCEPTIONS, 1 << 5
         INVALID_STATE
 RULE guest_link_pointer_unaligned, "A VMCS link pointer that is not page-aligned fails the entry with qualification 4", "SDM vol. 3, 27.3.1.5 and 27.8"

@@ -77,10 +77,10 @@ RULE entry_loads_segment_bases, "L2 starts with the FS base of the guest-state a
         EXECUTED
         CHECK   rbx, 0x5151
 RULE entry_loads_selectors, "L2 starts with the selectors of the guest-state area", "SDM vol. 3, 27.3.2.2"
-        SET     GUEST_ES_SELECTOR, 0x33
+        SET     GUEST_ES_SELECTOR, 0x30
         L2      mov ebx, es
         EXECUTED
-        CHECK   rbx, 0x33
+        CHECK   rbx, 0x30
 RULE entry_loads_gdtr, "L2 starts with the GDTR of the guest-state area", "SDM vol. 3, 27.3.2.2"
         SET     GUEST_GDTR_BASE, 0x123000
         SET     GUEST_GDTR_LIMIT, 0x456
