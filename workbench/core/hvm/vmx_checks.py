@@ -205,6 +205,15 @@ def _word(base, slot):
     return get(base, slot) & MASKS[slot]
 
 
+@inner
+def _eptp_wrong(m, eptp):
+    memory_type = eptp & 7
+    reserved = EPTP_RESERVED & ~EPTP_AD if m.feat.ept_ad else EPTP_RESERVED
+    if eptp & reserved:
+        return True
+    return (memory_type != 0 and memory_type != 6) or lshr(eptp, 3) & 7 != EPTP_WALK_4
+
+
 @unit(Machine)
 def controls_wrong(m):
     """Checks of vmcs12's control fields (SDM 27.2.1): 1 means error 7.
@@ -240,17 +249,12 @@ def controls_wrong(m):
         return 1
     if cpu & vmx.CPU_USE_MSR_BITMAPS and _page_wrong(m, base, vmcs.SLOT_MSR_BITMAP):
         return 1
-    # 3. VPID and EPT; without EPT L1 would have to shadow L2's tables, which is not modelled
+    # 3. VPID and EPT
     if cpu2 & vmx.CPU2_ENABLE_VPID and (
         m.feat.vpid_for_l1 == 0 or _word(base, vmcs.SLOT_VIRTUAL_PROCESSOR_ID) == 0
     ):
         return 1
-    eptp = get(base, vmcs.SLOT_EPT_POINTER)
-    memory_type = eptp & 7
-    reserved = EPTP_RESERVED & ~EPTP_AD if m.feat.ept_ad else EPTP_RESERVED
-    if cpu2 & vmx.CPU2_ENABLE_EPT == 0 or eptp & reserved:
-        return 1
-    if (memory_type != 0 and memory_type != 6) or lshr(eptp, 3) & 7 != EPTP_WALK_4:
+    if cpu2 & vmx.CPU2_ENABLE_EPT and _eptp_wrong(m, get(base, vmcs.SLOT_EPT_POINTER)):
         return 1
     # 4. event injection
     return 1 if event_wrong(base) else 0
