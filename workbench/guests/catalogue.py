@@ -285,7 +285,7 @@ _TAG = re.compile(r"^\s*(?:#|//|;)\s*@(\w+)\s+(.*?)\s*$")
 def _parse_header(path: Path, level: int, name: str, text: str) -> Guest:
     title, memory = "", ""
     backends: tuple[str, ...] = BACKENDS
-    paging = NESTED_ONLY
+    paging: tuple[str, ...] = NESTED_ONLY
     params: list[Param] = []
     for number, line in enumerate(text.splitlines(), 1):
         found = _TAG.match(line)
