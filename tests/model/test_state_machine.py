@@ -7,6 +7,8 @@ and no translation can be used that the manuals forbid.  A failure shrinks to a 
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
@@ -16,11 +18,26 @@ from workbench import features
 from workbench.core import layout as lay
 from workbench.errors import WorkbenchError
 from workbench.scenario import Scenario
+from workbench.simulate import build
 
 L2_PTES = lay.L2_BANK_N1P + PTES
-SLOW_EXAMPLES, EXAMPLES = 3000, 250
+SLOW_EXAMPLES, EXAMPLES = 3000, 150
 page = st.sampled_from(PAGES)
 root = st.sampled_from(ROOTS)
+Step = st.SearchStrategy[tuple]
+
+
+def call(name: str | tuple[str, ...], *operands) -> Step:
+    """A call of a function, or of one of several; operands are numbers or strategies."""
+    names = st.just(name) if isinstance(name, str) else st.sampled_from(name)
+    given = [o if isinstance(o, st.SearchStrategy) else st.just(o) for o in operands]
+    return st.tuples(names, *given)
+
+
+def weighted(*groups: tuple[int, list[Step]]) -> Step:
+    """One of the groups by weight, then one of its steps."""
+    chances = [st.one_of(*steps) for weight, steps in groups for _ in range(weight)]
+    return st.sampled_from(chances).flatmap(lambda chosen: chosen)
 
 
 def nested_entry(backend: str) -> st.SearchStrategy[int]:
@@ -35,114 +52,114 @@ l2_entry = st.builds(
 )
 
 
-def edits(backend: str) -> list:
+def edits(backend: str) -> list[Step]:
     """L1 writes into a nested table, or into L2's own table."""
     place = st.builds(lambda r, p: r + 0x3000 + (p >> 9), root, page)
-    return [
-        st.tuples(st.just("store64"), place, nested_entry(backend)),
-        st.tuples(st.just("store64"), page.map(lambda p: L2_PTES + (p >> 9)), l2_entry),
-        st.tuples(st.just("load"), page.map(lambda p: lay.L2_BANK_N1P + p)),
-        st.tuples(st.just("do_invlpg"), page.map(lambda p: lay.L2_BANK_N1P + p)),
-        st.tuples(st.just("reload_cr3")),
-        st.tuples(st.just("hypercall")),
-    ]
+    edit = call("store64", place, nested_entry(backend))
+    return [edit, edit, call("store64", page.map(lambda p: L2_PTES + (p >> 9)), l2_entry)]
 
 
-def svm_steps() -> st.SearchStrategy[tuple]:
+L1_OWN = [
+    call(("load", "do_invlpg"), page.map(lambda p: lay.L2_BANK_N1P + p)),
+    call(("reload_cr3", "hypercall")),
+]
+
+
+def svm_steps() -> Step:
     symbol = image("steps-svm").symbol
-    vmcb = st.sampled_from([symbol("vmcb"), symbol("vmcb_b")])
-    asid = st.integers(1, 3)
+    vmcb = st.sampled_from([symbol("vmcb"), symbol("vmcb"), symbol("vmcb_b")])
+    script = image("steps-l2").symbol("script")
 
-    def put(offset: int, size: int, value) -> st.SearchStrategy[tuple]:
-        return st.tuples(st.just(f"store{size}"), vmcb.map(lambda v: v + offset), value)
+    def put(offset: int, size: int, *values) -> Step:
+        value = values[0] if len(values) == 1 else st.sampled_from(values)
+        return call(f"store{size}", vmcb.map(lambda v: v + offset), value)
 
-    enter = st.tuples(st.just("enter_mapped"), vmcb)
-    event = st.sampled_from([0, 0, 0x80000040, 0x80000306, 0x80000B0E, 0x80000202, 0x80000440])
-    return st.one_of(
-        enter, enter, enter,
-        st.tuples(st.just("enter"), vmcb),
-        *edits("svm"),
-        put(0x5C, 8, st.sampled_from([0, 1, 3, 7])),
-        put(0x5C, 8, st.sampled_from([1, 3, 7])),
-        put(0x58, 32, asid),
-        put(0xB0, 64, root),
-        put(0xA8, 64, event),
-        put(0xC0, 32, st.sampled_from([0, 0xFFFFFFFF])),
-        put(0x00, 32, st.sampled_from([0, 0xFFFF])),
-        put(0x08, 32, st.sampled_from([0, 1 << 6, 1 << 14])),
-        put(0x570, 64, st.sampled_from([2, 0x202])),
-        put(0x578, 64, st.just(image("steps-l2").symbol("script"))),
-        put(0x4D0, 64, st.sampled_from([0x1D01, 0x0D01])),
-        st.tuples(st.just("do_invlpga"), page, st.integers(0, 3)),
-        st.tuples(st.just("do_invlpga"), page, asid),
-        st.tuples(st.sampled_from(["do_clgi", "do_stgi", "svm_off_and_on"])),
-        st.tuples(st.sampled_from(["do_vmload", "do_vmsave"]), vmcb),
+    control = put(0x5C, 8, 1, 3, 3, 7)
+    invlpga = call("do_invlpga", page, st.integers(0, 2))
+    return weighted(
+        (6, [call("enter_mapped", vmcb)]),
+        (1, [call("enter", vmcb)]),
+        (5, edits("svm")),
+        (4, [control, control, invlpga]),
+        (2, [put(0x58, 32, 1, 2, 3), put(0xB0, 64, root)]),
+        (1, L1_OWN),
+        (1, [
+            put(0xA8, 64, 0, 0x80000040, 0x80000306, 0x80000B0E, 0x80000202, 0x80000440),
+            put(0xC0, 32, 0, 0xFFFFFFFF), put(0x00, 32, 0, 0xFFFF), put(0x08, 32, 0, 1 << 6, 1 << 14),
+            put(0x570, 64, 2, 0x202), put(0x578, 64, st.just(script)), put(0x4D0, 64, 0x1D01, 0xD01),
+            call(("do_clgi", "do_stgi", "svm_off_and_on")), call(("do_vmload", "do_vmsave"), vmcb),
+        ]),
     )  # fmt: skip
 
 
-def vmx_steps() -> st.SearchStrategy[tuple]:
+def vmx_steps() -> Step:
     symbol = image("steps-vmx").symbol
-    region = st.sampled_from([symbol("vmcs"), symbol("vmcs_b"), symbol("vmcs_b")])
+    region = st.sampled_from([symbol("vmcs"), symbol("vmcs_b")])
     eptp = root.map(lambda r: r | 0x1E)
+    script = image("steps-l2").symbol("script")
 
-    def put(field: int, value) -> st.SearchStrategy[tuple]:
-        return st.tuples(st.just("write_field"), st.just(field), value)
+    def put(field: int, *values) -> Step:
+        value = values[0] if len(values) == 1 else st.sampled_from(values)
+        return call("write_field", field, value)
 
-    enter = st.tuples(st.just("enter_mapped"))
-    event = st.sampled_from([0, 0x80000040, 0x80000306, 0x80000B0E, 0x80000202])
-    return st.one_of(
-        enter, enter, enter,
-        st.tuples(st.just("enter")),
-        *edits("vmx"),
-        put(0x201A, eptp),
-        put(0x201A, eptp),
-        put(0x0000, st.integers(0, 3)),
-        put(0x0000, st.integers(1, 3)),
-        put(0x401E, st.sampled_from([2, 0x22])),
-        put(0x4016, event),
-        put(0x4004, st.sampled_from([0, 1 << 6, 1 << 14])),
-        put(0x6820, st.sampled_from([2, 0x202])),
-        put(0x681E, st.just(image("steps-l2").symbol("script"))),
-        put(0x6800, st.sampled_from([0x80010033, 0])),
-        put(0x6C16, st.just(symbol("after_l2"))),
-        st.tuples(st.just("do_invept"), st.integers(0, 3), eptp),
-        st.tuples(st.just("do_invept"), st.integers(1, 2), eptp),
-        st.tuples(st.just("do_invvpid"), st.integers(0, 4), st.integers(0, 3), page),
-        st.tuples(st.just("do_invvpid"), st.integers(0, 3), st.integers(1, 3), page),
-        st.tuples(st.sampled_from(["do_vmclear", "do_vmptrld"]), region),
-        st.tuples(st.just("do_vmptrst")),
-        st.tuples(st.just("read_field"), st.sampled_from([0x4402, 0x681E, 0x1234])),
-        st.tuples(st.just("vmx_off_and_on")),
+    return weighted(
+        (6, [call("enter_mapped")]),
+        (1, [call("enter")]),
+        (5, edits("vmx")),
+        (4, [
+            call("do_invept", st.integers(1, 2), eptp), call("do_invept", st.integers(0, 3), eptp),
+            call("do_invvpid", st.integers(0, 3), st.integers(1, 3), page),
+            call("do_invvpid", st.integers(0, 4), st.integers(0, 3), page),
+        ]),
+        (2, [put(0x201A, eptp), put(0x0000, 1, 2), put(0x0000, 0, 3), put(0x401E, 2, 0x22)]),
+        (1, L1_OWN),
+        (1, [
+            put(0x4016, 0, 0x80000040, 0x80000306, 0x80000B0E, 0x80000202), put(0x4004, 0, 1 << 6, 1 << 14),
+            put(0x6820, 2, 0x202), put(0x681E, st.just(script)), put(0x6800, 0x80010033, 0),
+            call(("do_vmclear", "do_vmptrld"), region), call("do_vmptrld", region),
+            call("do_vmptrst"), call("vmx_off_and_on"),
+            call("read_field", st.sampled_from([0x4402, 0x681E, 0x1234])),
+        ]),
     )  # fmt: skip
 
 
-l2_steps = st.one_of(
-    st.tuples(st.sampled_from(["l2_load", "l2_call", "l2_invlpg"]), page),
-    st.tuples(st.sampled_from(["l2_load", "l2_call"]), page),
-    st.tuples(st.just("l2_store"), page.map(lambda p: p + 8), st.just(0xC3)),
-    st.tuples(st.just("l2_store"), page.map(lambda p: PTES + (p >> 9)), l2_entry),
-    st.tuples(
-        st.sampled_from(
-            ["l2_reload_cr3", "l2_toggle_pge", "l2_cpuid", "l2_hypercall", "l2_out", "l2_rdmsr",
-             "l2_ud", "l2_int", "l2_foreign"]
-        )
-    ),
-    st.tuples(st.sampled_from(["l2_cpuid", "l2_hypercall", "l2_reload_cr3"])),
+l2_steps = weighted(
+    (5, [
+        call(("l2_load", "l2_load", "l2_call"), page),
+        call("l2_store", page.map(lambda p: p + 8), 0xC3),
+    ]),
+    (2, [call("l2_store", page.map(lambda p: PTES + (p >> 9)), l2_entry)]),
+    (2, [call("l2_invlpg", page), call(("l2_reload_cr3", "l2_toggle_pge"))]),
+    (3, [call(("l2_cpuid", "l2_hypercall"))]),
+    (1, [call(("l2_out", "l2_rdmsr", "l2_ud", "l2_int", "l2_foreign"))]),
 )  # fmt: skip
 
 
-KEPT = {"l0_page_size": ("4k",), "l1_page_size": ("4k",)}
+KEPT = {"l0_page_size": ("4k",), "l1_page_size": ("4k",), "paging": ("non",)}
 """Values that the watcher's arithmetic depends on."""
 
 
+def _possible(backend: str, chosen: dict) -> bool:
+    try:
+        build(_scenario(backend, chosen, {}))
+    except WorkbenchError:  # this L1 does not know the feature
+        return False
+    return True
+
+
+@cache
+def _values(backend: str) -> dict[str, list]:
+    """Every feature of the catalogue, with the values that this L1 can run under."""
+    return {
+        f.id: [v for v in KEPT.get(f.id, f.values_on(backend)) if _possible(backend, {f.id: v})]
+        for f in features.applicable(backend)
+    }
+
+
 def any_features(backend: str) -> st.SearchStrategy[dict]:
-    """Every feature of the catalogue at a default or any other value."""
-    return st.fixed_dictionaries(
-        {}, optional={
-            f.id: st.sampled_from(KEPT.get(f.id, f.values_on(backend)))
-            for f in features.applicable(backend)
-        },
-    )  # fmt: skip
+    """Every feature at its default or at any other value."""
+    values = {name: st.sampled_from(v) for name, v in _values(backend).items() if v}
+    return st.fixed_dictionaries({}, optional=values)
 
 
 def check(backend: str, chosen: dict, l1: list[tuple], l2: list[tuple], sources: dict) -> None:
@@ -171,6 +188,12 @@ sources = st.fixed_dictionaries(
 )  # fmt: skip
 
 
+def several(steps: Step) -> st.SearchStrategy[list[tuple]]:
+    """A few dozen steps (a single list would have six on average), that shrink to few."""
+    part = st.lists(steps, max_size=15)
+    return st.tuples(part, part, part, part, part).map(lambda parts: [s for p in parts for s in p])
+
+
 def machine_test(backend: str, examples: int):
     steps = {"svm": svm_steps, "vmx": vmx_steps}[backend]()
 
@@ -179,8 +202,8 @@ def machine_test(backend: str, examples: int):
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )  # fmt: skip
     @given(
-        chosen=any_features(backend), l1=st.lists(steps, min_size=1, max_size=30),
-        l2=st.lists(l2_steps, max_size=30), given_sources=sources,
+        chosen=any_features(backend), l1=several(steps),
+        l2=several(l2_steps), given_sources=sources,
     )  # fmt: skip
     def test(chosen, l1, l2, given_sources):
         check(backend, chosen, l1, l2, given_sources)
@@ -197,3 +220,50 @@ def test_no_sequence_breaks_an_invariant(backend):
 @pytest.mark.parametrize("backend", ["svm", "vmx"])
 def test_thousands_of_sequences_break_no_invariant(backend):
     machine_test(backend, SLOW_EXAMPLES)()
+
+
+# ---------------------------------------------------------------- the watcher itself
+
+FIRST, SECOND = PAGES[:2]
+TAKEN_AWAY_BY_TLB_CONTROL = [
+    ("enter_mapped", "vmcb", 0),
+    ("store64", "", ROOTS[0] + 0x3000 + (FIRST >> 9), lay.L2_BANK_N1P + SECOND | 7),
+    ("store8", "vmcb", 0x5C, 3),
+    ("enter_mapped", "vmcb", 0),
+]
+
+
+@pytest.mark.parametrize("policy", ["lazy", "eager", "generation"])
+def test_the_watcher_sees_what_xen_has_left_reachable_since_2017(policy):
+    symbol = image("steps-svm").symbol
+    l1 = [
+        (name, (symbol(base) if base else 0) + offset, *operands)
+        for name, base, offset, *operands in TAKEN_AWAY_BY_TLB_CONTROL
+    ]
+    l2 = [("l2_load", FIRST), ("l2_cpuid",), ("l2_load", FIRST), ("l2_cpuid",)]
+    machine = Machine(_scenario("svm", {"np2m_flush": policy}, {}), l1, l2)
+    if policy == "generation":
+        with pytest.raises(AssertionError, match="nested p2m: 0x200000 -> n1p 0x40200000"):
+            play(machine, forgiving=False)
+    else:
+        play(machine, forgiving=False)
+
+
+@pytest.mark.parametrize("other_roots", [True, False])
+def test_mov_cr3_of_l2_concerns_its_vpid_with_every_ept_root(other_roots):
+    def eptp(index: int) -> tuple:
+        return ("write_field", 0x201A, ROOTS[index] | 0x1E)
+
+    l1 = [("enter_mapped",), eptp(1), ("enter_mapped",), eptp(0), ("enter_mapped",)]
+    l2 = [
+        ("l2_load", FIRST), ("l2_cpuid",),
+        ("l2_store", PTES + (FIRST >> 9), SECOND | 7), ("l2_reload_cr3",), ("l2_cpuid",),
+        ("l2_load", FIRST), ("l2_cpuid",),
+    ]  # fmt: skip
+    machine = Machine(_scenario("vmx", {"l2_tag_policy": "kvm"}, {}), l1, l2)
+    if other_roots:
+        play(machine)
+        return
+    machine.m["hw"]["tag_span"] = 0  # a processor that forgets about the other roots
+    with pytest.raises(AssertionError, match="L2 could use 0x200000 -> n1p 0x40200000"):
+        play(machine)

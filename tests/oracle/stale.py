@@ -9,6 +9,8 @@ without VPID ends the linear part of VPID 0.  SVM (APM vol. 2, 15.16): both part
 nested root was used; TLB_CONTROL 1 ends all ASIDs, 3 the entering one, 7 that but for global pages;
 INVLPGA one address of one ASID.  In both, MOV CR3 ends what is not global, a change of CR4.PGE
 everything, INVLPG one address, of the running context.
+
+``tlb_control_keeps_nested``: Xen's deviation since 2017, where TLB_CONTROL leaves the nested p2m alone.
 """
 
 from __future__ import annotations
@@ -40,7 +42,6 @@ class Possible:
     """Values that a part may have, by context and page."""
 
     def __init__(self) -> None:
-        self.now: dict[tuple[Hashable, int], Hashable] = {}
         self.kept: dict[Context, dict[int, set]] = {}
 
     def context(self, context: Context) -> dict[int, set]:
@@ -56,8 +57,8 @@ class Possible:
 class Stale:
     """The tables' history, cut at each invalidation."""
 
-    def __init__(self, svm: bool):
-        self.svm = svm
+    def __init__(self, svm: bool, tlb_control_keeps_nested: bool = False):
+        self.svm, self.tlb_control_keeps_nested = svm, tlb_control_keeps_nested
         self.linear_now: dict[int, Linear | None] = {}
         self.nested_now: dict[tuple[int, int], Nested | None] = {}
         self.linear, self.nested = Possible(), Possible()
@@ -142,10 +143,10 @@ class Stale:
         """VMRUN with TLB_CONTROL, before L2 runs."""
         if control == 1:
             self._end_linear(list(self.linear.kept), None, True)
-            self._end_nested(list(self.roots))
         elif control in (3, 7):
             self._end_linear([asid], None, control == 3)
-            self._end_nested([asid])
+        if control and not self.tlb_control_keeps_nested:
+            self._end_nested(list(self.roots) if control == 1 else [asid])
 
     def invlpga(self, page: int, asid: int) -> None:
         self._end_linear([asid], page, True)
