@@ -15,6 +15,8 @@ from ..layout import RCX, Machine
 from ..ledger import E_L0_MAP_BYTE_READ, P_ROUTING, count
 from ..mmu.physical import ma_ld8
 from ..words import lshr
+from .memory_map import VMCX01_MA
+from .nested_state import set_vmswitch_in_progress
 from .p2m import n1p_to_l0m
 from .vmcs import READS, WRITES, get_vvmcs, own_base, settle, vvmcs_base
 from .vmcs import get as get_slot
@@ -217,7 +219,7 @@ def _by_cr(m, v):
 @inner
 def debug_registers_dirty(m):
     """Has L0 given the guest the debug registers?  It then no longer intercepts them for itself."""
-    own = get_slot(own_base(m, m.nv.n1_vmcx_ma), vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL)
+    own = get_slot(own_base(m, VMCX01_MA), vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL)
     return own & vmx.CPU_MOV_DR_EXITING == 0
 
 
@@ -255,6 +257,7 @@ def _decide(m, reason):
 @unit(Machine)
 def vmx_route(m):
     """For the exit of L2 in ``m.exit``: 0 L0 keeps it, 1 L1 gets it."""
+    set_vmswitch_in_progress(m, 0)  # the entry has really happened
     m.vmcs_work[READS] += COMMON_READS
     m.vmcs_work[WRITES] += COMMON_WRITES
     answer = _decide(m, m.exit.code & (N_REASONS - 1))
