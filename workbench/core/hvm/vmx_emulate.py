@@ -33,8 +33,9 @@ from ..ledger import E_L0_EVENT_INJECTED, P_EMULATION, count
 from ..structs import i64
 from ..words import lshr
 from .memory_map import VMCX01_MA
-from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, np2m_fault
-from .nested_state import is_n2_guest, set_vmexit_pending, vmxon
+from .mmio import vmx_apic_mmio
+from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_MMIO, np2m_fault
+from .nested_state import hap_enabled, is_n2_guest, set_vmexit_pending, vmxon
 from .p2m import p2m_resolve
 from .vmcs import get, get_vvmcs, own_base, put, set_vvmcs, vmread, vmwrite, vvmcs_base
 from .vmx_caps import is_vmx_msr, vmx_capability
@@ -151,7 +152,8 @@ def _string_fault(m):
     status = m.pending
     m.pending = 0
     if status == ST_VMEXIT:
-        if not is_n2_guest(m) and p2m_resolve(m, m.exit.info2, m.exit.info1 & ACCESS_WRITE):
+        own = not is_n2_guest(m) or hap_enabled(m) == 0
+        if own and p2m_resolve(m, m.exit.info2, m.exit.info1 & ACCESS_WRITE):
             return ST_OK  # the guest executes the instruction again
         return fatal(m, FATAL_N1P_UNMAPPED, m.exit.info2)
     return inject_pending(m)
@@ -349,8 +351,10 @@ def _inject_violation(m, qualification):
 def nested_page_fault(m, reason):
     """EPT violation: of L2 by way of the nested p2m; of L1, a page that L0 took or L1 never had."""
     gpa = vmread(m, vmcs.SLOT_GUEST_PHYSICAL_ADDRESS)
-    if not is_n2_guest(m):
+    if not is_n2_guest(m) or hap_enabled(m) == 0:
         if not p2m_resolve(m, gpa, m.exit.info1 & ACCESS_WRITE):
+            if vmx_apic_mmio(m, gpa):
+                return ST_OK
             return fatal(m, FATAL_N1P_UNMAPPED, gpa)
         if m.exit.vectoring & EVENT_VALID:
             return reinject(m, m.exit.vectoring, m.exit.vectoring_error)
@@ -368,6 +372,8 @@ def nested_page_fault(m, reason):
         m.exit.code = vmx.EXIT_EPT_MISCONFIG
         m.exit.info1 = 0
         set_vmexit_pending(m, 1)
+        return ST_OK
+    if outcome == NP_MMIO and vmx_apic_mmio(m, m.device):
         return ST_OK
     if outcome != NP_HANDLED:
         return fatal(m, FATAL_N1P_UNMAPPED, gpa)
