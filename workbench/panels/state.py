@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import features
+from .. import features, personality
 from ..errors import ScenarioError, WorkbenchError
 from ..guests import catalogue
 from ..guests.catalogue import Guest
@@ -107,9 +107,22 @@ class PanelState:
         """Set one toggle; its default needs no mention in the scenario."""
         changed = self._scenario.replace(**{f"features.{name}": value})
         kept = dict(changed.features)
-        if kept[name] == features.catalogue()[name].default_value:
+        if kept[name] == features.catalogue()[name].default_of(self._scenario.l0):
             del kept[name]
         return self.change(features=kept)
+
+    def set_l0(self, l0: str) -> Need:
+        """Choose L0's personality; toggles that nobody set take its defaults."""
+        return self.change(l0=l0)
+
+    def set_deviation(self, name: str, state: bool) -> Need:
+        """Switch one deviation of L0; the personality's own state needs no mention."""
+        kept = {**self._scenario.deviations, name: state}
+        if (personality.catalogue()[name].l0 == self._scenario.l0 and state is True) or (
+            personality.catalogue()[name].l0 != self._scenario.l0 and state is False
+        ):
+            del kept[name]
+        return self.change(deviations=kept)
 
     def set_guest(self, level: int, name: str) -> Need:
         """Choose the program of a level; its parameters go to their defaults."""
