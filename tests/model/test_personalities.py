@@ -26,7 +26,9 @@ def exits(result, name: str, **where: str) -> int:
 def test_l2_and_l1_execute_the_same_instructions_under_every_l0(backend, l2):
     runs = [run(backend, l0, l2) for l0 in L0S]
     assert len({(r.facts["l2_instructions"], r.facts["virtual_entries"]) for r in runs}) == 1
-    assert len({r.facts["l1_instructions"] for r in runs}) == 1
+    xen, kvm, manual = (r.facts["l1_instructions"] for r in runs)
+    assert xen == manual
+    assert abs(kvm - xen) <= 1, "L1 reads other capabilities"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
