@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 
 from ..paths import data_dir
 
@@ -31,9 +32,9 @@ def __getattr__(name: str) -> int:  # the constants made above, for type checker
     raise AttributeError(name)
 
 
-def word(ids: object) -> int:
+def word(ids: Iterable[str]) -> int:
     """The word with the bits of the named deviations."""
-    return sum(MASKS[name] for name in ids)  # type: ignore[attr-defined]
+    return sum(MASKS[name] for name in ids)
 
 
 def of(l0: str, backend: str) -> tuple[str, ...]:
