@@ -102,7 +102,7 @@ def test_entry_checks_left_to_hardware(on):
     if on:
         assert nv["vmexit_pending"][0] == 0
         assert made.call("enter_guest") == layout.ST_FATAL
-        assert made.m["fatal"][0] == layout.FATAL_BAD_VMCX
+        assert made.m["fatal"][0] == layout.FATAL_BAD_VMCX02
     else:
         assert nv["vmexit_pending"][0] == 1
         assert made.m["exit"]["code"][0] == 1 << 31 | vmx.EXIT_INVALID_STATE
