@@ -43,7 +43,7 @@ class Feature:
     source: str
     inert_when: tuple[tuple[str, str, str], ...]
     l0_defaults: tuple[tuple[str, str], ...] = ()
-    """(personality of L0, value) where its default is another one."""
+    """(personality of L0, value) where its default is another one (data/l0_defaults.csv)."""
 
     @property
     def is_switch(self) -> bool:
@@ -77,22 +77,18 @@ def _inert(cell: str) -> tuple[tuple[str, str, str], ...]:
     return tuple(found)
 
 
-def _pair(cell: str) -> tuple[str, str]:
-    l0, _, value = cell.partition("=")
-    return l0.strip(), value.strip()
-
-
 @cache
 def catalogue() -> dict[str, Feature]:
     """Every feature by id, in the order of data/features.csv."""
     features = {}
+    by_l0 = data_table("l0_defaults").rows
     for row in data_table("features").rows:
         values, only = zip(*(v.partition(":")[::2] for v in row["values"].split("|")), strict=True)
         backends = BACKENDS if row["backends"] == "both" else (row["backends"],)
         features[row["id"]] = Feature(
             row["id"], backends, values, only, row["default"], row["meaning"],
             row["counterpart"], row["source"], _inert(row["inert_when"]),
-            tuple(_pair(cell) for cell in row["l0_defaults"].split("|") if cell),
+            tuple((r["l0"], r["value"]) for r in by_l0 if r["id"] == row["id"]),
         )  # fmt: skip
     return features
 
