@@ -156,8 +156,6 @@ def _merge_interrupts(m, h12, h02):
         int_ctl &= ~(V_GIF | V_GIF_ENABLE)
     if m.feat.l0 == L0_KVM:
         int_ctl &= KVM_INT_CTL
-    if m.nv.vintrmask == 0 and m.feat.deviations & deviations.DEV_V_TPR_NOT_SYNCED == 0:
-        int_ctl = (int_ctl & ~0xF) | (ld32(m.ram + VMCX01_MA + vmcb.INT_CTL) & 0xF)
     st32(h02 + vmcb.INT_CTL, int_ctl | V_INTR_MASKING)
     copy32(m, h02, h12, vmcb.INT_VECTOR, vmcb.FIELD_INT_VECTOR, P_ENTRY, 0)
     count(m, E_L0_BYTE_COPIED, TPR_BYTES)

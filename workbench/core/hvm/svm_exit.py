@@ -8,7 +8,7 @@ it (nested_svm_vmexit).
 
 from __future__ import annotations
 
-from ...arch import deviations, vmcb
+from ...arch import vmcb
 from ..jit import inner, unit
 from ..layout import L0_KVM, PAGE, ST_OK, Machine
 from ..ledger import E_L0_BYTE_COPIED, E_L0_VMSAVE, P_EXIT, count, count_field
@@ -62,8 +62,6 @@ def _write_controls(m, h12, h02):
     old = ld32(h12 + vmcb.INT_CTL)
     if nv.vintrmask == 0:
         int_ctl &= ~V_INTR_MASKING
-        if m.feat.deviations & deviations.DEV_V_TPR_NOT_SYNCED == 0:
-            int_ctl = (int_ctl & ~0xF) | (old & 0xF)  # CR8 was L1's own
     if m.feat.l0 == L0_KVM:
         int_ctl = (old & ~KVM_INT_CTL_BACK) | (int_ctl & KVM_INT_CTL_BACK)
     st32(h12 + vmcb.INT_CTL, int_ctl)

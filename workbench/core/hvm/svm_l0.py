@@ -12,6 +12,7 @@ from ..ledger import (
     F_NP2M_CHANGED,
     count,
 )
+from ..mmu.physical import host_of
 from ..structs import i64
 from ..words import ld8, ld32, ld64, lshr, st8, st32, st64
 from .memory_map import VMCX01_MA, VMCX02_MA
@@ -140,12 +141,11 @@ def set_gif(m, value):
 
 @inner
 def take_tpr_of_l2(m):
-    """L2 without V_INTR_MASKING writes L1's own task priority when it writes CR8."""
+    """L2 without V_INTR_MASKING writes V_TPR and L1's own task priority when it writes CR8."""
     v_tpr = ld8(m.ram + VMCX02_MA + vmcb.INT_CTL) & 15
-    if v_tpr != m.apic.tpr >> 4:
+    if v_tpr != ld8(host_of(m, m.nv.vmcx12_ma) + vmcb.INT_CTL) & 15:
         m.apic.tpr = v_tpr << 4
-        h01 = m.ram + VMCX01_MA
-        st8(h01 + vmcb.INT_CTL, v_tpr)
+        st8(m.ram + VMCX01_MA + vmcb.INT_CTL, v_tpr)
 
 
 # ---------------------------------------------------------------- EFER
