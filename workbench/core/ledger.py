@@ -66,7 +66,7 @@ STATE_FIELDS = (
     # interrupts, and the virtual exit to deliver
     "gif", "rflagsif", "vintrmask", "exitcode", "exitinfo1", "exitinfo2",
     # L1's intercepts and permission maps
-    "icpt_cr", "icpt_dr", "icpt_exceptions", "icpt_general1", "icpt_general2", "icpt_general3",
+    "icpt_cr", "icpt_dr", "icpt_exceptions", "icpt_general1", "icpt_general2",
     "msrpm", "iopm", "merged_msrpm",
     # L1 itself
     "host_save", "hsave_pa", "vmxon_addr",

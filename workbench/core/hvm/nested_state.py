@@ -63,6 +63,9 @@ FETCHED = 128
 NONE = -1
 """No address: no vmcx12 is mapped, not in VMX operation."""
 
+STORED_INTERCEPTS = 5
+"""Intercept words that the designs of 2010 know; the sixth is younger and stands beside them."""
+
 
 # ---------------------------------------------------------------- any field
 
@@ -208,13 +211,18 @@ def vmxon(m):
 @inner
 def icpt(m, word):
     """Intercept word ``word`` (0..5) of L1's, as in vmcb12 at VMRUN or now (by layout)."""
+    if word >= STORED_INTERCEPTS:
+        return m.nv.general3
     return state_read(m, NS_ICPT_CR + word, BYTES_4)
 
 
 @inner
 def set_icpt(m, word, value):
     """Remember intercept word ``word`` of vmcb12."""
-    state_write(m, NS_ICPT_CR + word, BYTES_4, value)
+    if word >= STORED_INTERCEPTS:
+        m.nv.general3 = value
+    else:
+        state_write(m, NS_ICPT_CR + word, BYTES_4, value)
 
 
 set_n2_guest = _writer(NS_N2_GUEST, BYTES_1)

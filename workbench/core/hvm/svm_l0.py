@@ -12,9 +12,10 @@ from ..ledger import (
     F_NP2M_CHANGED,
     count,
 )
+from ..mmu.physical import host_of
 from ..structs import i64
-from ..words import ld32, ld64, lshr, st32, st64
-from .memory_map import VMCX01_MA
+from ..words import ld8, ld32, ld64, lshr, st8, st32, st64
+from .memory_map import VMCX01_MA, VMCX02_MA
 from .nested_state import (
     gif,
     icpt,
@@ -29,6 +30,7 @@ from .nested_state import (
     set_vmcx12_addr,
     set_vmentry_pending,
     set_vmexit_pending,
+    vmcx12,
     write_gif,
 )
 from .np2m import np2m_reset
@@ -36,7 +38,7 @@ from .svm_hw import CR0_PG, EFER_LME, EFER_RESERVED, EFER_SVME, EVENT_VALID
 from .svm_instructions import V_GIF, V_GIF_ENABLE, VIRT_EXT_VMLOAD_VMSAVE
 
 EFER_LMA = 1 << 10
-VM_CR_SVMDIS = 1 << 4
+VM_CR_LOCK, VM_CR_SVMDIS = 1 << 3, 1 << 4
 UD, DF, GP, PF = 6, 8, 13, 14
 V_IRQ = 1 << svm.INT_CTL_V_IRQ
 VINTR_BIT = 1 << (svm.INTERCEPT_VINTR & 31)
@@ -150,6 +152,18 @@ def set_gif(m, value):
     write_gif(m, value)
 
 
+# ---------------------------------------------------------------- TPR
+
+
+@inner
+def take_tpr_of_l2(m):
+    """L2 without V_INTR_MASKING writes V_TPR and L1's own task priority when it writes CR8."""
+    v_tpr = ld8(m.ram + VMCX02_MA + vmcb.INT_CTL) & 15
+    if v_tpr != ld8(host_of(m, vmcx12(m)) + vmcb.INT_CTL) & 15:
+        m.apic.tpr = v_tpr << 4
+        st8(m.ram + VMCX01_MA + vmcb.INT_CTL, v_tpr)
+
+
 # ---------------------------------------------------------------- EFER
 
 
@@ -201,7 +215,7 @@ def reset_nested(m):
     set_last_vmcx12_addr(m, -1)
     set_hsave_pa(m, 0)
     write_gif(m, 1)
-    for i in range(5):
+    for i in range(6):
         set_icpt(m, i, 0)
 
 
