@@ -192,6 +192,8 @@ def np2m_invalidate_current(m, reason):
 @unit(Machine, i64, i64, i64)
 def np2m_note_vmrun(m, tlb_control, root, reason):
     """VMRUN with TLB_CONTROL or a new ASID: the table of vmcb12's root, or all of them."""
+    if n2p_to_l0m(m) == 0:
+        return 0  # no table yet
     if m.feat.np2m_flush == NP2M_GENERATION:
         set_flushp2m(m, 1)
     elif tlb_control == TLB_CONTROL_ALL:
