@@ -142,6 +142,13 @@ class Machine:
     def register(self, number: int) -> int:
         return int(self.m["cpu"]["gpr"][0, number]) & MASK64
 
+    def state(self, field: str) -> int:
+        """A field of the nested state; 0 where the layout has none."""
+        try:
+            return self.built.state[field]
+        except KeyError:
+            return 0
+
     def count(self, event: str) -> int:
         return int(self.m["ledger"]["counts"][0, :, EVENTS.index(event)].sum())
 
@@ -171,7 +178,7 @@ class Watcher:
             (1, machine.l1.symbols[n]): n for n in machine.l1.symbols if n.startswith("at_")
         } | {(2, machine.l2.symbols[n]): n for n in machine.l2.symbols if n.startswith("at_")}
         self.step_number = 0
-        self.checked_state: tuple = ()
+        self.exits = self.live = -1
 
     # ------------------------------------------------------------ what happened
 
@@ -201,7 +208,7 @@ class Watcher:
         self.seen = now
 
     def _vmcs12(self, name: str) -> int:
-        page = int(self.m["nv"]["vmcx12_ma"][0]) - lay.L1_BANK_MA
+        page = self.machine.state("vmcx12_addr")
         return self.machine.word(1, page + vmcs.DATA_OFFSET + 8 * VMCS12_SLOT[name])
 
     def _note_entry(self, vmcb: int) -> None:
@@ -270,33 +277,33 @@ class Watcher:
 
     def check(self, thorough: bool) -> None:
         """The model's invariants; the expensive ones where something has changed."""
-        m, nv = self.m, self.m["nv"]
+        m, state = self.m, self.machine.state
         level = int(m["level"][0])
         assert level in (1, 2)
-        assert int(nv["n2_guest"][0]) == (level == 2), "level and n2_guest"
+        assert state("n2_guest") == (level == 2), "level and n2_guest"
         if self.machine.run.status:
             return
-        in_use = nv["n2_vmcx_ma" if level == 2 else "n1_vmcx_ma"]
-        assert m["hw"]["vmcx"][0] == in_use[0], "the control structure in use"
-        assert nv["vmexit_pending"][0] == 0, "a virtual exit waits while a guest runs"
-        assert nv["vmentry_pending"][0] == 0, "a virtual entry waits while a guest runs"
-        state = (level, int(m["ledger"]["time"][0]), int(m["tlb"]["live_all"][0]))
+        in_use = mm.VMCX02_MA if level == 2 else mm.VMCX01_MA
+        assert m["hw"]["vmcx"][0] == in_use, "the control structure in use"
+        assert not state("vmexit_pending"), "a virtual exit waits while a guest runs"
+        assert not state("vmentry_pending"), "a virtual entry waits while a guest runs"
+        live = int(m["tlb"]["live_all"][0])
         exits = int(m["ledger"]["counts"][0, :, EVENTS.index("HW_EXIT")].sum())
-        if thorough or self.checked_state[1:2] != (exits,):
-            self.checked_state = (level, exits)
+        if thorough or exits != self.exits:
+            self.exits = exits
             self.check_counts(exits)
             self.check_tags()
-        if thorough or state[2] != getattr(self, "live", None) or level == 2:
-            self.live = state[2]
+        if thorough or live != self.live or level == 2:
+            self.live = live
             self.check_tlb(level)
 
     def check_counts(self, exits: int) -> None:
-        m, led = self.m, self.m["ledger"]
+        led = self.m["ledger"]
         assert self.machine.count("HW_ENTRY") == exits + 1, "the first entry starts L1"
         assert int(led["exits"].sum()) == exits, "exits handled by L0 + reflected = all"
         assert int(led["exits"][0, 1, :, 1].sum()) == 0, "L1's exits are L0's"
         entries, left = int(led["virtual_entries"][0]), int(led["virtual_exits"][0])
-        assert entries - left == int(m["nv"]["n2_guest"][0]), "virtual entries and exits"
+        assert entries - left == self.machine.state("n2_guest"), "virtual entries and exits"
         prices, counts = led["price"][0], led["counts"][0]
         assert int((counts @ prices[: counts.shape[1]]).sum()) == int(led["time"][0]), "time"
         for event in ("VMREAD_SHADOWED", "VMWRITE_SHADOWED", "GIF_VIRTUALIZED",
@@ -310,10 +317,10 @@ class Watcher:
 
     def check_tags(self) -> None:
         """L1 and L2 have different tags unless the policy shares them."""
-        f, nv, core = self.m["feat"], self.m["nv"], int(self.m["tag_core_generation"][0])
+        f, core, state = self.m["feat"], int(self.m["tag_core_generation"][0]), self.machine.state
         if f["l2_tag_policy"][0] in (lay.POLICY_OWN, lay.POLICY_XEN_2013) and f["tlb_tagging"][0]:
-            if nv["n1_tag_generation"][0] == nv["n2_tag_generation"][0] == core:
-                assert nv["n1_tag"][0] != nv["n2_tag"][0], "two contexts with one tag"
+            if self.m["nv"]["n1_tag_generation"][0] == state("n2_tag_generation") == core:
+                assert self.m["nv"]["n1_tag"][0] != state("n2_tag"), "two contexts with one tag"
 
     def _valid(self) -> np.ndarray:
         tlb = self.m["tlb"][0]
@@ -351,7 +358,8 @@ class Watcher:
             self.check_np2m()
 
     def rights_kept(self) -> bool:
-        return not self.m["feat"]["np2m_host_rights"][0]
+        """Are the rights of L1's table in the nested p2m?"""
+        return not self.machine.scenario.all_deviations.get("np2m_host_rights")
 
     def check_host(self, frame: int, writable: bool) -> None:
         """L0 has neither taken the page away nor, if it can be written, write-protected it."""
