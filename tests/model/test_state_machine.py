@@ -21,7 +21,7 @@ from workbench.scenario import Scenario
 from workbench.simulate import build
 
 L2_PTES = lay.L2_BANK_N1P + PTES
-SLOW_EXAMPLES, EXAMPLES = 3000, 150
+SLOW_EXAMPLES, EXAMPLES = 3000, 100
 page = st.sampled_from(PAGES)
 root = st.sampled_from(ROOTS)
 Step = st.SearchStrategy[tuple]
