@@ -4,7 +4,7 @@ A program is described by comments in its own source::
 
     # @title   CPUID in a loop
     # @backend svm                       (L1 only; without it the program suits both)
-    # @paging  non son                   (L1 only: its paging modes; without it only nested paging)
+    # @paging  non son sos               (L1 only: its paging modes; without it only nested paging)
     # @param iterations 16 5000 1 1000000000 operations : how many CPUIDs
     # @memory 0x200000 + 4096 * pages    (memory it needs, in bytes)
 
@@ -37,7 +37,7 @@ from .load import load_image
 from .mixed import TABLE_ADDRESS, build_mixed_table
 
 BACKENDS = ("svm", "vmx")
-PAGING_MODES = ("non", "son")
+PAGING_MODES = ("non", "son", "sos")
 NESTED_ONLY = ("non",)
 PARAMETER_PAGE = 0x8000
 PAGE_WORDS = 512

@@ -146,7 +146,7 @@ def svm_merge_controls(m):
 def _merge_paging(m, h02, h01):
     """Nested paging of L2: the combined table, or L1's own when L1 shadows L2's tables."""
     st64(h02 + vmcb.NESTED_CTL, NP_ENABLE)
-    if m.nv.hap_enabled:
+    if m.nv.hap_enabled and m.sh.active == 0:
         st64(h02 + vmcb.NESTED_CR3, np2m_select(m, m.nv.host_cr3))
     else:
         st64(h02 + vmcb.NESTED_CR3, ld64(h01 + vmcb.NESTED_CR3))
@@ -267,7 +267,7 @@ def svm_enter_n2(m):
     # 4. GIF is set
     set_gif(m, 1)
     # 5. consistency checks, after loading as in Xen
-    if svm_vmcb_invalid(m, h12):
+    if svm_vmcb_invalid(m, h12) or (m.sh.active and nv.hap_enabled):
         request_virtual_exit(m, svm.VMEXIT_INVALID, 0, 0)
         return FAILED
     return ST_OK

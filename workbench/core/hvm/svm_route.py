@@ -67,6 +67,8 @@ def _decide(m, code):
     if rule == R_IOIO:
         return _io_to_l1(m)
     if rule == R_PAGE_FAULT:
+        if m.sh.active:
+            return HANDLED_BY_L0
         if m.nv.hap_enabled:
             return l1_intercepts(m, index)
         return REFLECT_TO_L1

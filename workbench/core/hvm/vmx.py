@@ -34,6 +34,7 @@ from .memory_map import (
     VMWRITE_BITMAP_MA,
 )
 from .nested_vcpu import reset_nested_vcpu
+from .shadow_vmx import vmx_handle_invlpg
 from .tags import tags_initialise
 from .vmcs import READS, WRITES, own_base, put, settle
 from .vmx_caps import FEATURE_CONTROL
@@ -244,6 +245,8 @@ def _rare(m, reason):
 
 @inner
 def _serve(m, reason):
+    if reason == vmx.EXIT_INVLPG and m.sh.active:
+        return vmx_handle_invlpg(m)
     if _is_vmx_instruction(reason) and m.nv.n2_guest == 0:
         return vmx_instruction(m, reason)
     if reason == vmx.EXIT_EPT_VIOLATION or reason == vmx.EXIT_EPT_MISCONFIG:

@@ -170,7 +170,7 @@ def _by_exception(m, v):
     vector = info & 31
     kind = lshr(info, vmx.INTR_TYPE) & 7
     if kind == vmx.INTR_TYPE_HW_EXCEPTION and vector == 14:
-        return 1
+        return 0 if m.sh.active else 1
     if kind != vmx.INTR_TYPE_HW_EXCEPTION:
         return 0
     bitmap = get_vvmcs(m, v, vmcs.SLOT_EXCEPTION_BITMAP, P_ROUTING)
