@@ -117,11 +117,11 @@ def exec_generic(m, u):
 @unit(Machine, i64)
 def settle(m, status):
     """Deliver events and serve exits until a guest can run; ST_BRANCH, or why it cannot."""
+    if m.sh.emulating and status != ST_DECODE:
+        status = l0_emulated(m, status)
     for _ in range(MAX_ROUNDS):
         m.pending = 0
-        if m.sh.emulating and status != ST_DECODE:
-            status = l0_emulated(m, status)
-        elif status == ST_FAULT:
+        if status == ST_FAULT:
             status = deliver_event(m)
         elif status == ST_VMEXIT:
             status = l0_exit(m)
