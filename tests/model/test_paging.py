@@ -13,8 +13,8 @@ from workbench import features
 from workbench.core.ledger import EVENTS, TIME_SCALE
 from workbench.errors import GuestError
 from workbench.panels.state import PanelState
-from workbench.scenario import Scenario
 from workbench.paths import data_dir
+from workbench.scenario import Scenario
 from workbench.simulate import Run, prepare, run
 
 PROGRAM = Path(__file__).parent / "programs" / "paging.S"
@@ -128,8 +128,8 @@ def _per_change(
         for n in (64, 192)
     ]  # fmt: skip
     counts = []
-    for run in runs:
-        exits = run.exits[run.exits.from_level == level]
+    for result in runs:
+        exits = result.exits[result.exits.from_level == level]
         if handler:
             exits = exits[exits.handled_by == handler]
         counts.append(exits.groupby("exit")["count"].sum().to_dict())
@@ -162,7 +162,7 @@ def test_with_l0_shadow_paging_l1s_two_table_writes_exit_and_are_emulated(backen
     ]  # fmt: skip
     for event in ("L0_GUEST_PTE_EMULATED", "L0_SHADOW_ENTRY_SYNCED"):
         assert runs[1].raw.event(event) - runs[0].raw.event(event) == 2 * 128
-    allocated = [run.raw.event("L0_SHADOW_PAGE_ALLOCATED") for run in runs]
+    allocated = [made.raw.event("L0_SHADOW_PAGE_ALLOCATED") for made in runs]
     assert allocated[0] == allocated[1] > 0
 
 
