@@ -74,6 +74,30 @@ def test_every_l2_program_ends_in_the_same_state(backend, mode, l2):
     assert_same(backend, mode, l2, "2m")
 
 
+@pytest.mark.parametrize("page_size", ["4k", "2m", "1g"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_l0s_shadow_of_a_guest_without_hypervisor_changes_nothing_for_it(backend, page_size):
+    """Single-level: the processor walks the program's own tables, or L0's shadow of them. PCIDs are
+    hidden by L0 with shadow paging."""
+    prepare()
+    ends = []
+    for mode in ("non", "sos"):
+        scenario = Scenario(
+            backend=backend, l1="none", l2=str(PROGRAM), l2_params={"pcid": 0},
+            l2_page_size=page_size, l2_memory_mb=MEMORY_MB, features={"paging": mode},
+        )  # fmt: skip
+        running = Run(scenario)
+        while running.advance():
+            pass
+        machine = running.machine
+        start = machine.bank_offset(1)
+        memory = machine.ram[start : start + (MEMORY_MB << 20)].copy()
+        ends.append((running.status, int(machine.record["cpu"]["gpr"][0, 0]), memory))
+    assert ends[0][:2] == ends[1][:2]
+    assert ends[0][0] == "halted"
+    assert np.array_equal(ends[0][2], ends[1][2])
+
+
 def _exits(result, name: str) -> int:
     exits = result.exits
     chosen = exits[(exits.from_level == "L2") & (exits.exit == name)]

@@ -16,7 +16,7 @@ CAUSES = (
     "BOOT", "RUN", "CPUID", "RDMSR", "WRMSR", "IO_IN", "IO_OUT", "HLT", "HYPERCALL",
     "NESTED_PAGE_FAULT", "CR_ACCESS", "DR_ACCESS", "EXCEPTION", "INVLPG", "RDTSC", "PAUSE",
     "WBINVD", "SHUTDOWN", "INTERRUPT", "INTERRUPT_WINDOW", "DESCRIPTOR_TABLE", "VMX_INSTRUCTION",
-    "SVM_INSTRUCTION", "ENTRY_FAILURE", "OTHER",
+    "SVM_INSTRUCTION", "ENTRY_FAILURE", "OTHER", "PAGE_FAULT",
 )  # fmt: skip
 """Root causes. BOOT: before the first entry to L2. RUN: guest code itself, no exit in service."""
 

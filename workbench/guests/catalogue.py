@@ -146,7 +146,12 @@ class Guest:
 
 
 NO_HYPERVISOR = Guest(
-    "none", 1, BACKENDS, Path("none"), "No hypervisor in between: the L2 program is L0's own guest"
+    "none",
+    1,
+    BACKENDS,
+    Path("none"),
+    "No hypervisor in between: the L2 program is L0's own guest",
+    paging=("non", "sos"),
 )
 """Stands in L1's place in a single-level run, what nested costs are compared with."""
 
