@@ -15,9 +15,12 @@ from .core.ledger import (
     N_EVENTS,
     N_EXIT_CODES,
     N_FIELDS,
+    N_LATENCY_BINS,
     N_PHASES,
     N_REASONS,
     N_SCOPES,
+    N_STATE,
+    N_STATE_EVENTS,
 )
 
 BOOT = CAUSES.index("BOOT")
@@ -42,9 +45,12 @@ SHAPES = {
     "refill_references": (N_REASONS,),
     "refill_walks": (N_CAUSES, 2),
     "fields": (N_FIELDS, N_PHASES * 2),
+    "state": (N_STATE_EVENTS, N_STATE * 2),
     "blocked": (N_BLOCK_REASONS,),
     "blocked_time": (N_BLOCK_REASONS,),
     "delivered": (3, 2),
+    "latency": (3, 2, N_LATENCY_BINS),
+    "latency_time": (3, 2),
 }
 
 
@@ -64,10 +70,15 @@ class RawCounts:
         The same references by cause.
     fields : [field, phase * 2 + write]
         Accesses to fields of vmcx12.
+    state : [event, field * 2 + write]
+        Accesses to the per-vcpu nested state, by what L0 was doing.
     blocked, blocked_time : [reason]
         Interrupts and NMIs that had to wait, and how long in 1/1024 cycle.
     delivered : [level, 0 = interrupt 1 = NMI]
         Handlers of interrupts and NMIs entered.
+    latency, latency_time : [level, 0 = interrupt 1 = NMI, bin], [level, kind]
+        Interrupts and NMIs taken, by cycles from raise to taking: bin k counts those of
+        2**(k-1) up to 2**k cycles, bin 0 those of less than one; and the sum in 1/1024 cycle.
     timeline : [entry, column]
         Columns as in :data:`TIMELINE_COLUMNS`; time in 1/1024 cycle.
     """
@@ -80,9 +91,12 @@ class RawCounts:
     refill_references: np.ndarray
     refill_walks: np.ndarray
     fields: np.ndarray
+    state: np.ndarray
     blocked: np.ndarray
     blocked_time: np.ndarray
     delivered: np.ndarray
+    latency: np.ndarray
+    latency_time: np.ndarray
     timeline: np.ndarray
 
     def __post_init__(self) -> None:

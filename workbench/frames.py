@@ -20,14 +20,16 @@ from .core.ledger import (
     FIELD_PHASES,
     FLUSH_REASONS,
     FLUSH_SCOPES,
+    STATE_EVENTS,
+    STATE_FIELDS,
     TIME_SCALE,
 )
 from .counts import BOOT, TIMELINE_COLUMNS, RawCounts
+from .nested_layouts import places
 from .prices import PARTS, PricePreset, part_of
 
 LEVELS = ("L0", "L1", "L2")
-LAYOUT = "merged-2011"
-"""The layout of nested state that L0 uses: what Xen merged in 2011."""
+EVENT_KINDS = ("interrupt", "nmi")
 BOUNDS = {"cycles": "value", "cycles_low": "low", "cycles_high": "high"}
 _PARTS_OF_EVENTS = np.array([part_of(event) for event in EVENTS])
 _WALKS = [EVENTS.index("WALK_REFERENCE_GUEST"), EVENTS.index("WALK_REFERENCE_NESTED")]
@@ -160,18 +162,41 @@ def tlb_frame(raw: RawCounts) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
-def fields_frame(raw: RawCounts, backend: str) -> pd.DataFrame:
-    """Reads and writes of each field of vmcx12, by the event in which they happened."""
+def fields_frame(raw: RawCounts, backend: str, layout: str) -> pd.DataFrame:
+    """Reads and writes of fields of vmcx12, and of L0's nested state, by event.
+
+    ``place`` of a field of vmcx12 is the control structure itself; of the nested state it says
+    where ``layout`` has the field: ``generic``, ``vendor``, or ``fetched`` from vmcx12, which then
+    shows up in that structure's rows too.
+    """
     pairs = raw.fields.reshape(len(raw.fields), -1, 2)
     number, phase = np.nonzero(pairs.sum(axis=2))
-    return pd.DataFrame(
+    vmcx12 = pd.DataFrame(
         {
-            "layout": LAYOUT,
+            "layout": layout,
             "field": [field_name(backend, int(i)) for i in number],
             "place": "vmcb12" if backend == "svm" else "vmcs12",
             "event": [FIELD_PHASES[i] for i in phase],
             "reads": pairs[number, phase, 0],
             "writes": pairs[number, phase, 1],
+        }
+    )
+    return pd.concat([vmcx12, _state_frame(raw, backend, layout)], ignore_index=True)
+
+
+def _state_frame(raw: RawCounts, backend: str, layout: str) -> pd.DataFrame:
+    pairs = raw.state.reshape(len(raw.state), -1, 2)
+    number, event = np.nonzero(pairs.sum(axis=2).T)
+    names = [STATE_FIELDS[i] for i in number]
+    where = places(layout, backend)
+    return pd.DataFrame(
+        {
+            "layout": layout,
+            "field": names,
+            "place": [where[name] for name in names],
+            "event": [STATE_EVENTS[i] for i in event],
+            "reads": pairs[event, number, 0],
+            "writes": pairs[event, number, 1],
         }
     )
 
@@ -184,6 +209,44 @@ def interrupts_frame(raw: RawCounts) -> pd.DataFrame:
             "reason": list(BLOCK_REASONS),
             "blocked": raw.blocked[reasons],
             "cycles": raw.blocked_time[reasons] / TIME_SCALE,
+        }
+    )
+
+
+def _taken(raw: RawCounts) -> tuple[np.ndarray, np.ndarray]:
+    """(level, kind) pairs for which something was delivered or taken."""
+    level, kind = np.nonzero(raw.delivered + raw.latency.sum(axis=2))
+    return level, kind
+
+
+def deliveries_frame(raw: RawCounts) -> pd.DataFrame:
+    """Interrupts and NMIs by level: handlers entered, events taken, mean cycles from raise to taking."""
+    level, kind = _taken(raw)
+    taken = raw.latency.sum(axis=2)[level, kind]
+    waited = raw.latency_time[level, kind] / TIME_SCALE
+    return pd.DataFrame(
+        {
+            "level": [LEVELS[i] for i in level],
+            "kind": [EVENT_KINDS[i] for i in kind],
+            "delivered": raw.delivered[level, kind],
+            "taken": taken,
+            "latency_cycles": np.divide(
+                waited, taken, out=np.full(len(taken), np.nan), where=taken > 0
+            ),
+        }
+    )
+
+
+def latency_frame(raw: RawCounts) -> pd.DataFrame:
+    """The distribution of the cycles from raise to taking: bins whose bounds are powers of two."""
+    level, kind, place = np.nonzero(raw.latency)
+    return pd.DataFrame(
+        {
+            "level": [LEVELS[i] for i in level],
+            "kind": [EVENT_KINDS[i] for i in kind],
+            "from_cycles": np.where(place > 0, 2.0 ** (place - 1), 0.0),
+            "below_cycles": 2.0**place,
+            "count": raw.latency[level, kind, place],
         }
     )
 

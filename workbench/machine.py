@@ -11,8 +11,12 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from . import nested_layouts
+from .arch.deviations import word as deviation_word
 from .core import emit
 from .core import layout as lay
+from .core.cpu.apic import LVT_MASKED
+from .core.cpu.apic_registers import N_LVT, RESET_DFR, RESET_SVR
 from .core.cpu.sources import FAR_BUDGET
 from .core.hvm import memory_map as mm
 from .core.hvm.p2m import EPT_WRITE_BACK
@@ -34,6 +38,7 @@ EFER_BOOT = 0xD01
 PAT_RESET = 0x0007040600070406
 PAGE_SHIFTS = {"4k": 12, "2m": 21, "1g": 30}
 BACKENDS = {"none": lay.BACKEND_NONE, "svm": lay.BACKEND_SVM, "vmx": lay.BACKEND_VMX}
+L0S = {"xen": lay.L0_XEN, "kvm": lay.L0_KVM, "manual": lay.L0_MANUAL}
 MAX_TAG = {"none": 1, "svm": 63, "vmx": 65535}
 """Highest tag: ASIDs 1..63 (the 64 of the first SVM processors), VPIDs are 16 bits wide."""
 
@@ -47,6 +52,8 @@ _SWITCHES = (
     "vpid_for_l1",
     "ept_ad",
     "flush_by_asid",
+    "apicv",
+    "virtual_nmi",
 )
 _POLICIES = ("own", "shared_flush", "xen_2013", "kvm")
 _NP2M_FLUSHES = ("lazy", "eager", "generation")
@@ -76,12 +83,15 @@ class SimulatedMachine:
         m["feat"]["paging_structure_caches"] = 1
         m["tlb"]["fast_read"] = m["tlb"]["fast_write"] = -1
         m["code_page"] = m["code_context"] = -1
-        m["nv"]["n1_vmcx12_addr"] = m["nv"]["vmcx12_ma"] = m["nv"]["np2m_base"] = -1
-        m["nv"]["launched_addr"] = -1
-        m["nv"]["vmxon_addr"] = -1
+        m["nv"]["np2m_base"] = -1
         m["irq"]["budget"] = FAR_BUDGET
+        m["apic"]["svr"], m["apic"]["dfr"] = RESET_SVR, RESET_DFR
+        m["apic"]["lvt"][0, :N_LVT] = LVT_MASKED
+        m["hw"]["apic_access"] = m["hw"]["vapic"] = -1
         m["tag_core_generation"] = m["tag_next"] = 1
         self._set_geometry(geometry)
+        nested_layouts.install(m)
+        self.state = nested_layouts.NestedState(m, self.ram)
 
     @property
     def address(self) -> int:
@@ -192,14 +202,22 @@ class SimulatedMachine:
         f["l2_tag_policy"] = _POLICIES.index(str(features["l2_tag_policy"]))
         f["np2m_flush"] = _NP2M_FLUSHES.index(str(features["np2m_flush"]))
         f["np2m_tables"] = int(str(features["np2m_tables"]))
-        f["np2m_host_rights"] = features.get("np2m_rights") == "host_only"
         f["p2m_event"] = _P2M_EVENTS.index(str(features["l0_p2m_event"]))
         f["msr_map"] = _MSR_MAPS.index(str(features["msr_map"]))
         f["l0_page_shift"] = PAGE_SHIFTS[str(features["l0_page_size"])]
         for name in _SWITCHES:
             f[name] = bool(features.get(name, False))
         self.record["sh"]["active"] = features["paging"] == "sos"
+        nested_layouts.install(
+            self.record, str(features.get("state_layout", nested_layouts.DEFAULT_LAYOUT))
+        )
         f["vpid_for_l1"] &= f["tlb_tagging"]  # without tags of its own L0 has none to lend
+
+    def set_l0(self, l0: str, deviations: Mapping[str, bool]) -> None:
+        """Whose way of nested HVM L0 has, and which deviations (personality.resolve) it shows."""
+        f = self.record["feat"]
+        f["l0"] = L0S[l0]
+        f["deviations"] = deviation_word(name for name, on in deviations.items() if on)
 
     def set_event_sources(self, host_tick_cycles: int, nmi_cycles: int) -> None:
         """Scripted sources: L0's own tick and NMIs for L1, by their periods; 0 switches one off."""

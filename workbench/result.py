@@ -26,6 +26,7 @@ from .counts import RawCounts
 from .errors import ResultError, did_you_mean
 from .frozen import FrozenMap
 from .guests.decode import describe_unknown
+from .nested_layouts import DEFAULT_LAYOUT
 from .prices import PricePreset
 from .scenario import Scenario
 
@@ -108,12 +109,27 @@ class Result:
     @property
     def fields(self) -> pd.DataFrame:
         """layout, field, place, event, reads, writes."""
-        return frames.fields_frame(self.raw, self.scenario.backend)
+        layout = str(self.scenario.all_features.get("state_layout", DEFAULT_LAYOUT))
+        return frames.fields_frame(self.raw, self.scenario.backend, layout)
 
     @property
     def interrupts(self) -> pd.DataFrame:
         """reason, blocked, cycles: deliveries to L1 or L2 that had to wait, and for how long."""
         return frames.interrupts_frame(self.raw)
+
+    @property
+    def deliveries(self) -> pd.DataFrame:
+        """level, kind, delivered, taken, latency_cycles.
+
+        ``delivered``: handlers entered through the IDT.  ``taken``: acknowledged by the guest's
+        processor, or by L0 for its guest; the mean latency is of those, from raise to taking.
+        """
+        return frames.deliveries_frame(self.raw)
+
+    @property
+    def latency(self) -> pd.DataFrame:
+        """level, kind, from_cycles, below_cycles, count: interrupts by cycles from raise to taking."""
+        return frames.latency_frame(self.raw)
 
     @property
     def operations(self) -> pd.DataFrame:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from workbench.arch import vmcs, vmx
+from workbench import nested_layouts
+from workbench.arch import deviations, vmcs, vmx
 from workbench.core import emit, jit, layout, units
 from workbench.core.cpu import ops
 from workbench.core.hvm import memory_map
@@ -72,8 +73,22 @@ GOOD_VMCS12: dict[str, int] = {
 """A VMCS12 that passes every check; its bitmaps are all zero unless a test fills them."""
 
 
+XEN = deviations.word(deviations.of("xen", "vmx"))
+CAREFUL_XEN = XEN & ~(
+    deviations.DEV_ENTRY_CHECKS_LEFT_TO_HARDWARE
+    | deviations.DEV_VMWRITE_TO_READ_ONLY_FIELDS
+    | deviations.DEV_INVVPID_OPERAND_IGNORED
+    | deviations.DEV_EFER_OF_L2_FROM_L1
+    | deviations.DEV_VMXON_IGNORES_CR0
+)
+"""Xen with the checks of the manual."""
+
+
 class VmxMachine:
-    """Machine with L0's tables for L1 as two 1 GB pages, VMX initialised, L1 running."""
+    """Machine with L0's tables for L1 as two 1 GB pages, VMX initialised, L1 running.
+
+    L0 is Xen, with the manual's checks unless ``deviations`` says otherwise.
+    """
 
     def __init__(self, **features: int):
         units.load()
@@ -101,8 +116,11 @@ class VmxMachine:
         m["tag_core_generation"] = m["tag_next"] = 1
         m["feat"]["tlb_tagging"] = m["feat"]["vpid_for_l1"] = 1
         m["feat"]["max_tag"] = 65535
+        m["feat"]["deviations"] = CAREFUL_XEN
         for name, value in features.items():
             m["feat"][name] = value
+        nested_layouts.install(m)
+        self.state = nested_layouts.NestedState(m, self.ram)
         self._boot_cpu()
         self.call("vmx_initialise")
         assert self.call("vmx_hw_enter") == layout.ST_OK
@@ -185,7 +203,7 @@ class VmxMachine:
             return status
         self.call("vmx_hw_exit")
         assert self.call("vmx_handle") == layout.ST_OK
-        if self.m["nv"]["vmentry_pending"][0]:
+        if self.state["vmentry_pending"]:
             return layout.ST_OK
         return self.call("vmx_hw_enter")
 
@@ -230,6 +248,6 @@ class VmxMachine:
         self.enter_vmx_operation()
         self.fill_vmcs12(**changes)
         assert self.l1_executes("VMLAUNCH") == layout.ST_OK
-        assert self.m["nv"]["vmentry_pending"][0] == 1, "the launch was refused"
-        self.m["nv"]["vmentry_pending"] = 0
+        assert self.state["vmentry_pending"] == 1, "the launch was refused"
+        self.state["vmentry_pending"] = 0
         return self.call("vmx_enter_n2")

@@ -26,9 +26,12 @@ from .ledger import (
     N_EVENTS,
     N_EXIT_CODES,
     N_FIELDS,
+    N_LATENCY_BINS,
     N_PHASES,
     N_REASONS,
     N_SCOPES,
+    N_STATE,
+    N_STATE_EVENTS,
     TIMELINE_LENGTH,
 )
 from .structs import struct
@@ -84,12 +87,13 @@ STATUS = ("ok", "fault", "vmexit", "branch", "halted", "stopped", "shutdown", "f
 
 (
     FATAL_NONE, FATAL_UNHANDLED_EXIT, FATAL_BAD_VMCX01, FATAL_RECURSION, FATAL_N1P_UNMAPPED,
-    FATAL_BAD_VMCX02, FATAL_NOT_64_BIT,
-) = range(7)  # fmt: skip
+    FATAL_BAD_VMCX02, FATAL_NOT_64_BIT, FATAL_HOST_STOPPED,
+) = range(8)  # fmt: skip
 FATAL = ("", "exit that L0 does not handle", "vmcx01 failed its entry checks",
          "L0 kept exiting without progress", "L1 touched memory that it does not have",
          "vmcx02 failed its entry checks",
-         "a guest outside of 64-bit mode, which is not modelled")  # fmt: skip
+         "a guest outside of 64-bit mode, which is not modelled",
+         "L0 stopped itself on an exit of L2 that it does not decode")  # fmt: skip
 
 # ---------------------------------------------------------------- hardware back-end
 
@@ -217,58 +221,54 @@ HW = np.dtype(
         ("tlb_reason", "i8"),
         ("tsc_offset", "i8"),
         ("gif", "i8"),
+        ("apic_access", "i8"),   # VMX: ma of the APIC-access page, -1 none
+        ("vapic", "i8"),         # ma of the virtual-APIC page while there is a TPR shadow, -1 none
+        ("tpr_threshold", "i8"),
+        ("rvi", "i8"), ("svi", "i8"),    # guest interrupt status
+        ("vint", "i8"),          # a virtual interrupt is recognized
+        ("eoi_exit", "i8", (4,)),
     ]
 )  # fmt: skip
 """What the processor keeps from the control structure it entered with."""
 
+STATE = np.dtype(
+    [
+        ("event", "i8"),                 # AT_*: what L0 is doing now
+        ("host", "i8", (N_STATE,)),      # host address of each field, in the layout chosen
+        ("shape", "i8", (N_STATE,)),     # how it is stored (hvm/nested_state.py)
+    ]
+)  # fmt: skip
+"""Where the per-vcpu nested state lies; the state itself is in L0's memory, hvm/nested_state.py."""
+
 NESTED_VCPU = np.dtype(
     [
-        ("n2_guest", "i8"),              # 1 while the vcpu runs L2
-        ("vmentry_pending", "i8"),
-        ("vmexit_pending", "i8"),
-        ("vmswitch_in_progress", "i8"),
-        ("n1_vmcx_ma", "i8"),            # vmcx01
-        ("n2_vmcx_ma", "i8"),            # vmcx02
-        ("n1_vmcx12_addr", "i8"),        # n1p of vmcx12, -1 none
-        ("vmcx12_ma", "i8"),             # where that page lies in the machine, -1 none
-        ("n2p_to_l0m", "i8"),            # ma of the nested p2m root, 0 none
-        ("np2m_base", "i8"),             # L1's root that it combines, -1 none
+        ("np2m_base", "i8"),             # L1's root that n2p_to_l0m combines, -1 none
         ("np2m_slot", "i8"),             # which of L0's nested p2m tables it is
         ("np2m_generation", "i8"),       # that table's generation when it was chosen
         ("stale_np2m", "i8"),            # choose again before L2 runs
-        ("flushp2m", "i8"),              # forget the choice (VMRUN asked for a flush)
         ("n1_tag", "i8"), ("n1_tag_generation", "i8"),
-        ("n2_tag", "i8"), ("n2_tag_generation", "i8"),
-        ("guest_tag", "i8"),             # ASID / VPID as L1 chose it
         ("last_vpid", "i8"),             # the last VPID of L1's that L2 ran with (policy kvm)
         ("flush_request", "i8"),         # 1 + reason: flush the tag at the next entry (policy kvm)
-        ("hap_enabled", "i8"),           # L1 gave L2 nested paging
-        ("guest_cr3", "i8"), ("host_cr3", "i8"),
-        ("gif", "i8"),
-        ("rflagsif", "i8"), ("vintrmask", "i8"),
-        ("exitcode", "i8"), ("exitinfo1", "i8"), ("exitinfo2", "i8"),  # the virtual exit to deliver
-        ("hsave_pa", "i8"), ("vm_cr", "i8"),                            # SVM MSRs
-        ("icpt", "i8", (6,)), ("msrpm_n1p", "i8"), ("iopm_n1p", "i8"),  # cached from vmcb12
-        ("host_cr0", "i8"), ("host_cr3_n1", "i8"), ("host_cr4", "i8"), ("host_efer", "i8"),
-        ("host_rflags", "i8"), ("host_rip", "i8"), ("host_rsp", "i8"), ("host_rax", "i8"),
-        ("vmxon", "i8"), ("vmxon_addr", "i8"), ("feature_control", "i8"),
-        ("launched_addr", "i8", (8,)),   # n1p of VMCSs in state launched, -1 free
-        ("launched_next", "i8"),
-        ("shadow_active", "i8"),
+        ("vm_cr", "i8"), ("feature_control", "i8"),  # MSRs of L1's
+        ("general3", "i8"),              # sixth intercept word of vmcb12
+        ("shadow_active", "i8"),         # vmcs12 is a shadow VMCS now
         ("guest_efer", "i8"),            # EFER as the running guest sees it (SVME is its own)
-        ("last_vmcx12_addr", "i8"),      # n1p of vmcx12 at the last virtual exit, -1 none
+        ("host_efer", "i8"),             # L1's while L2 runs
     ]
 )  # fmt: skip
-"""Per-vcpu nested state (names as argued in the review; ``n1_``/``n2_``: of L1 / of L2)."""
+"""What L0 remembers beside the nested state: tables and tags in use, MSRs of the guests."""
 
 APIC = np.dtype(
     [
         ("tpr", "i8"), ("svr", "i8"), ("icr", "i8"), ("divide", "i8"),
+        ("ldr", "i8"), ("dfr", "i8"),    # xAPIC mode only
+        ("esr", "i8"), ("errors", "i8"), # error status as last latched, and errors since then
         ("lvt", "i8", (8,)),             # timer, thermal, counters, LINT0, LINT1, error
         ("irr", "i8", (4,)), ("isr", "i8", (4,)),
         ("initial", "i8"),               # initial count of the timer
         ("deadline", "i8"),              # ledger time at which the timer fires, 0 = not armed
         ("tsc_deadline", "i8"),
+        ("raised", "i8", (256,)),        # ledger time at which each vector was requested
     ]
 )  # fmt: skip
 """A local APIC: that of the bare machine, or the one that L0 emulates for L1 (cpu/apic.py)."""
@@ -282,6 +282,8 @@ INTERRUPTS = np.dtype(
         ("nmi_period", "i8"), ("nmi_next", "i8"),
         ("physical", "i8"),              # PHYS_*: signals at the processor, not yet taken
         ("nmi_pending", "i8"),           # an NMI waits for the guest of level 0 or 1
+        ("nmi_raised", "i8"),            # ledger time at which it came
+        ("apic_write", "i8"),            # 1 + offset of a virtualized APIC write to emulate, 0 none
         ("window", "i8"),                # SVM: VMCBs (1 = 01, 2 = 02) that hold a V_IRQ of L0's
         ("blocked_reason", "i8"),        # 1 + BLOCK_* of the event that waits now, 0 none
         ("blocked_since", "i8"),
@@ -296,7 +298,6 @@ FEATURES = np.dtype(
         ("l2_tag_policy", "i8"),       # POLICY_*
         ("np2m_flush", "i8"),          # NP2M_*
         ("np2m_tables", "i8"),         # how many nested p2m tables L0 keeps, 1..MAX_NP2M
-        ("np2m_host_rights", "i8"),    # rights of L1's table are not installed (SVM)
         ("p2m_event", "i8"),           # P2M_EVENT_*
         ("ept_ad", "i8"),
         ("flush_by_asid", "i8"),
@@ -306,15 +307,22 @@ FEATURES = np.dtype(
         ("vmcs_shadowing", "i8"),
         ("vpid_for_l1", "i8"),
         ("paging_structure_caches", "i8"),
+        ("apicv", "i8"),
+        ("virtual_nmi", "i8"),
         ("l0_page_shift", "i8"),       # 12, 21 or 30
         ("max_tag", "i8"),
+        ("l0", "i8"),                  # L0_*: whose way of nested HVM
+        ("deviations", "i8"),          # arch/deviations: what L0 does otherwise than the manuals
     ]
 )  # fmt: skip
+L0_XEN, L0_KVM, L0_MANUAL = range(3)
+"""Personalities of L0; MANUAL works as Xen does, without Xen's deviations."""
 POLICY_OWN, POLICY_SHARED_FLUSH, POLICY_XEN_2013, POLICY_KVM = range(4)
 NP2M_LAZY, NP2M_EAGER, NP2M_GENERATION = range(3)
 P2M_EVENT_NONE, P2M_EVENT_BALLOON, P2M_EVENT_LOG_DIRTY = range(3)
 MSR_MAP_MERGED, MSR_MAP_INTERCEPT_ALL, MSR_MAP_NONE = range(3)
 
+N_ROUTES = 256
 MAX_NP2M = 10
 NP2M_POOL_PAGES = 4096
 """Size of the list of pool pages, a power of two; the pool itself is smaller."""
@@ -426,6 +434,7 @@ LEDGER = np.dtype(
         ("refill_references", "i8", (N_REASONS,)),
         ("refill_walks", "i8", (N_CAUSES, 2)),             # the same by cause: guest, nested tables
         ("fields", "i8", (N_FIELDS, N_PHASES * 2)),
+        ("state", "i8", (N_STATE_EVENTS, N_STATE * 2)),    # event, field of the nested state * 2 + write
         ("timeline", TIMELINE_ENTRY, (TIMELINE_LENGTH,)),
         ("timeline_next", "i8"),
         ("timeline_limit", "i8"),                          # stop recording after so many entries
@@ -433,6 +442,8 @@ LEDGER = np.dtype(
         ("blocked", "i8", (N_BLOCK_REASONS,)),             # deliveries that had to wait, by reason
         ("blocked_time", "i8", (N_BLOCK_REASONS,)),        # and how long, in 1/1024 cycle
         ("delivered", "i8", (3, 2)),                       # level, 0 interrupt 1 NMI
+        ("latency", "i8", (3, 2, N_LATENCY_BINS)),         # the same, by time from raise to taking
+        ("latency_time", "i8", (3, 2)),                    # its sum, in 1/1024 cycle
         ("host_ticks", "i8"),
     ],
     align=True,
@@ -499,6 +510,7 @@ MACHINE = np.dtype(
         ("exc", EXCEPTION),
         ("exit", EXIT),
         ("hw", HW),
+        ("state", STATE),
         ("nv", NESTED_VCPU),
         ("feat", FEATURES),
         ("apic", APIC),
@@ -509,6 +521,8 @@ MACHINE = np.dtype(
         ("bank_size", "i8", (N_BANKS,)),
         ("level", "i8"),                          # 0 bare machine, 1 L1, 2 L2
         ("walk", WALK),
+        ("device", "i8"),                         # ma of an access that a device is to answer
+        ("access_bytes", "i8"),                   # size of the access being translated
         ("pending", "i8"),                        # ST_FAULT or ST_VMEXIT set by a failed access
         ("steps", "i8"),                          # instructions retired, all levels
         ("level_steps", "i8", (3,)),
@@ -530,6 +544,7 @@ MACHINE = np.dtype(
         ("check", "i8"),                          # the check that refused an entry last, 0 none
         ("checks_failed", "i8"),                  # entries refused
         ("unknown_count", "i8"), ("unknown_rip", "i8"), ("unknown_bytes", "i8"),
+        ("route", "i8", (N_ROUTES,)),             # rule for each exit of L2 (hvm/*_route.py)
         ("np2m", NP2M, (MAX_NP2M,)),
         ("np2m_clock", "i8"),                     # counts choices of a table
         ("np2m_pool", "i8"), ("np2m_pool_next", "i8"), ("np2m_pool_end", "i8"),  # ma of free pages
@@ -560,6 +575,7 @@ Cpu = struct("Cpu", CPU)
 Exception_ = struct("Exception", EXCEPTION)
 Exit = struct("Exit", EXIT)
 Hw = struct("Hw", HW)
+State = struct("State", STATE)
 NestedVcpu = struct("NestedVcpu", NESTED_VCPU)
 Np2m = struct("Np2m", NP2M)
 Features = struct("Features", FEATURES)

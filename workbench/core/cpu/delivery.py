@@ -277,6 +277,7 @@ def deliver_event(m):
         if m.hw.guest:
             if exception_exit(m):
                 _fill_vectoring(m, vector, kind, has_error, error)
+                m.exit.insn_len = length
                 return ST_VMEXIT
         if first == DOUBLE:
             return _shutdown(m)

@@ -2,7 +2,7 @@
 
 Xen, nestedhvm_hap_nested_page_fault: the page is entered with the smaller of the two page sizes and
 the rights both tables grant.  On SVM Xen installs what L0 grants, whatever L1's table says once it
-has let the access pass: feature ``np2m_rights`` = host_only.
+has let the access pass (deviation ``np2m_host_rights``).
 
 Accessed bits of L1's NPT are set by the walk, the dirty bit on a write.  In L1's EPT both only when
 L1 asked for them (EPTP bit 6); then a page is entered without write permission until a write has
@@ -11,6 +11,8 @@ made it dirty, as KVM does, or the write would leave no trace in L1's table.
 
 from __future__ import annotations
 
+from ...arch import deviations
+from ..cpu.apic import is_apic_page
 from ..jit import inner, unit
 from ..layout import BACKEND_SVM, Machine
 from ..ledger import (
@@ -38,10 +40,11 @@ from ..mmu.walk import (
 )
 from ..structs import i64
 from ..words import lshr
+from .nested_state import n2p_to_l0m
 from .np2m import EPTP_AD, new_table_page, np2m_empty_all, np2m_select
 from .p2m import EPT_WRITE_BACK, n1p_to_l0m, p2m_query, p2m_resolve
 
-NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_L0_ERROR = range(4)
+NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_L0_ERROR, NP_MMIO = range(5)
 """Outcomes of :func:`np2m_fault`."""
 
 
@@ -164,7 +167,7 @@ def _pages_below(m, entry, shift):
 def _install(m, gpa, ma, shift, rights):
     """Enter the page into n2p_to_l0m in place of what is there; 0 when the pool is used up."""
     t = m.np2m[m.nv.np2m_slot]
-    table = m.nv.n2p_to_l0m
+    table = n2p_to_l0m(m)
     level = 39
     while level > shift:
         address = table + (lshr(gpa, level) & 511) * 8
@@ -190,7 +193,7 @@ def _install(m, gpa, ma, shift, rights):
 def _rights(m):
     """RWX of the new entry, from L1's and from L0's."""
     rights = m.walk.rights
-    if m.feat.np2m_host_rights == 0 or m.hw.backend != BACKEND_SVM:
+    if m.feat.deviations & deviations.DEV_NP2M_HOST_RIGHTS == 0 or m.hw.backend != BACKEND_SVM:
         rights &= m.np_rights
     if m.np_clean and m.hw.backend != BACKEND_SVM:
         rights &= ~2
@@ -210,7 +213,10 @@ def np2m_fault(m, gpa, access):
     l1_shift = m.walk.shift
     ma = p2m_query(m, n1p)
     if ma < 0 or (access & 1 and m.walk.rights & 2 == 0):
-        return NP_HANDLED if p2m_resolve(m, n1p, access & 1) else NP_L0_ERROR
+        if p2m_resolve(m, n1p, access & 1):
+            return NP_HANDLED
+        m.device = n1p
+        return NP_MMIO if is_apic_page(m, n1p) else NP_L0_ERROR
     count(m, E_L0_NESTED_WALK_REFERENCE, (48 - m.walk.shift) // 9)
     # 3. both together
     shift = l1_shift if l1_shift < m.walk.shift else m.walk.shift

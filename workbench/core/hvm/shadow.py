@@ -45,6 +45,7 @@ from ..mmu.walk import (
 )
 from ..structs import i64
 from ..words import ld64, lshr
+from .nested_state import is_n2_guest
 from .p2m import n1p_to_l0m, p2m_resolve
 from .shadow_pages import (
     FL1,
@@ -115,7 +116,7 @@ def _link_rights(m, level):
 def shadow_install(m, va, ma, writable):
     """Enter the page that the last guest walk found, at ``ma``; UNCHANGED ... NO_MEMORY."""
     s = m.sh
-    root = s.roots[1 if m.nv.n2_guest else 0]
+    root = s.roots[1 if is_n2_guest(m) else 0]
     if root == 0:
         return POOL_EMPTY
     table = page_ma(m, root)
@@ -307,7 +308,7 @@ def shadow_emulate(m):
 @inner
 def current_tags(m):
     """The tags of the level that exited."""
-    return N2 if m.nv.n2_guest else N1
+    return N2 if is_n2_guest(m) else N1
 
 
 @unit(Machine, i64)
@@ -317,7 +318,7 @@ def shadow_invlpg(m, va):
     A large page of the guest is in the TLB in pieces; then all of the tag goes (Xen, sh_invlpg).
     """
     s = m.sh
-    p = s.roots[1 if m.nv.n2_guest else 0]
+    p = s.roots[1 if is_n2_guest(m) else 0]
     shift = 39
     while p and shift > 12:
         entry = ma_ld64(m, page_ma(m, p) + (lshr(va, shift) & 511) * 8)

@@ -14,6 +14,7 @@ from ..layout import BACKEND_SVM, FATAL_N1P_UNMAPPED, ST_FATAL, ST_OK, Machine
 from ..ledger import F_CR3_WRITE, F_SHADOW_CHANGED
 from ..mmu.walk import ADDRESS_MASK, CR0_WP, CR4_PCIDE, EFER_NXE
 from ..words import ld32, ld64, st32, st64
+from .nested_state import is_n2_guest
 from .p2m import n1p_to_l0m
 from .shadow import current_tags, shadow_sync_written
 from .shadow_pages import ROLE_NXE, page_ma, shadow_drop_all, shadow_root
@@ -134,7 +135,7 @@ def shadow_before_entry(m):
         m.fatal = FATAL_N1P_UNMAPPED
         m.fatal_code = s.cr3
         return ST_FATAL
-    who = 1 if m.nv.n2_guest else 0
+    who = 1 if is_n2_guest(m) else 0
     before = s.roots[who]
     root = shadow_root(m, who, frame)
     if root == 0:

@@ -8,6 +8,7 @@ from ..jit import inner, unit
 from ..layout import FATAL_N1P_UNMAPPED, ST_OK, Machine
 from ..ledger import E_L0_EVENT_INJECTED, F_CR3_WRITE, P_ROUTING, count
 from ..words import lshr
+from .nested_state import is_n2_guest, set_vmexit_pending
 from .shadow import (
     SF_FATAL,
     SF_HANDLED,
@@ -59,7 +60,7 @@ def _page_fault_for_l1(m):
     put(base, vmcs.SLOT_EXIT_QUALIFICATION, e.info1)
     put(base, vmcs.SLOT_VM_EXIT_INTR_INFO, e.intr_info)
     put(base, ERROR_SLOT, e.intr_error)
-    m.nv.vmexit_pending = 1
+    set_vmexit_pending(m, 1)
     return ST_OK
 
 
@@ -69,7 +70,7 @@ def vmx_shadow_inject(m):
     x = m.exc
     if x.vector != PF:
         return inject_pending(m)
-    if m.nv.n2_guest and _l1_wants(m, x.error):
+    if is_n2_guest(m) and _l1_wants(m, x.error):
         return _page_fault_for_l1(m)
     first = m.exit.vectoring
     if first & INTR_VALID and lshr(first, vmx.INTR_TYPE) & 7 == TYPE_EXCEPTION:

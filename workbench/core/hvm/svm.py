@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from ...arch import vmcb
 from ..jit import inner, unit
-from ..layout import PAGE, Machine
+from ..layout import L0_MANUAL, L0_XEN, PAGE, Machine
 from ..words import fill_bytes, st32, st64
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, VMCX01_MA, VMCX02_MA
+from .nested_state import (
+    set_guest_tag,
+    set_hap_enabled,
+    set_hsave_pa,
+    set_icpt,
+    set_last_vmcx12_addr,
+    write_gif,
+)
 from .nested_vcpu import reset_nested_vcpu
 from .svm_enter import svm_enter_n2, svm_set_hap_root
 from .svm_exit import svm_exit_n2
@@ -20,7 +28,7 @@ from .svm_l0 import svm_nested_features_on_efer_update
 from .svm_maps import svm_build_maps
 from .svm_route import svm_route
 from .svm_state import svm_save_state
-from .svm_tables import L0_INTERCEPTS
+from .svm_tables import L0_INTERCEPTS, svm_prepare_routes
 
 __all__ = [
     "svm_enter_n2", "svm_exit_n2", "svm_handle", "svm_initialise", "svm_route", "svm_set_hap_root",
@@ -30,21 +38,21 @@ __all__ = [
 @inner
 def _reset_nested_vcpu(m):
     reset_nested_vcpu(m)
-    nv = m.nv
-    nv.last_vmcx12_addr = -1
-    nv.guest_tag = -1
-    nv.hap_enabled = 0
-    nv.gif = 1
-    nv.hsave_pa = 0
-    nv.vm_cr = 0
-    for i in range(6):
-        nv.icpt[i] = 0
+    set_last_vmcx12_addr(m, -1)
+    set_guest_tag(m, 0)
+    set_hap_enabled(m, 0)
+    write_gif(m, 1)
+    set_hsave_pa(m, 0)
+    m.nv.vm_cr = 0
+    for i in range(5):
+        set_icpt(m, i, 0)
 
 
 @inner
 def _write_vmcb01_controls(m, h):
+    own = 6 * m.feat.l0 if L0_XEN <= m.feat.l0 <= L0_MANUAL else 0
     for i in range(6):
-        st32(h + vmcb.INTERCEPT_WORD0 + 4 * i, L0_INTERCEPTS[i])
+        st32(h + vmcb.INTERCEPT_WORD0 + 4 * i, L0_INTERCEPTS[own + i])
     st64(h + vmcb.IOPM_BASE_PA, L0_IOPM_MA)
     st64(h + vmcb.MSRPM_BASE_PA, L0_MSRPM_MA)
     st32(h + vmcb.ASID, 1)
@@ -64,6 +72,7 @@ def svm_initialise(m):
     fill_bytes(h, PAGE, 0)
     fill_bytes(m.ram + VMCX02_MA, PAGE, 0)
     svm_build_maps(m)
+    svm_prepare_routes(m)
     _reset_nested_vcpu(m)
     # 1. L1's state as an exit would have stored it
     m.hw.vmcx = VMCX01_MA

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...arch import svm, vmcb
+from ...arch import deviations, svm, vmcb
 from ..jit import inner, unit
 from ..layout import (
+    FATAL_HOST_STOPPED,
     FATAL_N1P_UNMAPPED,
     FATAL_UNHANDLED_EXIT,
     RCX,
@@ -34,7 +35,20 @@ from ..mmu.physical import host_of, note_code_written
 from ..mmu.tlb import flush_address
 from ..mmu.walk import ACC_READ, ACC_WRITE, nested_walk
 from ..words import ld32, ld64, lshr, st32, st64
-from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, np2m_fault
+from .mmio import svm_apic_mmio
+from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_MMIO, np2m_fault
+from .nested_state import (
+    guest_tag,
+    hap_enabled,
+    hsave_pa,
+    is_n2_guest,
+    n2_tag,
+    set_vmcx12,
+    set_vmcx12_addr,
+    set_vmentry_pending,
+    vmcx12,
+    vmcx12_addr,
+)
 from .nested_vcpu import nestedhvm_is_enabled
 from .np2m import np2m_invalidate_current
 from .p2m import n1p_to_l0m, p2m_resolve
@@ -60,7 +74,7 @@ from .svm_l0 import (
     svm_inject,
 )
 from .svm_state import svm_load_state, svm_save_state
-from .svm_tables import N_INDEXES, code_index
+from .svm_tables import N_INDEXES, code_index, stops_host
 from .tags import one_tag_for_both
 
 ENOSYS, EPERM = 38, 1
@@ -73,16 +87,15 @@ NPF_PRESENT, NPF_RESERVED = 1, 8
 
 (
     H_NONE, H_CPUID, H_VMRUN, H_NPF, H_IOIO, H_MSR, H_VMLOAD, H_GIF, H_CR, H_DR, H_HLT, H_EXCEPTION,
-    H_SKIP, H_INVLPGA, H_VMMCALL, H_UD, H_SHUTDOWN, H_ICEBP, H_NOTHING, H_VINTR, H_IRET,
-    H_INVLPG,
-) = range(22)  # fmt: skip
+    H_SKIP, H_INVLPGA, H_VMMCALL, H_UD, H_SHUTDOWN, H_ICEBP, H_NOTHING, H_VINTR, H_IRET, H_GP, H_INVLPG,
+) = range(23)  # fmt: skip
 
 _HANDLERS = {
     "CPUID": H_CPUID, "VMRUN": H_VMRUN, "NPF": H_NPF, "IOIO": H_IOIO, "MSR": H_MSR,
     "VMLOAD": H_VMLOAD, "VMSAVE": H_VMLOAD, "STGI": H_GIF, "CLGI": H_GIF, "HLT": H_HLT,
     "INVD": H_SKIP, "WBINVD": H_SKIP, "PAUSE": H_SKIP, "INVLPGA": H_INVLPGA,
     "VMMCALL": H_VMMCALL, "MONITOR": H_UD, "MWAIT": H_UD, "XSETBV": H_UD, "SKINIT": H_UD,
-    "RDPRU": H_UD, "SHUTDOWN": H_SHUTDOWN, "ICEBP": H_ICEBP, "CR0_SEL_WRITE": H_CR,
+    "RDPRU": H_UD, "RDPMC": H_GP, "SHUTDOWN": H_SHUTDOWN, "ICEBP": H_ICEBP, "CR0_SEL_WRITE": H_CR,
     "INTR": H_NOTHING, "NMI": H_NOTHING, "SMI": H_NOTHING, "INIT": H_NOTHING,
     "VINTR": H_VINTR, "IRET": H_IRET, "INVLPG": H_INVLPG,
 }  # fmt: skip
@@ -115,21 +128,22 @@ def give_up(m, why, code):
 @unit(Machine)
 def svm_handle_vmrun(m):
     """VMRUN: map vmcb12 and ask for the virtual entry (Xen, svm_vmexit_do_vmrun)."""
-    nv = m.nv
-    if not nestedhvm_is_enabled(m) or nv.n2_guest:
+    if not nestedhvm_is_enabled(m) or is_n2_guest(m):
         return inject_ud(m)
     n1p = ld64(current_vmcb(m) + vmcb.RAX)
     if n1p & PAGE_MASK:
         return inject_gp(m)
-    if n1p != nv.n1_vmcx12_addr or nv.vmcx12_ma < 0:
-        nv.n1_vmcx12_addr = n1p
-        nv.vmcx12_ma = n1p_to_l0m(m, n1p)
+    if hsave_pa(m) == 0 and m.feat.deviations & deviations.DEV_HSAVE_PA_REQUIRED:
+        return inject_gp(m)
+    if n1p != vmcx12_addr(m) or vmcx12(m) < 0:
+        set_vmcx12_addr(m, n1p)
+        set_vmcx12(m, n1p_to_l0m(m, n1p))
         count(m, E_L0_GUEST_PAGE_MAPPED, 1)
-        if nv.vmcx12_ma < 0 or host_of(m, nv.vmcx12_ma) == 0:
-            nv.n1_vmcx12_addr = -1
-            nv.vmcx12_ma = -1
+        if vmcx12(m) < 0 or host_of(m, vmcx12(m)) == 0:
+            set_vmcx12_addr(m, -1)
+            set_vmcx12(m, -1)
             return inject_gp(m)
-    nv.vmentry_pending = 1
+    set_vmentry_pending(m, 1)
     return ST_OK
 
 
@@ -147,7 +161,7 @@ def svm_handle_vmload(m):
     if address & PAGE_MASK:
         return inject_gp(m)
     count(m, E_L0_GUEST_PAGE_MAPPED, 1)
-    if m.nv.n2_guest and m.hw.hap_root:
+    if is_n2_guest(m) and m.hw.hap_root:
         ma = nested_walk(m, address, address, ACC_WRITE if is_save else ACC_READ, 0)
         m.pending = 0
         if ma < 0:
@@ -171,6 +185,9 @@ def svm_handle_vmload(m):
 def _handle_gif(m, h):
     """STGI and CLGI. CLGI needs SVME and also drops a pending window (Xen, svm_vmexit_do_clgi)."""
     if m.exit.code == svm.VMEXIT_STGI:
+        may = nestedhvm_is_enabled(m) or m.feat.deviations & deviations.DEV_STGI_WITHOUT_SVME
+        if not may:
+            return inject_ud(m)
         set_gif(m, 1)
     else:
         if not nestedhvm_is_enabled(m):
@@ -184,27 +201,31 @@ def _handle_gif(m, h):
 
 @inner
 def _handle_invlpga(m, h):
-    """INVLPGA: ASID 0 is L1's own, any other is taken for L2 (Xen, svm_vmexit_do_invlpga).
+    """INVLPGA: ASID 0 is L1's own, the one of vmcb12 L2's; no other has translations.
 
-    KVM looks at neither: it has one ASID for both.  What L1 takes away from L2 may still be in the
-    nested p2m, which L1 knows only as a TLB; Xen leaves it there (np2m_flush = generation).
+    Xen takes every ASID but 0 for L2's, KVM every one for the tag that L1 and L2 share (deviations).
+    What L1 takes away from L2 may still be in the nested p2m, which L1 knows only as a TLB; Xen
+    leaves it there (np2m_flush = generation).
     """
     if not nestedhvm_is_enabled(m):
         return inject_ud(m)
     nv = m.nv
-    own = m.cpu.gpr[RCX] & 0xFFFFFFFF == 0
-    count(m, E_L0_FLUSH_EXECUTED, 1)
-    flush_address(
-        m, nv.n1_tag if own or one_tag_for_both(m) else nv.n2_tag, ld64(h + vmcb.RAX), F_INVLPGA
-    )
-    if not own:
-        np2m_invalidate_current(m, F_INVLPGA)
+    asid = m.cpu.gpr[RCX] & 0xFFFFFFFF
+    own = asid == 0 or m.feat.deviations & deviations.DEV_INVLPGA_IS_INVLPG != 0
+    if own or asid == guest_tag(m) or m.feat.deviations & deviations.DEV_INVLPGA_ANY_ASID_IS_L2S:
+        tag = nv.n1_tag if own or one_tag_for_both(m) else n2_tag(m)
+        count(m, E_L0_FLUSH_EXECUTED, 1)
+        flush_address(m, tag, ld64(h + vmcb.RAX), F_INVLPGA)
+        if not own:
+            np2m_invalidate_current(m, F_INVLPGA)
     return skip_instruction(m, h)
 
 
 @inner
 def _handle_vmmcall(m, h):
-    """A hypercall to L0, which knows none."""
+    """A hypercall to L0, which knows none; L2 has no business with L0."""
+    if is_n2_guest(m):
+        return inject_ud(m)
     st64(h + vmcb.RAX, -EPERM if m.cpu.cpl else -ENOSYS)
     return skip_instruction(m, h)
 
@@ -226,10 +247,10 @@ def svm_handle_npf(m):
     does not have."""
     gpa = m.exit.info2
     info1 = m.exit.info1
-    if m.nv.n2_guest == 0 or m.nv.hap_enabled == 0:
+    if not is_n2_guest(m) or hap_enabled(m) == 0:
         if p2m_resolve(m, gpa, lshr(info1, NPF_WRITE_BIT) & 1):
             return ST_OK
-        return give_up(m, FATAL_N1P_UNMAPPED, gpa)
+        return ST_OK if svm_apic_mmio(m, gpa) else give_up(m, FATAL_N1P_UNMAPPED, gpa)
     access = (lshr(info1, NPF_WRITE_BIT) & 1) | ((lshr(info1, NPF_FETCH_BIT) & 1) << 1)
     outcome = np2m_fault(m, gpa, access)
     if outcome == NP_HANDLED:
@@ -239,6 +260,8 @@ def svm_handle_npf(m):
         if outcome == NP_MISCONFIG:
             info1 |= NPF_RESERVED
         request_virtual_exit(m, svm.VMEXIT_NPF, info1, gpa)
+        return ST_OK
+    if outcome == NP_MMIO and svm_apic_mmio(m, m.device):
         return ST_OK
     return give_up(m, FATAL_N1P_UNMAPPED, gpa)
 
@@ -279,6 +302,8 @@ def _handle_rare(m, h, which):
         return _handle_vmmcall(m, h)
     if which == H_UD:
         return inject_ud(m)
+    if which == H_GP:
+        return inject_gp(m)
     if which == H_SHUTDOWN:
         return ST_SHUTDOWN
     if which == H_ICEBP:
@@ -301,11 +326,13 @@ def svm_handle(m):
     Returns ST_OK, or why the machine stops: ST_HALT, ST_STOP, ST_SHUTDOWN, ST_FATAL.
     """
     h = current_vmcb(m)
-    if m.nv.n2_guest == 0:
+    if not is_n2_guest(m):
         take_virtual_tpr(m)
     if ld32(h + vmcb.EXIT_INT_INFO) & EVENT_VALID:
         _take_up_event(m, h)
     which = HANDLER[code_index(m.exit.code)]
+    if stops_host(m, m.exit.code):
+        return give_up(m, FATAL_HOST_STOPPED, m.exit.code)
     if which == H_CPUID:
         return svm_emulate_cpuid(m)
     if which == H_VMRUN:

@@ -33,12 +33,13 @@ from .memory_map import (
     VMREAD_BITMAP_MA,
     VMWRITE_BITMAP_MA,
 )
+from .nested_state import is_n2_guest, set_guest_tag, set_vmxon_addr
 from .nested_vcpu import reset_nested_vcpu
 from .shadow_vmx import vmx_handle_invlpg
 from .tags import tags_initialise
-from .vmcs import READS, WRITES, own_base, put, settle
+from .vmcs import own_base, put, settle
 from .vmx_caps import FEATURE_CONTROL
-from .vmx_common import COMMON_READS, COMMON_WRITES, complete_instruction, fatal, inject_exception
+from .vmx_common import complete_instruction, count_common, fatal, inject_exception
 from .vmx_controls import (
     CR0_FIXED0,
     CR4_FIXED0,
@@ -66,7 +67,7 @@ from .vmx_hw import save_guest_state
 from .vmx_insn import NONE, vmx_instruction
 from .vmx_intr import vmx_close_window
 from .vmx_leave import vmx_exit_n2
-from .vmx_route import N_REASONS, vmx_route
+from .vmx_route import N_REASONS, ends_domain, vmx_prepare_routes, vmx_route
 
 __all__ = [
     "vmx_enter_n2", "vmx_exit_n2", "vmx_handle", "vmx_initialise", "vmx_route", "vmx_set_hap_root",
@@ -137,9 +138,8 @@ def vmx_prepare_maps(m):
 def _reset_nested_vcpu(m):
     reset_nested_vcpu(m)
     nv = m.nv
-    nv.guest_tag = 0
-    nv.vmxon = 0
-    nv.vmxon_addr = NONE
+    set_guest_tag(m, 0)
+    set_vmxon_addr(m, NONE)
     nv.feature_control = FEATURE_CONTROL
     nv.shadow_active = 0
 
@@ -186,6 +186,7 @@ def _write_boot_state(m, base):
 def vmx_initialise(m):
     """Prepare L0's VMCSs and maps for an L1 whose boot state is in ``m.cpu``."""
     vmx_prepare_maps(m)
+    vmx_prepare_routes(m)
     fill_bytes(m.ram + VMCX01_MA, PAGE, 0)
     fill_bytes(m.ram + VMCX02_MA, PAGE, 0)
     st32(m.ram + VMCX01_MA, vmcs.REVISION)
@@ -247,7 +248,7 @@ def _rare(m, reason):
 def _serve(m, reason):
     if reason == vmx.EXIT_INVLPG and m.sh.active:
         return vmx_handle_invlpg(m)
-    if _is_vmx_instruction(reason) and m.nv.n2_guest == 0:
+    if _is_vmx_instruction(reason) and not is_n2_guest(m):
         return vmx_instruction(m, reason)
     if reason == vmx.EXIT_EPT_VIOLATION or reason == vmx.EXIT_EPT_MISCONFIG:
         return nested_page_fault(m, reason)
@@ -271,9 +272,10 @@ def _serve(m, reason):
 @unit(Machine)
 def vmx_handle(m):
     """L0 serves the exit in ``m.exit``; it may request a virtual entry or a virtual exit."""
-    if m.nv.n2_guest == 0:
-        m.vmcs_work[READS] += COMMON_READS
-        m.vmcs_work[WRITES] += COMMON_WRITES
+    if not is_n2_guest(m):
+        count_common(m)
+    if ends_domain(m, m.exit.code):
+        return fatal(m, FATAL_UNHANDLED_EXIT, m.exit.code)
     outcome = _serve(m, m.exit.code & (N_REASONS - 1))
     settle(m)
     return outcome

@@ -4,17 +4,16 @@ Every one of them exits when L1 executes it (VMREAD and VMWRITE only where VMCS 
 serve them).  Results are given as the manual says: VMsucceed clears the status flags, VMfailInvalid
 sets CF, VMfailValid sets ZF and leaves the error number in vmcs12.
 
-Where Xen checks less than the manual: errors 7 and 8 for invalid controls and host state
-(``vmx_checks``), error 13 for VMWRITE to a read-only field (unless MISC allows it, as with VMCS
-shadowing), and INVVPID's operand are checked here as the manual demands.  As in Xen: VMCALL of L1
-is a hypercall to L0 (none exists: RAX = -ENOSYS), and VMXON does not look at CR0.
+Where Xen checks less than the manual (errors 7 and 8 for invalid controls and host state, error 13
+for VMWRITE to a read-only field, INVVPID's operand, CR0 at VMXON) is a deviation each.  VMCALL of
+L1 is a hypercall to L0 (none exists: RAX = -ENOSYS).
 
 The launch state of a VMCS is kept in its own region (byte 8), where Xen keeps a list.
 """
 
 from __future__ import annotations
 
-from ...arch import vmcs, vmx
+from ...arch import deviations, vmcs, vmx
 from ..cpu.exceptions import GP, UD
 from ..cpu.flags import CF, STATUS_FLAGS, ZF
 from ..cpu.operands import read_memory, write_memory
@@ -43,7 +42,17 @@ from ..mmu.physical import host_of
 from ..structs import i64
 from ..timeline import l1_field_access
 from ..words import copy_bytes, ld32, lshr, st32
-from .memory_map import VMREAD_BITMAP_MA, VMWRITE_BITMAP_MA
+from .memory_map import VMCX01_MA, VMCX02_MA, VMREAD_BITMAP_MA, VMWRITE_BITMAP_MA
+from .nested_state import (
+    set_vmcx12,
+    set_vmcx12_addr,
+    set_vmentry_pending,
+    set_vmxon_addr,
+    vmcx12,
+    vmcx12_addr,
+    vmxon,
+    vmxon_addr,
+)
 from .np2m import np2m_invalidate_all, np2m_invalidate_root
 from .p2m import n1p_to_l0m, p2m_resolve
 from .tags import N2, has_fixed_vpids, tags_invvpid_address, tags_renew
@@ -74,6 +83,7 @@ from .vmx_checks import (
     refuse,
 )
 from .vmx_common import complete_instruction, fatal, inject_exception, inject_pending, set_gpr
+from .vmx_controls import CR0_FIXED0
 from .vmx_operands import REGISTER_FORM, decoded_address, first_register, second_register
 
 NONE = -1
@@ -101,7 +111,7 @@ def _finish(m, flags):
 
 @inner
 def _has_current(m):
-    return m.nv.n1_vmcx12_addr != NONE
+    return vmcx12_addr(m) != NONE
 
 
 @inner
@@ -159,7 +169,7 @@ def _region(m, n1p):
 @inner
 def _set_secondary(m, mask, on):
     slot = vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL
-    word = get(own_base(m, m.nv.n1_vmcx_ma), slot)
+    word = get(own_base(m, VMCX01_MA), slot)
     vmwrite(m, slot, word | mask if on else word & ~mask)
 
 
@@ -167,11 +177,11 @@ def _set_secondary(m, mask, on):
 def _start_shadowing(m):
     """L1's page becomes a real shadow VMCS that the processor reaches from L1 (Xen,
     nvmx_set_vmcs_pointer)."""
-    host = host_of(m, m.nv.vmcx12_ma)
+    host = host_of(m, vmcx12(m))
     count(m, E_L0_VMCLEAR, 1)
     st32(host, ld32(host) | SHADOW_INDICATOR)
     _set_secondary(m, vmx.CPU2_SHADOW_VMCS, True)
-    vmwrite(m, vmcs.SLOT_VMCS_LINK_POINTER, m.nv.vmcx12_ma)
+    vmwrite(m, vmcs.SLOT_VMCS_LINK_POINTER, vmcx12(m))
     vmwrite(m, vmcs.SLOT_VMREAD_BITMAP, VMREAD_BITMAP_MA)
     vmwrite(m, vmcs.SLOT_VMWRITE_BITMAP, VMWRITE_BITMAP_MA)
     m.nv.shadow_active = 1
@@ -181,7 +191,7 @@ def _start_shadowing(m):
 def _stop_shadowing(m):
     settle(m)
     m.nv.shadow_active = 0
-    host = host_of(m, m.nv.vmcx12_ma)
+    host = host_of(m, vmcx12(m))
     count(m, E_L0_VMCLEAR, 1)
     st32(host, ld32(host) & ~SHADOW_INDICATOR)
     _set_secondary(m, vmx.CPU2_SHADOW_VMCS, False)
@@ -195,8 +205,8 @@ def vmx_drop_vvmcs(m):
     if _has_current(m):
         if nv.shadow_active:
             _stop_shadowing(m)
-        nv.n1_vmcx12_addr = NONE
-        nv.vmcx12_ma = NONE
+        set_vmcx12_addr(m, NONE)
+        set_vmcx12(m, NONE)
     return ST_OK
 
 
@@ -205,32 +215,34 @@ def vmx_drop_vvmcs(m):
 
 @inner
 def _vmxon(m):
-    nv = m.nv
     pointer = _load_operand(m, _operand_address(m))
     if m.pending:
         return _operand_fault(m)
-    if nv.vmxon:
+    if vmxon(m):
         return _fail(m, vmx.ERROR_VMXON_IN_VMX_ROOT_OPERATION)
+    cr0 = vmread(m, vmcs.SLOT_CR0_READ_SHADOW)
+    if cr0 & CR0_FIXED0 != CR0_FIXED0 and (
+        m.feat.deviations & deviations.DEV_VMXON_IGNORES_CR0 == 0
+    ):
+        return inject_exception(m, GP, 0, 1)
     ma = _region(m, pointer)
     if ma < 0 or ld32(host_of(m, ma)) != vmcs.REVISION:
         return _finish(m, CF)
-    nv.vmxon = 1
-    nv.vmxon_addr = pointer
-    nv.n1_vmcx12_addr = NONE
-    nv.vmcx12_ma = NONE
+    set_vmxon_addr(m, pointer)
+    set_vmcx12_addr(m, NONE)
+    set_vmcx12(m, NONE)
     # vmcs02 starts as a copy of vmcs01
     count(m, E_L0_VMCLEAR, 1)
     count(m, E_L0_BYTE_COPIED, PAGE)
     count(m, E_L0_VMPTRLD, 1)
-    copy_bytes(m.ram + nv.n2_vmcx_ma, m.ram + nv.n1_vmcx_ma, PAGE)
+    copy_bytes(m.ram + VMCX02_MA, m.ram + VMCX01_MA, PAGE)
     return _finish(m, 0)
 
 
 @inner
 def _vmxoff(m):
     vmx_drop_vvmcs(m)
-    m.nv.vmxon = 0
-    m.nv.vmxon_addr = NONE
+    set_vmxon_addr(m, NONE)
     return _finish(m, 0)
 
 
@@ -239,16 +251,15 @@ def _vmxoff(m):
 
 @inner
 def _vmclear(m):
-    nv = m.nv
     pointer = _load_operand(m, _operand_address(m))
     if m.pending:
         return _operand_fault(m)
-    if pointer == nv.vmxon_addr:
+    if pointer == vmxon_addr(m):
         return _fail(m, vmx.ERROR_VMCLEAR_VMXON_POINTER)
     ma = _region(m, pointer)
     if ma < 0:
         return _fail(m, vmx.ERROR_VMCLEAR_INVALID_ADDRESS)
-    if pointer == nv.n1_vmcx12_addr:
+    if pointer == vmcx12_addr(m):
         vmx_drop_vvmcs(m)
     set_launch_state(m, ma, CLEAR)
     return _finish(m, 0)
@@ -256,22 +267,21 @@ def _vmclear(m):
 
 @inner
 def _vmptrld(m):
-    nv = m.nv
     pointer = _load_operand(m, _operand_address(m))
     if m.pending:
         return _operand_fault(m)
-    if pointer == nv.vmxon_addr:
+    if pointer == vmxon_addr(m):
         return _fail(m, vmx.ERROR_VMPTRLD_VMXON_POINTER)
     ma = _region(m, pointer)
     if ma < 0:
         return _fail(m, vmx.ERROR_VMPTRLD_INVALID_ADDRESS)
-    if pointer == nv.n1_vmcx12_addr:
+    if pointer == vmcx12_addr(m):
         return _finish(m, 0)
     if ld32(host_of(m, ma)) != vmcs.REVISION:
         return _fail(m, vmx.ERROR_VMPTRLD_INCORRECT_VMCS_REVISION_ID)
     vmx_drop_vvmcs(m)
-    nv.n1_vmcx12_addr = pointer
-    nv.vmcx12_ma = ma
+    set_vmcx12_addr(m, pointer)
+    set_vmcx12(m, ma)
     if m.feat.vmcs_shadowing:
         _start_shadowing(m)
     return _finish(m, 0)
@@ -281,7 +291,7 @@ def _vmptrld(m):
 def _vmptrst(m):
     count(m, E_L0_GUEST_PAGE_MAPPED, 1)
     count(m, E_L0_BYTE_COPIED, 8)
-    if write_memory(m, _operand_address(m), 3, m.nv.n1_vmcx12_addr):
+    if write_memory(m, _operand_address(m), 3, vmcx12_addr(m)):
         return _operand_fault(m)
     return _finish(m, 0)
 
@@ -314,6 +324,8 @@ def _vmread(m):
 
 @inner
 def _is_read_only(m, encoding):
+    if m.feat.deviations & deviations.DEV_VMWRITE_TO_READ_ONLY_FIELDS:
+        return False
     return m.feat.vmcs_shadowing == 0 and (encoding >> 10) & 3 == TYPE_READ_ONLY
 
 
@@ -345,18 +357,37 @@ def _vmwrite(m):
 
 
 @inner
+def _map_missing(m):
+    """The one look that Xen takes at vmcs12: can it map L1's permission maps?"""
+    v = vvmcs_base(m)
+    cpu = get(v, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL)
+    if cpu & vmx.CPU_USE_IO_BITMAPS and (
+        n1p_to_l0m(m, get(v, vmcs.SLOT_IO_BITMAP_A) & ~(PAGE - 1)) < 0
+        or n1p_to_l0m(m, get(v, vmcs.SLOT_IO_BITMAP_B) & ~(PAGE - 1)) < 0
+    ):
+        return True
+    if cpu & vmx.CPU_USE_MSR_BITMAPS == 0:
+        return False
+    return n1p_to_l0m(m, get(v, vmcs.SLOT_MSR_BITMAP) & ~(PAGE - 1)) < 0
+
+
+@inner
 def _enter(m, launch):
     """VMLAUNCH or VMRESUME: check, then ask for the virtual entry."""
-    nv = m.nv
     if not _has_current(m):
         return _finish(m, CF)
     if vmread(m, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO) & BLOCK_MOV_SS:
         return _fail(m, vmx.ERROR_ENTRY_EVENTS_BLOCKED_BY_MOV_SS)
-    launched = launch_state(m, nv.vmcx12_ma) == LAUNCHED
+    launched = launch_state(m, vmcx12(m)) == LAUNCHED
     if launch and launched:
         return _fail(m, vmx.ERROR_VMLAUNCH_NONCLEAR_VMCS)
     if not launch and not launched:
         return _fail(m, vmx.ERROR_VMRESUME_NONLAUNCHED_VMCS)
+    if m.feat.deviations & deviations.DEV_ENTRY_CHECKS_LEFT_TO_HARDWARE:
+        if _map_missing(m):
+            return _fail(m, vmx.ERROR_ENTRY_INVALID_CONTROL_FIELD)
+        set_vmentry_pending(m, 1)
+        return ST_OK
     check = controls_wrong(m)
     error = vmx.ERROR_ENTRY_INVALID_CONTROL_FIELD
     if check == 0:
@@ -365,7 +396,7 @@ def _enter(m, launch):
     if check:
         refuse(m, check, 1)
         return _fail(m, error)
-    nv.vmentry_pending = 1
+    set_vmentry_pending(m, 1)
     return ST_OK
 
 
@@ -396,9 +427,13 @@ def _invept(m):
 
 @inner
 def _invvpid_wrong(m, kind, vpid, address):
-    """Manual's checks of the operand; Xen does not offer type 3 (retaining globals), KVM does."""
+    """The operand's checks; Xen does not offer type 3 (retaining globals), KVM does."""
     highest = INVVPID_NON_GLOBAL if m.feat.l2_tag_policy == POLICY_KVM else INVVPID_ALL
-    if kind < INVVPID_ADDRESS or kind > highest or lshr(vpid, 16):
+    if kind < INVVPID_ADDRESS or kind > highest:
+        return True
+    if m.feat.deviations & deviations.DEV_INVVPID_OPERAND_IGNORED:
+        return False
+    if lshr(vpid, 16):
         return True
     if kind != INVVPID_ALL and vpid == 0:
         return True
@@ -459,7 +494,7 @@ def _not_allowed(m, reason):
     if reason == vmx.EXIT_VMON:
         if vmread(m, vmcs.SLOT_CR4_READ_SHADOW) & CR4_VMXE == 0:
             return UD
-    elif m.nv.vmxon == 0:
+    elif not vmxon(m):
         return UD
     return GP if m.cpu.cpl else 0
 
