@@ -105,6 +105,7 @@ RULE virtual_nmis_need_nmi_exiting, "Virtual NMIs without NMI exiting: error 7",
         REFUSED 7
 RULE vpid_0_is_refused, "VPID 0 with 'enable VPID': error 7", "SDM vol. 3, 27.2.1.1"
 ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         SET     VIRTUAL_PROCESSOR_ID, 0
         REFUSED 7
 RULE eptp_memory_type, "An EPTP with a memory type that is not UC or WB: error 7", "SDM vol. 3, 27.2.1.1"

@@ -452,42 +452,50 @@ RULE invept_reads_its_operand, "INVEPT whose descriptor is not mapped raises #PF
 .endm
 RULE invvpid_succeeds, "INVVPID of one context clears all status flags", "SDM vol. 3, 31.3 (INVVPID)"
 ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         DESCRIBE_VPID 1
         call    set_status_flags
         INVVPID 1
         SUCCEEDED
 RULE invvpid_unknown_type_fails, "INVVPID type 4 does not exist: VMfail 28", "SDM vol. 3, 31.4"
 ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         DESCRIBE_VPID 1
         INVVPID 4
         FAILED  28
 RULE invvpid_of_vpid_0_fails, "INVVPID of one context fails for VPID 0", "SDM vol. 3, 31.3 (INVVPID)"
 ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         DESCRIBE_VPID 0
         INVVPID 1
         FAILED  28
 RULE invvpid_address_of_vpid_0_fails, "INVVPID of one address fails for VPID 0", "SDM vol. 3, 31.3 (INVVPID)"
 ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         DESCRIBE_VPID 0, 0x1000
         INVVPID 0
         FAILED  28
 RULE invvpid_all_contexts_takes_vpid_0, "INVVPID of all contexts does not look at the VPID", "SDM vol. 3, 31.3 (INVVPID)"
 ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         DESCRIBE_VPID 0
         INVVPID 2
         SUCCEEDED
 RULE invvpid_reserved_bits_fail, "INVVPID fails when bits 63:16 of its descriptor are not 0", "SDM vol. 3, 31.3 (INVVPID)"
 ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         DESCRIBE_VPID 0x10001
         INVVPID 2
         FAILED  28
 RULE invvpid_address_must_be_canonical, "INVVPID of one address fails for an address that is not canonical", "SDM vol. 3, 31.3 (INVVPID)"
 ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         DESCRIBE_VPID 1, 1 << 47
         INVVPID 0
         FAILED  28
 RULE invvpid_reads_its_operand, "INVVPID whose descriptor is not mapped raises #PF", "SDM vol. 3, 31.3 (INVVPID)"
 ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         mov     rbx, UNMAPPED
         mov     eax, 2
         CATCH   invvpid rax, [rbx]
