@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from . import features
+from . import features, personality
 from .errors import WorkbenchError, did_you_mean
 from .guests.image import Image
 from .guests.load import load_image
@@ -79,21 +79,30 @@ class Rule:
         return next((why for setting, why in self.deviations if setting in given | {""}), "")
 
     def scenario(self, settings: Mapping[str, str] | None = None) -> Scenario:
-        """The scenario that checks the rule, with further settings: features of either back-end,
-        and fields of the scenario."""
-        wanted = {**(settings or {}), **self.settings}
-        fields_: dict[str, Any] = {k: _number(v) for k, v in wanted.items() if k in _FIELDS}
-        toggles = {k: v for k, v in wanted.items() if k not in _FIELDS and self._applies(k)}
+        """The scenario that checks the rule, with further settings: features and deviations of
+        either back-end, and fields of the scenario.
+
+        L0 has no known deviation from the manuals unless ``l0`` says otherwise.
+        """
+        wanted = {"l0": "manual", **(settings or {}), **self.settings}
+        plain: dict[str, Any] = {k: _number(v) for k, v in wanted.items() if k in _FIELDS}
+        quirks = {k: v == "on" for k, v in wanted.items() if k in personality.catalogue()}
+        toggles = {k: v for k, v in wanted.items() if k not in plain and k not in quirks}
         return Scenario(
             backend=self.backend, l1=str(self.path), l1_params={"rule": self.number},
             l2="compute", l2_memory_mb=4, l1_memory_mb=MEMORY_MB, timeline=0,
-            max_instructions=MAX_STEPS, features=toggles, **fields_,
+            max_instructions=MAX_STEPS,
+            features=self._mine(toggles, features.catalogue()),
+            deviations=self._mine(quirks, personality.catalogue()), **plain,
         )  # fmt: skip
 
-    def _applies(self, feature: str) -> bool:
-        """Not a feature of the other back-end alone (unknown ones apply, and are refused)."""
-        known = features.catalogue().get(feature)
-        return known is None or self.backend in known.backends
+    def _mine(self, given: dict[str, Any], catalogue: Mapping[str, Any]) -> dict[str, Any]:
+        """Without what the other back-end alone has; unknown names stay, and are refused."""
+        return {
+            name: value
+            for name, value in given.items()
+            if name not in catalogue or self.backend in catalogue[name].backends
+        }
 
 
 OUTCOMES = ("PASS", "KNOWN", "FAIL")
