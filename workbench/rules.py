@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import features, personality
+from .arch import deviations
 from .errors import WorkbenchError, did_you_mean
 from .guests.image import Image
 from .guests.load import load_image
@@ -75,8 +76,12 @@ class Rule:
 
     def known_to_break(self, settings: Mapping[str, str] | None = None) -> str:
         """Why a machine with these settings breaks the rule; empty when it should not."""
-        given = {f"{name}={value}" for name, value in (settings or {}).items()}
-        return next((why for setting, why in self.deviations if setting in given | {""}), "")
+        given = {"", *(f"{name}={value}" for name, value in (settings or {}).items())}
+        own = set(deviations.of((settings or {}).get("l0", "manual"), self.backend))
+        for setting, why in self.deviations:
+            if setting in given or setting.partition("=")[0] in own:
+                return why
+        return ""
 
     def scenario(self, settings: Mapping[str, str] | None = None) -> Scenario:
         """The scenario that checks the rule, with further settings: features and deviations of
@@ -209,8 +214,13 @@ def _read(path: Path) -> Iterator[Rule]:
         name, says, source = (_text(image, at) for at in texts)
         own = [(kind, subject, text) for kind, at, subject, text in remarks if code <= at < stop]
         settings = dict(s.split("=") for kind, s, _ in own if kind == _ONLY_WITH)
-        broken = tuple((s, t) for kind, s, t in own if kind == _DEVIATION)
+        broken = tuple(dict.fromkeys((s, t or _reason(s)) for k, s, t in own if k == _DEVIATION))
         yield Rule(prefix + name, says, source, path, number, settings, broken)
+
+
+def _reason(setting: str) -> str:
+    """What data/deviations.csv says of a deviation that a remark only names."""
+    return personality.catalogue()[setting.partition("=")[0]].does
 
 
 def _remarks(image: Image) -> Iterator[tuple[int, int, str, str]]:

@@ -103,6 +103,8 @@ def test_a_setting_that_cannot_be_used_is_an_error(wrong, capsys):
 
 
 ASSISTED = [
+    "l0=xen",
+    "l0=kvm",
     "vmcs_shadowing=on virtual_gif=on virtual_vmload_vmsave=on ept_ad=on",
     "tlb_tagging=off paging_structure_caches=off msr_map=intercept_all",
     "np2m_flush=generation np2m_tables=1 l2_tag_policy=xen_2013 vpid_for_l1=off",

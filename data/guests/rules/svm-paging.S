@@ -48,6 +48,7 @@ RULE write_to_a_read_only_page, "A write to a read-only page has P and RW", "APM
         L2      mov [PAGE_1], rbx
         FAULTED NPF_PRESENT | NPF_WRITE | NPF_USER | NPF_FINAL, PAGE_1
 RULE write_to_a_read_only_page_after_a_read, "A cached translation does not grant the write", "APM vol. 2, 15.25.5"
+DEVIATION "np2m_host_rights=on"
         and     byte ptr [ENTRY_1], ~2
         L2      mov rbx, [PAGE_1]
         EXECUTED
