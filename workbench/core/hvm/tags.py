@@ -42,7 +42,7 @@ from ..ledger import (
     F_TAG_WRAP,
     count,
 )
-from ..mmu.generation import flush_all, flush_tag, flush_tags
+from ..mmu.generation import flush_all, flush_tag, flush_tags, new_context
 from ..mmu.tlb import flush_address
 from ..structs import i64
 
@@ -218,6 +218,9 @@ def _fixed_vpid(m, switched):
     nv = m.nv
     vpid = _l2_vpid(m) if m.level == 2 else VPID01
     m.hw.tag = _pair(vpid, 1 + nv.np2m_slot if m.level == 2 else 0)
+    if m.level == 2 and m.hw.tag != nv.n2_tag:
+        nv.n2_tag = m.hw.tag
+        new_context(m)  # the fast path knows levels, not tags
     if not switched:
         return
     if nv.guest_tag == 0:

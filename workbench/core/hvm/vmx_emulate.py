@@ -117,6 +117,42 @@ def emulate_wrmsr(m):
     return complete_instruction(m)
 
 
+# ---------------------------------------------------------------- nested page faults of L2
+
+
+@inner
+def _inject_violation(m, qualification):
+    """L1's own table forbids the access: an EPT violation for L1."""
+    e = m.exit
+    e.code = vmx.EXIT_EPT_VIOLATION
+    e.info1 = (
+        (qualification & ~QUALIFICATION_RIGHTS)
+        | (qualification & QUALIFICATION_ACCESS)
+        | ((m.np_rights & 7) << 3)
+    )
+    m.nv.vmexit_pending = 1
+    return ST_OK
+
+
+@unit(Machine, i64, i64)
+def nested_fault_of_l2(m, gpa, qualification):
+    """By way of the nested p2m: resolved, or an EPT violation or misconfiguration for L1."""
+    access = 1 if qualification & ACCESS_WRITE else 0
+    if qualification & ACCESS_FETCH:
+        access |= 2
+    outcome = np2m_fault(m, gpa, access)
+    if outcome == NP_INJECT:
+        return _inject_violation(m, qualification)
+    if outcome == NP_MISCONFIG:
+        m.exit.code = vmx.EXIT_EPT_MISCONFIG
+        m.exit.info1 = 0
+        m.nv.vmexit_pending = 1
+        return ST_OK
+    if outcome == NP_HANDLED or (outcome == NP_MMIO and vmx_apic_mmio(m, m.device)):
+        return ST_OK
+    return fatal(m, FATAL_N1P_UNMAPPED, gpa)
+
+
 # ---------------------------------------------------------------- I/O
 
 
@@ -150,8 +186,12 @@ def _string_fault(m):
     status = m.pending
     m.pending = 0
     if status == ST_VMEXIT:
-        own = m.nv.n2_guest == 0 or m.nv.hap_enabled == 0
-        if own and p2m_resolve(m, m.exit.info2, m.exit.info1 & ACCESS_WRITE):
+        if m.nv.n2_guest and m.nv.hap_enabled:
+            # where L1's exit information comes from, as if the processor had found the fault
+            vmwrite(m, vmcs.SLOT_GUEST_PHYSICAL_ADDRESS, m.exit.info2)
+            vmwrite(m, vmcs.SLOT_GUEST_LINEAR_ADDRESS, m.exit.linear)
+            return nested_fault_of_l2(m, m.exit.info2, m.exit.info1)
+        if p2m_resolve(m, m.exit.info2, m.exit.info1 & ACCESS_WRITE):
             return ST_OK  # the guest executes the instruction again
         return fatal(m, FATAL_N1P_UNMAPPED, m.exit.info2)
     return inject_pending(m)
@@ -331,20 +371,6 @@ def reflect_exception(m):
     return reinject(m, info, vmread(m, vmcs.SLOT_VM_EXIT_INTR_ERROR_CODE))
 
 
-@inner
-def _inject_violation(m, qualification):
-    """L1's own table forbids the access: an EPT violation for L1."""
-    e = m.exit
-    e.code = vmx.EXIT_EPT_VIOLATION
-    e.info1 = (
-        (qualification & ~QUALIFICATION_RIGHTS)
-        | (qualification & QUALIFICATION_ACCESS)
-        | ((m.np_rights & 7) << 3)
-    )
-    m.nv.vmexit_pending = 1
-    return ST_OK
-
-
 @unit(Machine, i64)
 def nested_page_fault(m, reason):
     """EPT violation: of L2 by way of the nested p2m; of L1, a page that L0 took or L1 never had."""
@@ -360,21 +386,7 @@ def nested_page_fault(m, reason):
     if reason == vmx.EXIT_EPT_MISCONFIG:
         return fatal(m, FATAL_UNHANDLED_EXIT, reason)
     qualification = vmread(m, vmcs.SLOT_EXIT_QUALIFICATION)
-    access = 1 if qualification & ACCESS_WRITE else 0
-    if qualification & ACCESS_FETCH:
-        access |= 2
-    outcome = np2m_fault(m, gpa, access)
-    if outcome == NP_INJECT:
-        return _inject_violation(m, qualification)
-    if outcome == NP_MISCONFIG:
-        m.exit.code = vmx.EXIT_EPT_MISCONFIG
-        m.exit.info1 = 0
-        m.nv.vmexit_pending = 1
-        return ST_OK
-    if outcome == NP_MMIO and vmx_apic_mmio(m, m.device):
-        return ST_OK
-    if outcome != NP_HANDLED:
-        return fatal(m, FATAL_N1P_UNMAPPED, gpa)
-    if m.exit.vectoring & EVENT_VALID:
+    status = nested_fault_of_l2(m, gpa, qualification)
+    if status == ST_OK and m.nv.vmexit_pending == 0 and m.exit.vectoring & EVENT_VALID:
         return reinject(m, m.exit.vectoring, m.exit.vectoring_error)
-    return ST_OK
+    return status
