@@ -32,8 +32,10 @@ from ..layout import (
 from ..ledger import E_L0_EVENT_INJECTED, P_EMULATION, count
 from ..structs import i64
 from ..words import lshr
+from .memory_map import VMCX01_MA
 from .mmio import vmx_apic_mmio
 from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_MMIO, np2m_fault
+from .nested_state import hap_enabled, is_n2_guest, set_vmexit_pending, vmxon
 from .p2m import p2m_resolve
 from .vmcs import get, get_vvmcs, own_base, put, set_vvmcs, vmread, vmwrite, vvmcs_base
 from .vmx_caps import is_vmx_msr, vmx_capability
@@ -87,7 +89,7 @@ def _store_msr_state(m, number):
     put(base, vmcs.SLOT_GUEST_SYSENTER_EIP, c.sysenter_eip)
     put(base, vmcs.SLOT_GUEST_FS_BASE, c.seg_base[FS])
     vmwrite(m, vmcs.SLOT_GUEST_GS_BASE, c.seg_base[GS])
-    if number == msr.EFER and m.nv.n2_guest:
+    if number == msr.EFER and is_n2_guest(m):
         set_vvmcs(m, vvmcs_base(m), vmcs.SLOT_GUEST_IA32_EFER, c.efer, P_EMULATION)
 
 
@@ -119,6 +121,9 @@ def emulate_wrmsr(m):
 
 # ---------------------------------------------------------------- nested page faults of L2
 
+RESOLVED = -1
+"""Outcome of :func:`nested_fault_of_l2`: L2 executes the instruction again."""
+
 
 @inner
 def _inject_violation(m, qualification):
@@ -130,13 +135,13 @@ def _inject_violation(m, qualification):
         | (qualification & QUALIFICATION_ACCESS)
         | ((m.np_rights & 7) << 3)
     )
-    m.nv.vmexit_pending = 1
+    set_vmexit_pending(m, 1)
     return ST_OK
 
 
 @unit(Machine, i64, i64)
 def nested_fault_of_l2(m, gpa, qualification):
-    """By way of the nested p2m: resolved, or an EPT violation or misconfiguration for L1."""
+    """By way of the nested p2m: RESOLVED, or an EPT violation or misconfiguration for L1."""
     access = 1 if qualification & ACCESS_WRITE else 0
     if qualification & ACCESS_FETCH:
         access |= 2
@@ -146,9 +151,11 @@ def nested_fault_of_l2(m, gpa, qualification):
     if outcome == NP_MISCONFIG:
         m.exit.code = vmx.EXIT_EPT_MISCONFIG
         m.exit.info1 = 0
-        m.nv.vmexit_pending = 1
+        set_vmexit_pending(m, 1)
         return ST_OK
-    if outcome == NP_HANDLED or (outcome == NP_MMIO and vmx_apic_mmio(m, m.device)):
+    if outcome == NP_HANDLED:
+        return RESOLVED
+    if outcome == NP_MMIO and vmx_apic_mmio(m, m.device):
         return ST_OK
     return fatal(m, FATAL_N1P_UNMAPPED, gpa)
 
@@ -186,11 +193,12 @@ def _string_fault(m):
     status = m.pending
     m.pending = 0
     if status == ST_VMEXIT:
-        if m.nv.n2_guest and m.nv.hap_enabled:
+        if is_n2_guest(m) and hap_enabled(m):
             # where L1's exit information comes from, as if the processor had found the fault
             vmwrite(m, vmcs.SLOT_GUEST_PHYSICAL_ADDRESS, m.exit.info2)
             vmwrite(m, vmcs.SLOT_GUEST_LINEAR_ADDRESS, m.exit.linear)
-            return nested_fault_of_l2(m, m.exit.info2, m.exit.info1)
+            status = nested_fault_of_l2(m, m.exit.info2, m.exit.info1)
+            return ST_OK if status == RESOLVED else status
         if p2m_resolve(m, m.exit.info2, m.exit.info1 & ACCESS_WRITE):
             return ST_OK  # the guest executes the instruction again
         return fatal(m, FATAL_N1P_UNMAPPED, m.exit.info2)
@@ -248,7 +256,7 @@ def _commit_cr(m, real_slot, shadow_slot, mask_slot, real, seen):
     vmcs12 changes too, except in bits that L1 owns (Xen, nvmx CR handling).
     """
     vmwrite(m, real_slot, real)
-    if m.nv.n2_guest:
+    if is_n2_guest(m):
         v = vvmcs_base(m)
         mask = get_vvmcs(m, v, mask_slot, P_EMULATION)
         old = get_vvmcs(m, v, real_slot, P_EMULATION)
@@ -262,7 +270,7 @@ def _commit_cr(m, real_slot, shadow_slot, mask_slot, real, seen):
 @inner
 def _l1_kept(m, real_slot, mask_slot, value):
     """For L2: ``value`` with the bits that L1 owns as they are; for L1: ``value``."""
-    if m.nv.n2_guest == 0:
+    if not is_n2_guest(m):
         return value
     v = vvmcs_base(m)
     mask = get(v, mask_slot)
@@ -287,7 +295,7 @@ def _set_cr0(m, value):
 
 @inner
 def _set_cr4(m, value):
-    if m.nv.n2_guest == 0 and m.nv.vmxon and value & CR4_VMXE == 0:
+    if not is_n2_guest(m) and vmxon(m) and value & CR4_VMXE == 0:
         return inject_exception(m, GP, 0, 1)
     real = _l1_kept(m, vmcs.SLOT_GUEST_CR4, vmcs.SLOT_CR4_GUEST_HOST_MASK, value) | CR4_VMXE
     if write_cr4(m, real) != ST_OK:
@@ -333,10 +341,10 @@ def emulate_cr_access(m):
 def emulate_dr_access(m):
     """First use of debug registers: give them to the guest and let it try again (Xen)."""
     slot = vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL
-    n1 = own_base(m, m.nv.n1_vmcx_ma)
+    n1 = own_base(m, VMCX01_MA)
     put(n1, slot, get(n1, slot) & ~vmx.CPU_MOV_DR_EXITING)
     word = vmread(m, slot) & ~vmx.CPU_MOV_DR_EXITING
-    if m.nv.n2_guest:
+    if is_n2_guest(m):
         v = vvmcs_base(m)
         word |= get_vvmcs(m, v, slot, P_EMULATION) & vmx.CPU_MOV_DR_EXITING
     vmwrite(m, slot, word)
@@ -375,7 +383,7 @@ def reflect_exception(m):
 def nested_page_fault(m, reason):
     """EPT violation: of L2 by way of the nested p2m; of L1, a page that L0 took or L1 never had."""
     gpa = vmread(m, vmcs.SLOT_GUEST_PHYSICAL_ADDRESS)
-    if m.nv.n2_guest == 0 or m.nv.hap_enabled == 0:
+    if not is_n2_guest(m) or hap_enabled(m) == 0:
         if not p2m_resolve(m, gpa, m.exit.info1 & ACCESS_WRITE):
             if vmx_apic_mmio(m, gpa):
                 return ST_OK
@@ -387,6 +395,8 @@ def nested_page_fault(m, reason):
         return fatal(m, FATAL_UNHANDLED_EXIT, reason)
     qualification = vmread(m, vmcs.SLOT_EXIT_QUALIFICATION)
     status = nested_fault_of_l2(m, gpa, qualification)
-    if status == ST_OK and m.nv.vmexit_pending == 0 and m.exit.vectoring & EVENT_VALID:
+    if status != RESOLVED:
+        return status
+    if m.exit.vectoring & EVENT_VALID:
         return reinject(m, m.exit.vectoring, m.exit.vectoring_error)
-    return status
+    return ST_OK
