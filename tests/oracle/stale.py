@@ -10,7 +10,8 @@ nested root was used; TLB_CONTROL 1 ends all ASIDs, 3 the entering one, 7 that b
 INVLPGA one address of one ASID.  In both, MOV CR3 ends what is not global, a change of CR4.PGE
 everything, INVLPG one address, of the running context.
 
-``tlb_control_keeps_nested``: Xen's deviation since 2017, where TLB_CONTROL leaves the nested p2m alone.
+``tlb_control_keeps_nested``: Xen's deviation since 2017, where neither TLB_CONTROL nor a new
+ASID empties the nested p2m of a root; then the nested part goes by root here, too, and nothing ends it.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Stale:
         return space if self.svm else (space, root)
 
     def nested_context(self, space: Context, root: int) -> Context:
-        return space if self.svm else root
+        return root if not self.svm or self.tlb_control_keeps_nested else space
 
     @property
     def running(self) -> tuple[Context, Context]:
@@ -184,7 +185,7 @@ class Stale:
 
     def may_nest(self, root: int, gpa: int, n1p: int, writable: bool) -> bool:
         """May L0 (in a nested p2m) or the processor use this nested translation for the root?"""
-        context = self.running[1] if self.svm else root
+        context = self.nested_context(self.space, root)
         return any(
             n.n1p == n1p and (n.writable or not writable) for n in self.nested.values(context, gpa)
         )
