@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import WorkbenchError, did_you_mean
-from .guests.image import Image, load_image
+from .guests.image import Image
+from .guests.load import load_image
 from .paths import data_dir
 from .scenario import Scenario
 from .simulate import Run

@@ -10,7 +10,8 @@ import pytest
 from workbench import rules as suite
 from workbench.cli import main
 from workbench.errors import WorkbenchError
-from workbench.guests.image import Image, load_image
+from workbench.guests.image import Image
+from workbench.guests.load import load_image
 from workbench.simulate import Run, build
 
 RULES = suite.rules()

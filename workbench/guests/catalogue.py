@@ -31,7 +31,8 @@ from ..errors import GuestError, did_you_mean
 from ..paths import data_dir
 from . import profiles
 from .assembler import assemble
-from .image import Image, load_image
+from .image import Image
+from .load import load_image
 from .mixed import TABLE_ADDRESS, build_mixed_table
 
 BACKENDS = ("svm", "vmx")
