@@ -19,6 +19,7 @@ from ..structs import i64
 from ..words import lshr
 from .p2m import n1p_to_l0m
 from .vmcs import MASKS, get, vvmcs_base
+from .vmx_apicv import apicv_cpu, apicv_cpu2, apicv_wrong, virtual_nmi_pin
 from .vmx_controls import (
     CPU2_MAY,
     CPU_MAY,
@@ -212,22 +213,22 @@ def controls_wrong(m):
     That the bitmaps' pages exist is Xen's own check; the rest is the manual's.
     """
     base = vvmcs_base(m)
+    pin = _word(base, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL)
     cpu = _word(base, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL)
     cpu2 = 0
     if cpu & vmx.CPU_ACTIVATE_SECONDARY_CONTROLS:
         cpu2 = _word(base, vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL)
     # 1. the control words against the capability MSRs
     if (
-        _outside(_word(base, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL), PIN_MUST, PIN_MAY)
-        or _outside(cpu, CPU_MUST, CPU_MAY)
-        or _outside(cpu2, 0, CPU2_MAY)
+        _outside(pin, PIN_MUST, PIN_MAY | virtual_nmi_pin(m))
+        or _outside(cpu, CPU_MUST, CPU_MAY | apicv_cpu(m))
+        or _outside(cpu2, 0, CPU2_MAY | apicv_cpu2(m))
         or _outside(_word(base, vmcs.SLOT_VM_EXIT_CONTROLS), EXIT_MUST, EXIT_MAY)
         or _outside(_word(base, vmcs.SLOT_VM_ENTRY_CONTROLS), ENTRY_MUST, ENTRY_MAY)
     ):
         return 1
     if _word(base, vmcs.SLOT_CR3_TARGET_COUNT):
         return 1
-    pin = _word(base, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL)
     if pin & vmx.PIN_VIRTUAL_NMIS == 0:
         if cpu & vmx.CPU_NMI_WINDOW_EXITING:
             return 1
@@ -239,6 +240,8 @@ def controls_wrong(m):
     ):
         return 1
     if cpu & vmx.CPU_USE_MSR_BITMAPS and _page_wrong(m, base, vmcs.SLOT_MSR_BITMAP):
+        return 1
+    if apicv_wrong(m, base, pin, cpu, cpu2):
         return 1
     # 3. VPID and EPT; without EPT L1 would have to shadow L2's tables, which is not modelled
     if cpu2 & vmx.CPU2_ENABLE_VPID and (

@@ -49,6 +49,7 @@ from .vmcs import (
     vmwrite,
     vvmcs_base,
 )
+from .vmx_apicv import apicv_merge
 from .vmx_checks import guest_state_wrong
 from .vmx_controls import CR0_FIXED0, CR4_FIXED0, CR4_L0_MASK
 from .vmx_route import secondary_of
@@ -260,6 +261,9 @@ def vmx_load_shadow_control(m, v):
     if cpu & vmx.CPU_USE_TSC_OFFSETTING:
         offset += get_vvmcs(m, v, vmcs.SLOT_TSC_OFFSET, P_ENTRY)
     vmwrite(m, vmcs.SLOT_TSC_OFFSET, offset)
+    # 6. the virtual APIC
+    if m.feat.apicv:
+        apicv_merge(m, v, cpu, cpu2)
     return cpu2
 
 

@@ -18,6 +18,7 @@ from ..words import address, copy_bytes, lshr
 from .vmcs import current_base, get, put
 from .vmx_checks import event_wrong, guest_state_wrong
 from .vmx_intercepts import merge_owned
+from .vmx_vapic import vapic_load, vapic_save
 
 EIGHT = 64
 """Bytes of eight slots: one word per segment register."""
@@ -103,6 +104,8 @@ def vmx_hw_exit(m):
     put(base, vmcs.SLOT_IDT_VECTORING_INFO_FIELD, e.vectoring)
     put(base, vmcs.SLOT_IDT_VECTORING_ERROR_CODE, e.vectoring_error)
     save_guest_state(m, base)
+    if m.hw.vapic >= 0:
+        vapic_save(m, base)
     event = get(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD)
     put(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD, event & ~EVENT_VALID)
     return ST_OK
@@ -143,6 +146,13 @@ def _load_controls(m, base):
         eptp = get(base, vmcs.SLOT_EPT_POINTER)
         h.hap_root = eptp & EPTP_ADDRESS
         h.ept_ad = eptp & EPTP_AD
+    h.vapic = -1
+    h.apic_access = -1
+    h.vint = 0
+    if h.proc2 & vmx.CPU2_VIRTUALIZE_APIC_ACCESSES:
+        h.apic_access = get(base, vmcs.SLOT_APIC_ACCESS_ADDR)
+    if h.proc & vmx.CPU_TPR_SHADOW:
+        vapic_load(m, base)
     h.tsc_offset = 0
     if h.proc & vmx.CPU_USE_TSC_OFFSETTING:
         h.tsc_offset = get(base, vmcs.SLOT_TSC_OFFSET)

@@ -31,6 +31,7 @@ from .vmcs import (
     vmwrite,
     vvmcs_base,
 )
+from .vmx_apicv import apicv_sync
 from .vmx_controls import CR4_FIXED0
 from .vmx_entry import EFER_LMA_LME, ENTRY_FAILED, GUEST_COPY, N_GUEST_COPY
 
@@ -162,6 +163,8 @@ def vmx_sync_vvmcs(m, v):
     n2 = own_base(m, m.nv.n2_vmcx_ma)
     _sync_read_only(m, v, n2)
     _sync_guest_state(m, v, n2)
+    if m.feat.apicv:
+        apicv_sync(m, v)
     return ST_OK
 
 

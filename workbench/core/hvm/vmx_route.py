@@ -18,6 +18,7 @@ from ..words import lshr
 from .p2m import n1p_to_l0m
 from .vmcs import READS, WRITES, get_vvmcs, own_base, settle, vvmcs_base
 from .vmcs import get as get_slot
+from .vmx_apicv import apicv_reflects
 from .vmx_common import COMMON_READS, COMMON_WRITES
 from .vmx_intercepts import CR0_TS, CR_CLTS, CR_FROM, CR_LMSW, CR_TO, msr_bit
 
@@ -234,6 +235,8 @@ def _by_dr(m, v):
 @inner
 def _decide(m, reason):
     kind = KIND[reason]
+    if apicv_reflects(m, reason):
+        return 1
     if kind == L0 or kind == CRASH:
         return 0
     if kind == L1:
