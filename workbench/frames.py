@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .arch import exit_code, exit_name, svm, vmcb, vmcs
+from .arch import check_name, exit_code, exit_name, svm, vmcb, vmcs
 from .core.layout import TIMELINE_KINDS
 from .core.ledger import (
     BLOCK_REASONS,
@@ -191,7 +191,8 @@ def interrupts_frame(raw: RawCounts) -> pd.DataFrame:
 
 def _taken(raw: RawCounts) -> tuple[np.ndarray, np.ndarray]:
     """(level, kind) pairs for which something was delivered or taken."""
-    return np.nonzero(raw.delivered + raw.latency.sum(axis=2))
+    level, kind = np.nonzero(raw.delivered + raw.latency.sum(axis=2))
+    return level, kind
 
 
 def deliveries_frame(raw: RawCounts) -> pd.DataFrame:
@@ -255,11 +256,13 @@ def exit_place(backend: str, code: int) -> int:
 
 
 def timeline_reason(backend: str, kind: str, code: int) -> str:
-    """What a timeline entry's ``code`` means: exit code, field number, or flush reason."""
+    """What a timeline entry's ``code`` means: exit code, field number, flush reason, failed check."""
     if kind in ("field_read", "field_write"):
         return field_name(backend, code)
     if kind == "flush":
         return FLUSH_REASONS[code] if 0 <= code < len(FLUSH_REASONS) else f"reason {code}"
+    if kind == "entry_refused":
+        return check_name(backend, code)
     return "" if kind.endswith("entry") else exit_name(backend, exit_place(backend, code))
 
 

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from . import frames, provenance, store
-from .core.layout import FATAL
+from .arch import check_text
+from .core.layout import BACKEND_VMX, FATAL
 from .core.ledger import CAUSES, TIME_SCALE
 from .counts import RawCounts
 from .errors import ResultError, did_you_mean
@@ -45,7 +46,8 @@ class Result:
         Single values of the machine: stop_code, steps, l1_instructions, l2_instructions,
         bare_instructions, simulated_cycles, serial, fatal, unknown_count, unknown (the last
         instruction that raised #UD because the machine lacks it), virtual_entries, virtual_exits,
-        host_ticks.
+        host_ticks, refused_entries (VM entries that failed a check), refused_by (the last such
+        check: what it demands and where the manual says so).
     run_seconds : float
         Wall time of the kernel.
     provenance : mapping
@@ -247,6 +249,10 @@ class Result:
         return cls(**store.load(Path(directory)))
 
 
+def _backend(machine: np.ndarray) -> str:
+    return "vmx" if machine["hw"]["backend"][0] == BACKEND_VMX else "svm"
+
+
 def machine_facts(machine: np.ndarray) -> dict[str, Any]:
     """The single values of a machine record that belong to a result."""
     written = min(int(machine["serial_count"][0]), machine["serial"].shape[1])
@@ -266,6 +272,8 @@ def machine_facts(machine: np.ndarray) -> dict[str, Any]:
         "serial": bytes(machine["serial"][0][:written]).decode("latin-1"),
         "fatal": FATAL[reason] if reason < len(FATAL) else f"reason {reason}",
         "fatal_code": int(machine["fatal_code"][0]),
+        "refused_entries": int(machine["checks_failed"][0]),
+        "refused_by": check_text(_backend(machine), int(machine["check"][0])),
         "unknown_count": int(machine["unknown_count"][0]),
         "unknown": describe_unknown(machine),
     }

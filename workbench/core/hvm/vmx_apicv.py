@@ -1,7 +1,6 @@
 """L0 lends APIC virtualization and virtual NMIs to L1 (KVM, nested.c): ``apicv``, ``virtual_nmi``.
 
-What L1 may set in vmcs12, the checks of those settings (SDM vol. 3, 27.2.1.1), and how they reach
-vmcs02: L1's pages by their machine addresses, control bits as L1 has them, and in L1's x2APIC mode the MSRs
+What L1 may set in vmcs12 besides what Xen offers, and how it reaches vmcs02: L1's pages by their machine addresses, control bits as L1 has them, and in L1's x2APIC mode the MSRs
 that the processor virtualizes pass L0's MSR bitmap.  L0 itself keeps emulating the APIC of L1.
 
 Xen offers the TPR shadow and the APIC-access page alone and ends L1's domain at reasons 45 and 56;
@@ -28,9 +27,7 @@ APICV_CPU2 = (
     | vmx.CPU2_APIC_REGISTER_VIRT
     | vmx.CPU2_VIRTUAL_INTR_DELIVERY
 )
-NEED_TPR_SHADOW = APICV_CPU2 & ~vmx.CPU2_VIRTUALIZE_APIC_ACCESSES
 CR8_EXITS = vmx.CPU_CR8_LOAD_EXITING | vmx.CPU_CR8_STORE_EXITING
-VTPR = 0x80
 X2APIC_BYTE, X2APIC_BYTES, WRITE_HALF = 0x800 // 8, 0x100 // 8, 0x800
 X2APIC_TPR, X2APIC_EOI, X2APIC_SELF_IPI = 0x808, 0x80B, 0x83F
 
@@ -51,50 +48,6 @@ def apicv_cpu2(m):
 def virtual_nmi_pin(m):
     """Pin-based controls that L1 may set besides Xen's: virtual NMIs (feature ``virtual_nmi``)."""
     return vmx.PIN_VIRTUAL_NMIS if m.feat.virtual_nmi else 0
-
-
-# ---------------------------------------------------------------- checks
-
-
-@inner
-def _page_wrong(m, base, slot):
-    address = get(base, slot)
-    return address & 0xFFF != 0 or n1p_to_l0m(m, address) < 0
-
-
-@inner
-def _tpr_shadow_wrong(m, base, cpu2):
-    if _page_wrong(m, base, vmcs.SLOT_VIRTUAL_APIC_PAGE_ADDR):
-        return True
-    if cpu2 & vmx.CPU2_VIRTUAL_INTR_DELIVERY:
-        return False
-    threshold = get(base, vmcs.SLOT_TPR_THRESHOLD) & 0xFFFF_FFFF
-    if threshold >> 4:
-        return True
-    if cpu2 & vmx.CPU2_VIRTUALIZE_APIC_ACCESSES:
-        return False
-    ma = n1p_to_l0m(m, get(base, vmcs.SLOT_VIRTUAL_APIC_PAGE_ADDR))
-    return threshold > ma_ld8(m, ma + VTPR) >> 4
-
-
-@unit(Machine, i64, i64, i64, i64)
-def apicv_wrong(m, base, pin, cpu, cpu2):
-    """Checks of vmcs12's APIC controls: 1 means error 7."""
-    if (cpu & APICV_CPU) | (cpu2 & APICV_CPU2) == 0:
-        return 0
-    if cpu & vmx.CPU_TPR_SHADOW:
-        if _tpr_shadow_wrong(m, base, cpu2):
-            return 1
-    elif cpu2 & NEED_TPR_SHADOW:
-        return 1
-    if cpu2 & vmx.CPU2_VIRTUALIZE_APIC_ACCESSES:
-        if cpu2 & vmx.CPU2_VIRTUALIZE_X2APIC_MODE or _page_wrong(
-            m, base, vmcs.SLOT_APIC_ACCESS_ADDR
-        ):
-            return 1
-    if cpu2 & vmx.CPU2_VIRTUAL_INTR_DELIVERY and pin & vmx.PIN_EXT_INTR == 0:
-        return 1
-    return 0
 
 
 # ---------------------------------------------------------------- vmcs12 -> vmcs02
