@@ -328,7 +328,7 @@ def _page_missing(m, base, slot):
 
 @unit(Machine, i64)
 def vmx_check_own(m, base):
-    """What L0 demands of vmcs12 beyond the manual: bitmaps and APIC pages in memory that L1 has (Xen), and EPT."""
+    """What L0 demands of vmcs12 beyond the manual: pages in memory that L1 has (Xen, for bitmaps)."""
     cpu = word(base, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL)
     missing = False
     if cpu & vmx.CPU_USE_IO_BITMAPS:
@@ -343,6 +343,4 @@ def vmx_check_own(m, base):
         missing = _page_missing(m, base, vmcs.SLOT_APIC_ACCESS_ADDR)
     if missing:
         return vmx.CHECK_BITMAP_PAGE_EXISTS
-    if secondary(base, cpu) & vmx.CPU2_ENABLE_EPT == 0:
-        return vmx.CHECK_EPT_NEEDED
     return 0

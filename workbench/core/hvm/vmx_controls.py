@@ -149,7 +149,9 @@ def _capability(group: str, true: bool, mine: bool = False) -> tuple[int, int]:
     """(must be 1, may be 1) of a group as L1 reads it, or (``mine``) as the hardware has it."""
     flexible = _word(group, frozenset(r["name"] for r in _ROWS if r["default1"] == "1"))
     must = DEFAULT1[group] & ~flexible if true else DEFAULT1[group]
-    offered = _word(group, HARDWARE[group] | (LENT.get(group, frozenset()) if mine else frozenset()))
+    offered = _word(
+        group, HARDWARE[group] | (LENT.get(group, frozenset()) if mine else frozenset())
+    )
     if not mine:
         offered &= _word(group, OFFERED[group])
     return must, DEFAULT1[group] | offered
