@@ -41,20 +41,20 @@ virtual_apic_exit:
         call    collect
         cmp     eax, VMEXIT_MSR
         je      apic_msr
+        # an event that did not get through: again
+        test    dword ptr [vmcb + VMCB_EXIT_INT_INFO], EVENT_VALID
+        jz      nothing_lost
+        push    rax
+        mov     rax, [vmcb + VMCB_EXIT_INT_INFO]
+        mov     [vmcb + VMCB_EVENT_INJ], rax
+        pop     rax
+nothing_lost:
         cmp     eax, VMEXIT_INTR
         je      resume                      # taken by on_own_tick as soon as GIF was set
         cmp     eax, VMEXIT_NMI
         je      resume
         cmp     eax, VMEXIT_IRET
         je      iret_of_nmi
-        cmp     eax, VMEXIT_NPF
-        jne     other_exits
-        # a fault in the middle of an event's delivery: the event again
-        test    dword ptr [vmcb + VMCB_EXIT_INT_INFO], EVENT_VALID
-        jz      other_exits
-        mov     rax, [vmcb + VMCB_EXIT_INT_INFO]
-        mov     [vmcb + VMCB_EVENT_INJ], rax
-        mov     eax, VMEXIT_NPF
         jmp     other_exits
 
 # WRMSR of L2: registers of the local APIC; the timer's go on to L1's own timer.

@@ -65,6 +65,14 @@ by_software:
 virtual_apic_exit:
         cmp     ecx, EXIT_MSR_WRITE
         je      apic_write
+        # an event that did not get through: again
+        READ_FIELD rbx, IDT_VECTORING_INFO_FIELD
+        mov     byte ptr [busy], 0
+        test    ebx, ebx
+        jns     nothing_lost
+        mov     byte ptr [busy], 1
+        WRITE_FIELD VM_ENTRY_INTR_INFO_FIELD, rbx
+nothing_lost:
         cmp     ecx, EXIT_EXTERNAL_INTERRUPT
         je      own_tick
         cmp     ecx, EXIT_INTERRUPT_WINDOW
@@ -73,13 +81,6 @@ virtual_apic_exit:
         je      nmi_came
         cmp     ecx, EXIT_NMI_WINDOW
         je      nmi_window_open
-        cmp     ecx, EXIT_EPT_VIOLATION
-        jne     other_exits
-        # a fault in the middle of an event's delivery: the event again
-        READ_FIELD rbx, IDT_VECTORING_INFO_FIELD
-        test    ebx, ebx
-        jns     other_exits
-        WRITE_FIELD VM_ENTRY_INTR_INFO_FIELD, rbx
         jmp     other_exits
 
 # WRMSR of L2: registers of the local APIC; the timer's go on to L1's own timer.
@@ -103,6 +104,7 @@ write_tpr:
 write_eoi:
         mov     byte ptr [in_service], 0
 apic_written:
+        mov     byte ptr [busy], 0
         call    step_over
         jmp     offer
 write_timer:
@@ -144,6 +146,8 @@ window_open:
         READ_FIELD rbx, CPU_BASED_VM_EXEC_CONTROL
         and     ebx, ~CPU_INTR_WINDOW
         WRITE_FIELD CPU_BASED_VM_EXEC_CONTROL, rbx
+        cmp     byte ptr [nmi_waits], 0
+        jne     inject_nmi
 # Inject the tick if L2 can take it, or ask to be told when.
 offer:
         cmp     byte ptr [requested], 0
@@ -154,6 +158,8 @@ offer:
         shr     al, 4
         cmp     al, TICK_VECTOR >> 4
         jae     resume                      # and so does a lower TPR
+        cmp     byte ptr [busy], 0
+        jne     ask_for_window
         READ_FIELD rbx, GUEST_RFLAGS
         test    ebx, 1 << 9
         jz      ask_for_window
@@ -175,17 +181,26 @@ nmi_window_open:
         WRITE_FIELD CPU_BASED_VM_EXEC_CONTROL, rbx
 nmi_came:
         cmp     dword ptr [virtual_nmis], 0
-        je      inject_nmi
+        je      no_virtual_nmis
         READ_FIELD rbx, GUEST_INTERRUPTIBILITY_INFO
         test    bl, BLOCKING_BY_NMI | BLOCKED_NOW
-        jz      inject_nmi
+        jnz     nmi_window
+        cmp     byte ptr [busy], 0
+        je      inject_nmi
+nmi_window:
         mov     ebx, CPU_NMI_WINDOW
 ask:                                        # for the window in EBX
         READ_FIELD rdx, CPU_BASED_VM_EXEC_CONTROL
         or      edx, ebx
         WRITE_FIELD CPU_BASED_VM_EXEC_CONTROL, rdx
         jmp     resume
+no_virtual_nmis:                            # nobody says when an NMI may come: at once
+        cmp     byte ptr [busy], 0
+        je      inject_nmi
+        mov     byte ptr [nmi_waits], 1
+        jmp     ask_for_window
 inject_nmi:
+        mov     byte ptr [nmi_waits], 0
         mov     ebx, INJECT_NMI
         WRITE_FIELD VM_ENTRY_INTR_INFO_FIELD, rbx
         jmp     resume
@@ -199,6 +214,8 @@ idt_pointer:        .word   0xfff
         .balign 8
 virtual_nmis:       .long   0
 by_processor:       .byte   0
+busy:               .byte   0               # the entry injects an event again
+nmi_waits:          .byte   0
 requested:          .byte   0
 in_service:         .byte   0
 tpr:                .byte   0

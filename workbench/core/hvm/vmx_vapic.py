@@ -33,7 +33,7 @@ ENTRY = 0
 X2APIC_FIRST, X2APIC_LAST = 0x800, 0x8FF
 X2APIC_TPR, X2APIC_EOI, X2APIC_SELF_IPI = 0x808, 0x80B, 0x83F
 NOT_VIRTUAL = -1
-ICR_SELF_FIXED, ICR_CHECKED = 1 << 18, 0xFFF3_B700 | 1 << 18
+ICR_SELF_FIXED, ICR_CHECKED = 1 << 18, 0xFFFF_B700
 """A self-IPI of the interrupt command: shorthand self, fixed, edge; all reserved bits zero."""
 ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH, ACCESS_DELIVERY = range(4)
 """Access types in the qualification of an APIC-access exit (SDM table 28-6)."""
