@@ -262,7 +262,7 @@ def _given_nmi_blocked(m):
 
 @inner
 def _assist(m):
-    if m.feat.virtual_nmi and m.nv.n2_guest:
+    if m.feat.virtual_nmi and is_n2_guest(m):
         _recall_nmi(m)
     source = pending_source(m)
     if source == SOURCE_NONE:
