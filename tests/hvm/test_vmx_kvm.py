@@ -62,8 +62,8 @@ def l2_exits(made: VmxMachine, reason: int = vmx.EXIT_CPUID, **info: int) -> Non
 
 def resume(made: VmxMachine) -> None:
     assert made.l1_executes("VMRESUME") == layout.ST_OK
-    assert made.m["nv"]["vmentry_pending"][0] == 1
-    made.m["nv"]["vmentry_pending"] = 0
+    assert made.state["vmentry_pending"] == 1
+    made.state["vmentry_pending"] = 0
     assert made.call("vmx_enter_n2") == layout.ST_OK
 
 
