@@ -85,7 +85,6 @@ XEN_DEFAULT: dict[str, bool] = {
     "set if EPT&hw": True,
     "set if hw (ple_gap 128, window 4096)": True,
     "set if APICv active": False,
-    "set if IPI virt": False,
     "set by nested VMPTRLD": False,
     "APICv": False,
     "dirty logging only": False,
