@@ -36,6 +36,7 @@ from .memory_map import (
 )
 from .nested_state import is_n2_guest, set_guest_tag, set_vmxon_addr
 from .nested_vcpu import reset_nested_vcpu
+from .shadow_vmx import vmx_handle_invlpg
 from .tags import tags_initialise
 from .vmcs import own_base, put, settle
 from .vmx_caps import FEATURE_CONTROL
@@ -256,6 +257,8 @@ def _rare(m, reason):
 
 @inner
 def _serve(m, reason):
+    if reason == vmx.EXIT_INVLPG and m.sh.active:
+        return vmx_handle_invlpg(m)
     if _is_vmx_instruction(reason) and not is_n2_guest(m):
         return vmx_instruction(m, reason)
     if reason == vmx.EXIT_EPT_VIOLATION or reason == vmx.EXIT_EPT_MISCONFIG:

@@ -452,6 +452,8 @@ def _enter(m, launch):
 
 @inner
 def _invept(m):
+    if m.sh.active:
+        return inject_exception(m, UD, 0, 0)
     info = vmread(m, vmcs.SLOT_VMX_INSTRUCTION_INFO)
     va = _operand_address(m)
     eptp = _load_operand(m, va)

@@ -259,7 +259,7 @@ def _by_exception(m, v, hardware_only):
     vector = info & 31
     kind = lshr(info, vmx.INTR_TYPE) & 7
     if kind == vmx.INTR_TYPE_HW_EXCEPTION and vector == 14:
-        return 1
+        return 0 if m.sh.active else 1  # L0 decides first whether it is its own shadow's
     if kind != vmx.INTR_TYPE_HW_EXCEPTION and (
         hardware_only or (kind != INTR_TYPE_ICEBP and kind != INTR_TYPE_SOFT_EXCEPTION)
     ):
