@@ -341,6 +341,10 @@ NP2M = np.dtype(
 )  # fmt: skip
 """One nested p2m: n2p_to_l0m for one root of L1."""
 
+KVM = np.dtype([("page", "i8"), ("dirty", "i8"), ("rare_in_02", "i8")])
+"""KVM's copy of vmcs12: ma of L1's page, whether vmcs02 must be written in full, and whether the
+rarely moved guest state is in vmcs02 only (hvm/vmx_kvm.py)."""
+
 MAX_TLB1, MAX_TLB2 = 128, 4096
 MAX_TAGS = 1 << 16
 REASON_RING = 8
@@ -544,6 +548,7 @@ MACHINE = np.dtype(
         ("check", "i8"),                          # the check that refused an entry last, 0 none
         ("checks_failed", "i8"),                  # entries refused
         ("unknown_count", "i8"), ("unknown_rip", "i8"), ("unknown_bytes", "i8"),
+        ("kvm", KVM),
         ("route", "i8", (N_ROUTES,)),             # rule for each exit of L2 (hvm/*_route.py)
         ("np2m", NP2M, (MAX_NP2M,)),
         ("np2m_clock", "i8"),                     # counts choices of a table
@@ -578,6 +583,7 @@ Hw = struct("Hw", HW)
 State = struct("State", STATE)
 NestedVcpu = struct("NestedVcpu", NESTED_VCPU)
 Np2m = struct("Np2m", NP2M)
+Kvm = struct("Kvm", KVM)
 Features = struct("Features", FEATURES)
 Apic = struct("Apic", APIC)
 Interrupts = struct("Interrupts", INTERRUPTS)

@@ -22,6 +22,7 @@ from .nested_state import is_n2_guest, set_vmswitch_in_progress
 from .p2m import n1p_to_l0m
 from .vmcs import get as get_slot
 from .vmcs import get_vvmcs, own_base, settle, vvmcs_base
+from .vmx_apicv import apicv_reflects
 from .vmx_common import count_common
 from .vmx_intercepts import CR0_TS, CR_CLTS, CR_FROM, CR_LMSW, CR_TO, msr_bit
 
@@ -110,7 +111,8 @@ _CONTROLS = {
 """The control of vmcs12 that decides, for the reasons of kind BY_CONTROL."""
 
 _KEPT = {"VMFUNC": L1, "PREEMPTION_TIMER": BY_CONTROL, "PML_FULL": BY_CONTROL}
-"""Where KVM itself does what the processor would do for L1; the manual gives these to L1."""
+"""Where KVM itself does what the processor would do for L1; the manual gives these to L1.  The
+modelled KVM leaves timer and log to the processor, so L1 gets their exits there too."""
 _WHY = {
     "EXCEPTION_NMI": deviations.DEV_SOFTWARE_EXCEPTIONS_KEPT_BY_L0,
     "DR_ACCESS": deviations.DEV_MOV_DR_AFTER_L0,
@@ -157,7 +159,7 @@ def _tables() -> tuple[np.ndarray, ...]:
             continue
         kvm, xen = (parse_kind(name, row[f"{l0}_L2_exit_goes_to"]) for l0 in ("kvm", "xen"))
         manual = _KEPT.get(name, kvm)
-        kinds[L0_KVM, reason] = kvm
+        kinds[L0_KVM, reason] = manual if name in _KEPT else kvm
         kinds[L0_XEN, reason] = kinds[L0_MANUAL, reason] = manual
         deviation[reason] = instead[reason] = 0
         if xen != manual:
@@ -333,6 +335,8 @@ def _by_dr(m, v):
 @inner
 def _decide(m, reason):
     kind = m.route[reason]
+    if apicv_reflects(m, reason):
+        return 1
     if kind == L0 or kind == CRASH:
         return 0
     if kind == L1:
