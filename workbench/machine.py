@@ -47,6 +47,7 @@ _SWITCHES = (
     "vpid_for_l1",
     "ept_ad",
     "flush_by_asid",
+    "pml",
 )
 _POLICIES = ("own", "shared_flush", "xen_2013", "kvm")
 _NP2M_FLUSHES = ("lazy", "eager", "generation")
@@ -195,6 +196,7 @@ class SimulatedMachine:
         f["np2m_host_rights"] = features.get("np2m_rights") == "host_only"
         f["p2m_event"] = _P2M_EVENTS.index(str(features["l0_p2m_event"]))
         f["msr_map"] = _MSR_MAPS.index(str(features["msr_map"]))
+        f["msr_switch"] = features.get("msr_switch") == "lists"
         f["l0_page_shift"] = PAGE_SHIFTS[str(features["l0_page_size"])]
         for name in _SWITCHES:
             f[name] = bool(features.get(name, False))

@@ -215,6 +215,9 @@ HW = np.dtype(
         ("tlb_reason", "i8"),
         ("tsc_offset", "i8"),
         ("gif", "i8"),
+        ("timer_deadline", "i8"),  # VMX-preemption timer: ledger time at which it runs out, 0 = off
+        ("mtf", "i8"), ("mtf_from", "i8"),  # monitor trap flag: MTF_*, m.steps when it was armed
+        ("pml", "i8"), ("pml_address", "i8"), ("pml_index", "i8"),  # page-modification log
     ]
 )  # fmt: skip
 """What the processor keeps from the control structure it entered with."""
@@ -305,6 +308,8 @@ FEATURES = np.dtype(
         ("vpid_for_l1", "i8"),
         ("paging_structure_caches", "i8"),
         ("l0_page_shift", "i8"),       # 12, 21 or 30
+        ("msr_switch", "i8"),          # 1: VMX MSR areas, 0: on demand
+        ("pml", "i8"),
         ("max_tag", "i8"),
     ]
 )  # fmt: skip
@@ -488,6 +493,8 @@ MACHINE = np.dtype(
         ("fatal", "i8"), ("fatal_code", "i8"),
         ("check", "i8"),                          # the check that refused an entry last, 0 none
         ("checks_failed", "i8"),                  # entries refused
+        ("vmx_abort", "i8"),                      # VMX-abort indicator, 0 none
+        ("nmi_unblocked", "i8"),                  # an IRET that did not complete unblocked NMIs
         ("unknown_count", "i8"), ("unknown_rip", "i8"), ("unknown_bytes", "i8"),
         ("np2m", NP2M, (MAX_NP2M,)),
         ("np2m_clock", "i8"),                     # counts choices of a table

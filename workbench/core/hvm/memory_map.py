@@ -17,6 +17,10 @@ HAP_TABLES_MA = 0x10000
 HAP_TABLES_END_MA = 0x3F0000
 SVM_IOPM_SET_MA = 0x3F0000
 """Four I/O maps of 3 pages each that L2 may run with (hvm/svm_maps.py)."""
+GUEST_MSRS_MA = 0x3FC000
+"""MSR area of L0's: values of its guest, stored at every VM exit and loaded at every VM entry."""
+HOST_MSRS_MA = 0x3FD000
+"""MSR area of L0's: its own values, loaded at every VM exit."""
 NP2M_POOL_MA = 0x400000
 """Pages for n2p_to_l0m tables, to the end of bank 0."""
 BANK0_BYTES = 0x1000000

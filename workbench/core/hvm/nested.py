@@ -22,6 +22,7 @@ from ..layout import (
     ST_FAULT,
     ST_HALT,
     ST_OK,
+    ST_SHUTDOWN,
     TL_HW_ENTRY,
     TL_HW_EXIT,
     TL_VIRTUAL_ENTRY,
@@ -58,6 +59,7 @@ from .vmx import (
 )
 from .vmx_hw import vmx_hw_enter, vmx_hw_exit
 from .vmx_intr import vmx_intr_assist
+from .vmx_timer import is_timed
 
 WINDOWS = vmx.CPU_INTR_WINDOW_EXITING | vmx.CPU_NMI_WINDOW_EXITING
 """VMX controls that make the processor watch for the guest to become interruptible."""
@@ -137,7 +139,7 @@ def _watch(m):
     """Whether the processor must look for a virtual interrupt or window of the entered guest."""
     if m.hw.backend == BACKEND_SVM:
         return 1 if m.hw.int_ctl & V_IRQ else 0
-    return 1 if m.hw.proc & WINDOWS else 0
+    return 1 if m.hw.proc & WINDOWS or is_timed(m) else 0
 
 
 @unit(Machine)
@@ -217,6 +219,8 @@ def enter_guest(m):
     record(m, TL_HW_ENTRY, 0, 0, 0, m.level)
     _end_cause(m)
     if outcome < 0:
+        if m.vmx_abort:
+            return ST_SHUTDOWN
         if m.fatal == FATAL_NONE:
             m.fatal = FATAL_BAD_VMCX02 if is_n2_guest(m) else FATAL_BAD_VMCX01
             m.fatal_code = m.check

@@ -36,7 +36,14 @@ from .memory_map import (
 from .nested_vcpu import reset_nested_vcpu
 from .vmcs import READS, WRITES, own_base, put, settle
 from .vmx_caps import FEATURE_CONTROL
-from .vmx_common import COMMON_READS, COMMON_WRITES, complete_instruction, fatal, inject_exception
+from .vmx_common import (
+    COMMON_READS,
+    COMMON_WRITES,
+    INTR_VALID,
+    complete_instruction,
+    fatal,
+    inject_exception,
+)
 from .vmx_controls import (
     CR0_FIXED0,
     CR4_FIXED0,
@@ -62,8 +69,11 @@ from .vmx_entry import CR0_L0_MASK, own_eptp, vmx_enter_n2, vmx_set_hap_root, vm
 from .vmx_host_area import write_host_area
 from .vmx_hw import save_guest_state
 from .vmx_insn import NONE, vmx_instruction
+from .vmx_intercepts import msr_bit
 from .vmx_intr import vmx_close_window
 from .vmx_leave import vmx_exit_n2
+from .vmx_msr_lists import N_SWITCHED, SWITCHED, write_own_areas
+from .vmx_reinject import restore_nmi_blocking, resume_delivery
 from .vmx_route import N_REASONS, vmx_route
 
 __all__ = [
@@ -119,6 +129,10 @@ def vmx_prepare_maps(m):
     fill_bytes(m.ram + L0_MSRPM_MA, PAGE, 0xFF)
     for i in range(N_PASSTHROUGH):
         _set_bit(m, L0_MSRPM_MA, PASSTHROUGH_BITS[i], 0)
+    if m.feat.msr_switch:
+        for i in range(N_SWITCHED):
+            for write in range(2):
+                _set_bit(m, L0_MSRPM_MA, msr_bit(SWITCHED[i], write), 0)
     fill_bytes(m.ram + L2_MSRPM_MA, PAGE, 0xFF)
     fill_bytes(m.ram + L0_IOPM_MA, 2 * PAGE, 0xFF)
     for i in range(2):
@@ -162,6 +176,8 @@ def _write_controls(m, base):
     put(base, vmcs.SLOT_CR0_GUEST_HOST_MASK, CR0_L0_MASK)
     put(base, vmcs.SLOT_CR4_GUEST_HOST_MASK, CR4_L0_MASK)
     write_host_area(base)
+    if m.feat.msr_switch:
+        write_own_areas(m, base)
 
 
 @inner
@@ -269,6 +285,12 @@ def vmx_handle(m):
     if m.nv.n2_guest == 0:
         m.vmcs_work[READS] += COMMON_READS
         m.vmcs_work[WRITES] += COMMON_WRITES
-    outcome = _serve(m, m.exit.code & (N_REASONS - 1))
+    reason = m.exit.code & (N_REASONS - 1)
+    vectoring = m.exit.vectoring
+    error = m.exit.vectoring_error
+    restore_nmi_blocking(m, reason)
+    outcome = _serve(m, reason)
+    if vectoring & INTR_VALID and outcome == ST_OK and m.nv.vmexit_pending == 0:
+        outcome = resume_delivery(m, vectoring, error)
     settle(m)
     return outcome

@@ -4,7 +4,7 @@ The rules are those of vmcs02_merge.csv, column ``xen``.  Where L0 = Xen differs
 see on hardware, the manual is followed for two registers: L2's EFER and PAT come from vmcs12 when
 its VM-entry controls say so (Xen lets L2 run with L1's EFER but for LMA and LME).  The guest-state
 checks of the manual are made on vmcs12: a failure is exit reason 33 for L1, where Xen
-would end the domain.  vmcs12's MSR lists are ignored, as in Xen.
+would end the domain.  vmcs12's MSR areas are walked in software, as KVM does (Xen ignores them).
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ from .vmcs import (
     vmwrite,
     vvmcs_base,
 )
+from .vmx_check_util import word
 from .vmx_checks import QUALIFICATION, guest_state_wrong, refuse
 from .vmx_controls import CR4_FIXED0, CR4_L0_MASK
 from .vmx_hw import ENTRY_FAILED
+from .vmx_msr_lists import vmx_load_l1_list
 from .vmx_route import secondary_of
 
 EPT_WRITE_BACK_4_LEVELS = 6 | (3 << 3)
@@ -65,8 +67,10 @@ CPU2_DROPPED = (
     | vmx.CPU2_VIRTUALIZE_X2APIC_MODE
     | vmx.CPU2_SHADOW_VMCS
     | vmx.CPU2_ENABLE_VPID
+    | vmx.CPU2_ENABLE_PML
 )
-"""Secondary controls that vmcs02 never takes from L1; whether it uses a VPID is L0's policy."""
+"""Secondary controls that vmcs02 never takes from L1; whether it uses a VPID is L0's policy.
+L1's page-modification log L0 writes itself."""
 CPU_IO = vmx.CPU_UNCOND_IO_EXITING | vmx.CPU_USE_IO_BITMAPS
 EXIT_DROPPED = (
     vmx.EXIT_CTL_SAVE_DEBUG_CONTROLS
@@ -371,6 +375,18 @@ def vmx_set_vpid(m):
 
 
 @inner
+def _load_l1_msrs(m, v):
+    """vmcs12's VM-entry MSR-load area; the entry that failed, into ``m.result`` too, or 0."""
+    entries = word(v, vmcs.SLOT_VM_ENTRY_MSR_LOAD_COUNT)
+    if entries == 0:
+        return 0
+    address = get_vvmcs(m, v, vmcs.SLOT_VM_ENTRY_MSR_LOAD_ADDR, P_ENTRY)
+    m.result = vmx_load_l1_list(m, own_base(m, m.hw.vmcx), address, entries)
+    settle(m)
+    return m.result
+
+
+@inner
 def _fail_entry(m, reason, qualification):
     """The virtual entry failed after the point of no return: an exit to L1 at once (27.8)."""
     m.exit.code = ENTRY_FAILED | reason
@@ -399,11 +415,14 @@ def vmx_enter_n2(m):
     _load_nested_paging(m, v)
     _load_vpid(m, v, cpu2)
     settle(m)
-    # 4. checks on guest state
+    # 4. checks on guest state, then vmcs12's MSR-load area
     check = guest_state_wrong(m)
     if check:
         refuse(m, check, 1)
         _fail_entry(m, vmx.EXIT_INVALID_STATE, QUALIFICATION[check])
+    elif _load_l1_msrs(m, v):
+        refuse(m, vmx.CHECK_MSR_LOAD, 1)
+        _fail_entry(m, vmx.EXIT_MSR_LOAD_FAIL, m.result)
     else:
         set_launch_state(m, nv.vmcx12_ma, LAUNCHED)
     return ST_OK

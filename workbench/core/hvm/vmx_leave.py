@@ -2,7 +2,7 @@
 
 What L0 decided about the exit (a nested fault that L1 is to see, an exception found by L0) is in
 ``m.exit`` and replaces what the hardware left in vmcs02.  After a failed entry (reason with bit 31)
-only reason and qualification are written (SDM 27.8).  MSR lists are ignored, as in Xen.
+only reason and qualification are written (SDM 27.8).
 """
 
 from __future__ import annotations
@@ -31,9 +31,17 @@ from .vmcs import (
     vmwrite,
     vvmcs_base,
 )
+from .vmx_check_util import word
 from .vmx_controls import CR4_FIXED0
 from .vmx_entry import EFER_LMA_LME, GUEST_COPY, N_GUEST_COPY
 from .vmx_hw import ENTRY_FAILED
+from .vmx_msr_lists import (
+    ABORT_LOAD_MSR,
+    ABORT_SAVE_MSR,
+    abort,
+    vmx_load_l1_list,
+    vmx_store_l1_list,
+)
 
 _GROUP = vmcs.column("xen_vvmx_group")
 RO_COPY = np.array([i for i, g in enumerate(_GROUP) if g == "ro_copy"], np.int64)
@@ -217,18 +225,43 @@ def vmx_load_vvmcs_host_state(m, v):
     return ST_OK
 
 
+@inner
+def _store_l1_msrs(m, v):
+    """vmcs12's VM-exit MSR-store area."""
+    entries = word(v, vmcs.SLOT_VM_EXIT_MSR_STORE_COUNT)
+    if entries and m.exit.code & ENTRY_FAILED == 0:
+        address = get_vvmcs(m, v, vmcs.SLOT_VM_EXIT_MSR_STORE_ADDR, P_EXIT)
+        if vmx_store_l1_list(m, own_base(m, m.nv.n2_vmcx_ma), address, entries):
+            abort(m, m.nv.vmcx12_ma, ABORT_SAVE_MSR)
+
+
+@inner
+def _load_l1_msrs(m, v):
+    """vmcs12's VM-exit MSR-load area, after the rest of the host state."""
+    entries = word(v, vmcs.SLOT_VM_EXIT_MSR_LOAD_COUNT)
+    if entries:
+        address = get_vvmcs(m, v, vmcs.SLOT_VM_EXIT_MSR_LOAD_ADDR, P_EXIT)
+        if vmx_load_l1_list(m, own_base(m, m.nv.n1_vmcx_ma), address, entries):
+            abort(m, m.nv.vmcx12_ma, ABORT_LOAD_MSR)
+
+
 @unit(Machine)
 def vmx_exit_n2(m):
-    """Virtual VM exit: from vmcs02 back to vmcs01, whose guest is L1."""
+    """Virtual VM exit: from vmcs02 back to vmcs01, whose guest is L1.
+
+    An MSR area of vmcs12 that cannot be walked is a VMX abort: L1 is not entered any more.
+    """
     nv = m.nv
     v = vvmcs_base(m)
     # 1. what L2 left
     vmx_sync_vvmcs(m, v)
+    _store_l1_msrs(m, v)
     # 2. VMCLEAR vmcs02 (and the shadow VMCS), VMPTRLD vmcs01
     count(m, E_L0_VMCLEAR, 1 + nv.shadow_active)
     count(m, E_L0_VMPTRLD, 1)
     enter_n2_guest(m, 0)
     # 3. L1's host state
     vmx_load_vvmcs_host_state(m, v)
+    _load_l1_msrs(m, v)
     settle(m)
     return ST_OK
