@@ -76,7 +76,6 @@ REACHED: dict[str, dict[str, int]] = {
     "EVENT_LENGTH": {"VM_ENTRY_INTR_INFO_FIELD": event(6, 3)},
     "ENTRY_LOAD_AREA": {"VM_ENTRY_MSR_LOAD_COUNT": 1, "VM_ENTRY_MSR_LOAD_ADDR": 1 << 40},
     "BITMAP_PAGE_EXISTS": {"MSR_BITMAP": 1 << 39},
-    "EPT_NEEDED": {"SECONDARY_VM_EXEC_CONTROL": 0},
     "HOST_CR0": {"HOST_CR0": 0x31},
     "HOST_CR4": {"HOST_CR4": 0x20},
     "HOST_CR3": {"HOST_CR3": 1 << 40},

@@ -174,7 +174,6 @@ def own_demands(v: Fields, cpu: Processor) -> Iterator[tuple[str, bool]]:
     if control(v, "cpu", "USE_MSR_BITMAPS"):
         pages.append(v["MSR_BITMAP"])
     yield "BITMAP_PAGE_EXISTS", all(cpu.memory(p) is not None for p in pages)
-    yield "EPT_NEEDED", control(v, "sec", "ENABLE_EPT")
 
 
 # ---------------------------------------------------------------- 27.2.2 to 27.2.4

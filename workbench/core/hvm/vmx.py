@@ -34,6 +34,7 @@ from .memory_map import (
     VMWRITE_BITMAP_MA,
 )
 from .nested_vcpu import reset_nested_vcpu
+from .tags import tags_initialise
 from .vmcs import READS, WRITES, own_base, put, settle
 from .vmx_caps import FEATURE_CONTROL
 from .vmx_common import (
@@ -209,6 +210,7 @@ def vmx_initialise(m):
     _write_boot_state(m, base)
     _write_controls(m, base)
     m.hw.backend = BACKEND_VMX
+    tags_initialise(m)
     m.hw.guest = 1
     m.hw.vmcx = VMCX01_MA
     m.level = 1

@@ -327,7 +327,7 @@ def _page_missing(m, base, slot):
 
 @unit(Machine, i64)
 def vmx_check_own(m, base):
-    """What L0 demands of vmcs12 beyond the manual: bitmaps in memory that L1 has (Xen), and EPT."""
+    """What L0 demands of vmcs12 beyond the manual: bitmaps in memory that L1 has (Xen)."""
     cpu = word(base, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL)
     missing = False
     if cpu & vmx.CPU_USE_IO_BITMAPS:
@@ -338,6 +338,4 @@ def vmx_check_own(m, base):
         missing = _page_missing(m, base, vmcs.SLOT_MSR_BITMAP)
     if missing:
         return vmx.CHECK_BITMAP_PAGE_EXISTS
-    if secondary(base, cpu) & vmx.CPU2_ENABLE_EPT == 0:
-        return vmx.CHECK_EPT_NEEDED
     return 0

@@ -32,7 +32,15 @@ from ..layout import (
 from ..ledger import E_L0_MSR_SWITCHED, P_EMULATION, count
 from ..structs import i64
 from ..words import lshr
-from .nested_fault import NP_HANDLED, NP_INJECT, NP_LOG_FULL, NP_MISCONFIG, np2m_fault
+from .mmio import vmx_apic_mmio
+from .nested_fault import (
+    NP_HANDLED,
+    NP_INJECT,
+    NP_LOG_FULL,
+    NP_MISCONFIG,
+    NP_MMIO,
+    np2m_fault,
+)
 from .p2m import p2m_resolve
 from .vmcs import get, get_vvmcs, own_base, put, set_vvmcs, vmread, vmwrite, vvmcs_base
 from .vmx_caps import is_vmx_msr, vmx_capability
@@ -161,7 +169,8 @@ def _string_fault(m):
     status = m.pending
     m.pending = 0
     if status == ST_VMEXIT:
-        if m.nv.n2_guest == 0 and p2m_resolve(m, m.exit.info2, m.exit.info1 & ACCESS_WRITE):
+        own = m.nv.n2_guest == 0 or m.nv.hap_enabled == 0
+        if own and p2m_resolve(m, m.exit.info2, m.exit.info1 & ACCESS_WRITE):
             return ST_OK  # the guest executes the instruction again
         return fatal(m, FATAL_N1P_UNMAPPED, m.exit.info2)
     return inject_pending(m)
@@ -343,8 +352,10 @@ def _inject_violation(m, qualification):
 def nested_page_fault(m, reason):
     """EPT violation: of L2 by way of the nested p2m; of L1, a page that L0 took or L1 never had."""
     gpa = vmread(m, vmcs.SLOT_GUEST_PHYSICAL_ADDRESS)
-    if m.nv.n2_guest == 0:
+    if m.nv.n2_guest == 0 or m.nv.hap_enabled == 0:
         if not p2m_resolve(m, gpa, m.exit.info1 & ACCESS_WRITE):
+            if vmx_apic_mmio(m, gpa):
+                return ST_OK
             return fatal(m, FATAL_N1P_UNMAPPED, gpa)
         return ST_OK
     if reason == vmx.EXIT_EPT_MISCONFIG:
@@ -365,6 +376,8 @@ def nested_page_fault(m, reason):
         m.exit.code = vmx.EXIT_PML_FULL
         m.exit.info1 = qualification & QUALIFICATION_UNBLOCKED
         m.nv.vmexit_pending = 1
+        return ST_OK
+    if outcome == NP_MMIO and vmx_apic_mmio(m, m.device):
         return ST_OK
     if outcome != NP_HANDLED:
         return fatal(m, FATAL_N1P_UNMAPPED, gpa)

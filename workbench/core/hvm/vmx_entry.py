@@ -332,10 +332,15 @@ def own_eptp(m, root):
 
 
 @inner
-def _load_nested_paging(m, v):
-    """EPTP = root of the nested p2m for L1's EPT pointer (Xen, nvmx_eptp_update)."""
-    m.nv.hap_enabled = 1
-    root = np2m_select(m, get_vvmcs(m, v, vmcs.SLOT_EPT_POINTER, P_ENTRY))
+def _load_nested_paging(m, v, cpu2):
+    """EPTP = root of the nested p2m for L1's EPT pointer (Xen, nvmx_eptp_update).
+
+    L0's own table when L1 shadows L2's tables: L2's guest-physical addresses then are L1's.
+    """
+    root = m.l1_hap_root
+    m.nv.hap_enabled = 1 if cpu2 & vmx.CPU2_ENABLE_EPT else 0
+    if m.nv.hap_enabled:
+        root = np2m_select(m, get_vvmcs(m, v, vmcs.SLOT_EPT_POINTER, P_ENTRY))
     vmwrite(m, vmcs.SLOT_EPT_POINTER, own_eptp(m, root))
 
 
@@ -412,7 +417,7 @@ def vmx_enter_n2(m):
     cpu2 = vmx_load_shadow_control(m, v)
     vmx_load_shadow_guest_state(m, v)
     # 3. nested paging, then the tag
-    _load_nested_paging(m, v)
+    _load_nested_paging(m, v, cpu2)
     _load_vpid(m, v, cpu2)
     settle(m)
     # 4. checks on guest state, then vmcs12's MSR-load area

@@ -33,6 +33,7 @@ EPTP_ADDRESS = 0x000F_FFFF_FFFF_F000
 DR7_FIXED = 0x400
 EVENT_VALID = 1 << vmx.INTR_VALID
 NMI_UNBLOCKED = 1 << vmx.INTR_NMI_UNBLOCK_IRET
+DOUBLE_FAULT = vmx.INTR_TYPE_HW_EXCEPTION << 8 | 8
 ENTRY_FAILED = 1 << 31
 """Bit of the exit reason: the VM entry failed."""
 
@@ -110,6 +111,16 @@ def _note_nmi_unblocking(m):
         e.intr_info |= NMI_UNBLOCKED
 
 
+@inner
+def _vectoring(e):
+    """IDT-vectoring information: none for a triple fault, nor for a #DF that exits (28.2.4)."""
+    if e.code == vmx.EXIT_TRIPLE_FAULT:
+        return 0
+    if e.code == vmx.EXIT_EXCEPTION_NMI and e.intr_info & 0x7FF == DOUBLE_FAULT:
+        return 0
+    return e.vectoring
+
+
 @unit(Machine)
 def vmx_hw_exit(m):
     """VM exit: exit information, guest state and MSRs into the VMCS in use (SDM 28.2 to 28.6)."""
@@ -125,7 +136,7 @@ def vmx_hw_exit(m):
     put(base, vmcs.SLOT_VM_EXIT_INTR_ERROR_CODE, e.intr_error)
     put(base, vmcs.SLOT_VM_EXIT_INSTRUCTION_LEN, e.insn_len)
     put(base, vmcs.SLOT_VMX_INSTRUCTION_INFO, e.insn_info)
-    put(base, vmcs.SLOT_IDT_VECTORING_INFO_FIELD, e.vectoring)
+    put(base, vmcs.SLOT_IDT_VECTORING_INFO_FIELD, _vectoring(e))
     put(base, vmcs.SLOT_IDT_VECTORING_ERROR_CODE, e.vectoring_error)
     save_guest_state(m, base)
     event = get(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD)
