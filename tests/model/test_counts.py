@@ -156,6 +156,7 @@ SHOWN_BY = {
     "np2m_rights": {"l1": "twin", "l1_params": WRITE_PROTECTING, "l2": "compute"},
     "flush_by_asid": {"l2_tag_policy": "kvm"},
     "paging": {"l1": "shadow"},
+    "pml": {"ept_ad": True},
 }
 """Runs in which a feature has something to act on; the others show with L1 minimal."""
 

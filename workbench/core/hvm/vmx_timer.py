@@ -39,7 +39,9 @@ def start_timer(m, base):
         m.irq.active = 1
     if h.pin & vmx.PIN_VMX_PREEMPTION_TIMER:
         value = word(base, vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE)
-        h.timer_deadline = ((_ticks(m) + value) << (TIME_SHIFT + RATE)) | 1
+        h.timer_deadline = (_ticks(m) + value) << (TIME_SHIFT + RATE)
+        if h.timer_deadline == 0:
+            h.timer_deadline = 1
         m.irq.active = 1
 
 
