@@ -35,13 +35,12 @@ from .memory_map import (
 )
 from .nested_vcpu import reset_nested_vcpu
 from .tags import tags_initialise
-from .vmcs import READS, WRITES, own_base, put, settle
+from .vmcs import own_base, put, settle
 from .vmx_caps import FEATURE_CONTROL
 from .vmx_common import (
-    COMMON_READS,
-    COMMON_WRITES,
     INTR_VALID,
     complete_instruction,
+    count_common,
     fatal,
     inject_exception,
 )
@@ -75,7 +74,7 @@ from .vmx_intr import vmx_close_window
 from .vmx_leave import vmx_exit_n2
 from .vmx_msr_lists import N_SWITCHED, SWITCHED, write_own_areas
 from .vmx_reinject import restore_nmi_blocking, resume_delivery
-from .vmx_route import N_REASONS, vmx_route
+from .vmx_route import N_REASONS, ends_domain, vmx_prepare_routes, vmx_route
 
 __all__ = [
     "vmx_enter_n2", "vmx_exit_n2", "vmx_handle", "vmx_initialise", "vmx_route", "vmx_set_hap_root",
@@ -201,6 +200,7 @@ def _write_boot_state(m, base):
 def vmx_initialise(m):
     """Prepare L0's VMCSs and maps for an L1 whose boot state is in ``m.cpu``."""
     vmx_prepare_maps(m)
+    vmx_prepare_routes(m)
     fill_bytes(m.ram + VMCX01_MA, PAGE, 0)
     fill_bytes(m.ram + VMCX02_MA, PAGE, 0)
     st32(m.ram + VMCX01_MA, vmcs.REVISION)
@@ -249,6 +249,9 @@ def _rare(m, reason):
         return ST_SHUTDOWN
     if reason == vmx.EXIT_EXTERNAL_INTERRUPT:
         return ST_OK
+    if reason == vmx.EXIT_PREEMPTION_TIMER and m.nv.n2_guest:
+        m.nv.vmexit_pending = 1  # KVM: L0's own timer stands in for L1's
+        return ST_OK
     if reason == vmx.EXIT_INTERRUPT_WINDOW:
         vmx_close_window(m, vmx.CPU_INTR_WINDOW_EXITING)
         return ST_OK
@@ -285,8 +288,9 @@ def _serve(m, reason):
 def vmx_handle(m):
     """L0 serves the exit in ``m.exit``; it may request a virtual entry or a virtual exit."""
     if m.nv.n2_guest == 0:
-        m.vmcs_work[READS] += COMMON_READS
-        m.vmcs_work[WRITES] += COMMON_WRITES
+        count_common(m)
+    if ends_domain(m, m.exit.code):
+        return fatal(m, FATAL_UNHANDLED_EXIT, m.exit.code)
     reason = m.exit.code & (N_REASONS - 1)
     vectoring = m.exit.vectoring
     error = m.exit.vectoring_error

@@ -1,17 +1,17 @@
 """Virtual VM entry: vmcs01 and vmcs12 are merged into vmcs02, and L2 runs (Xen, virtual_vmentry).
 
-The rules are those of vmcs02_merge.csv, column ``xen``.  Where L0 = Xen differs from what L1 would
-see on hardware, the manual is followed for two registers: L2's EFER and PAT come from vmcs12 when
-its VM-entry controls say so (Xen lets L2 run with L1's EFER but for LMA and LME).  The guest-state
-checks of the manual are made on vmcs12: a failure is exit reason 33 for L1, where Xen
-would end the domain.  vmcs12's MSR areas are walked in software, as KVM does (Xen ignores them).
+The rules are those of vmcs02_merge.csv, column ``xen``.  L2's EFER and PAT come from vmcs12 when its
+VM-entry controls say so (a deviation of Xen's: L2 has L1's EFER but for LMA and LME).  The
+guest-state checks of the manual are made on vmcs12, and a failure is exit reason 33 for L1; Xen
+leaves them to the processor (another deviation).  vmcs12's MSR areas are walked in software; Xen
+ignores them, and lets the preemption timer start anew at every entry (two more).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ...arch import vmcs, vmx
+from ...arch import deviations, vmcs, vmx
 from ..jit import inner, unit
 from ..layout import MSR_MAP_INTERCEPT_ALL, MSR_MAP_NONE, PAGE, ST_OK, Machine
 from ..ledger import (
@@ -244,7 +244,12 @@ def vmx_load_shadow_control(m, v):
     vmwrite(m, slot, merged_cpu2(_own(m, slot), cpu2))
     # 2. exit and entry
     slot = vmcs.SLOT_VM_EXIT_CONTROLS
-    vmwrite(m, slot, merged_exit(_own(m, slot), get_vvmcs(m, v, slot, P_ENTRY)))
+    exits = merged_exit(_own(m, slot), get_vvmcs(m, v, slot, P_ENTRY))
+    if pin & vmx.PIN_VMX_PREEMPTION_TIMER and (
+        m.feat.deviations & deviations.DEV_PREEMPTION_TIMER_RESTARTS == 0
+    ):
+        exits |= vmx.EXIT_CTL_SAVE_VMX_PREEMPTION_TIMER  # so that it goes on after L0's own exits
+    vmwrite(m, slot, exits)
     entry = get_vvmcs(m, v, vmcs.SLOT_VM_ENTRY_CONTROLS, P_ENTRY)
     vmwrite(m, vmcs.SLOT_VM_ENTRY_CONTROLS, merged_entry(entry))
     # 3. exceptions
@@ -283,7 +288,9 @@ def _copy_guest_fields(m, v, n2):
 @inner
 def _load_efer_and_pat(m, v):
     entry = get_vvmcs(m, v, vmcs.SLOT_VM_ENTRY_CONTROLS, P_ENTRY)
-    if entry & vmx.ENTRY_CTL_LOAD_IA32_EFER == 0:
+    if entry & vmx.ENTRY_CTL_LOAD_IA32_EFER == 0 or (
+        m.feat.deviations & deviations.DEV_EFER_OF_L2_FROM_L1
+    ):
         # L1's, with LMA and LME as the IA-32e mode control says
         efer = _own(m, vmcs.SLOT_GUEST_IA32_EFER) & ~EFER_LMA_LME
         if entry & vmx.ENTRY_CTL_IA32E_MODE:
@@ -383,7 +390,7 @@ def vmx_set_vpid(m):
 def _load_l1_msrs(m, v):
     """vmcs12's VM-entry MSR-load area; the entry that failed, into ``m.result`` too, or 0."""
     entries = word(v, vmcs.SLOT_VM_ENTRY_MSR_LOAD_COUNT)
-    if entries == 0:
+    if entries == 0 or m.feat.deviations & deviations.DEV_MSR_AREAS_IGNORED:
         return 0
     address = get_vvmcs(m, v, vmcs.SLOT_VM_ENTRY_MSR_LOAD_ADDR, P_ENTRY)
     m.result = vmx_load_l1_list(m, own_base(m, m.hw.vmcx), address, entries)
@@ -421,7 +428,9 @@ def vmx_enter_n2(m):
     _load_vpid(m, v, cpu2)
     settle(m)
     # 4. checks on guest state, then vmcs12's MSR-load area
-    check = guest_state_wrong(m)
+    check = 0
+    if m.feat.deviations & deviations.DEV_ENTRY_CHECKS_LEFT_TO_HARDWARE == 0:
+        check = guest_state_wrong(m)
     if check:
         refuse(m, check, 1)
         _fail_entry(m, vmx.EXIT_INVALID_STATE, QUALIFICATION[check])

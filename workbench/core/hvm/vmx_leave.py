@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...arch import vmcs, vmx
+from ...arch import deviations, vmcs, vmx
 from ..jit import inner, unit
 from ..layout import ST_OK, Machine
 from ..ledger import E_L0_VMCLEAR, E_L0_VMPTRLD, P_EXIT, count, count_field
@@ -136,11 +136,16 @@ def _sync_read_only(m, v, n2):
 @inner
 def _sync_guest_state(m, v, n2):
     """L2's state (Xen, sync_vvmcs_guest_state)."""
+    timer = get(v, vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE)
     for i in range(N_GUEST_COPY):
         slot = GUEST_COPY[i]
         put(v, slot, get(n2, slot))
         count_field(m, slot, P_EXIT, 1)
     count_bulk(m, 0, N_GUEST_COPY)
+    # the timer is saved only if L1 asked for that
+    controls = word(v, vmcs.SLOT_VM_EXIT_CONTROLS)
+    if controls & vmx.EXIT_CTL_SAVE_VMX_PREEMPTION_TIMER == 0:
+        put(v, vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE, timer)
     m.vmcs_work[READS] += N_GUEST_COPY
     set_vvmcs(m, v, vmcs.SLOT_GUEST_RIP, vmread(m, vmcs.SLOT_GUEST_RIP), P_EXIT)
     set_vvmcs(m, v, vmcs.SLOT_GUEST_RSP, vmread(m, vmcs.SLOT_GUEST_RSP), P_EXIT)
@@ -226,9 +231,17 @@ def vmx_load_vvmcs_host_state(m, v):
 
 
 @inner
+def _entries(m, v, slot):
+    """Length of an MSR area of vmcs12, as far as L0 looks at it."""
+    if m.feat.deviations & deviations.DEV_MSR_AREAS_IGNORED:
+        return 0
+    return word(v, slot)
+
+
+@inner
 def _store_l1_msrs(m, v):
     """vmcs12's VM-exit MSR-store area."""
-    entries = word(v, vmcs.SLOT_VM_EXIT_MSR_STORE_COUNT)
+    entries = _entries(m, v, vmcs.SLOT_VM_EXIT_MSR_STORE_COUNT)
     if entries and m.exit.code & ENTRY_FAILED == 0:
         address = get_vvmcs(m, v, vmcs.SLOT_VM_EXIT_MSR_STORE_ADDR, P_EXIT)
         if vmx_store_l1_list(m, own_base(m, m.nv.n2_vmcx_ma), address, entries):
@@ -238,7 +251,7 @@ def _store_l1_msrs(m, v):
 @inner
 def _load_l1_msrs(m, v):
     """vmcs12's VM-exit MSR-load area, after the rest of the host state."""
-    entries = word(v, vmcs.SLOT_VM_EXIT_MSR_LOAD_COUNT)
+    entries = _entries(m, v, vmcs.SLOT_VM_EXIT_MSR_LOAD_COUNT)
     if entries:
         address = get_vvmcs(m, v, vmcs.SLOT_VM_EXIT_MSR_LOAD_ADDR, P_EXIT)
         if vmx_load_l1_list(m, own_base(m, m.nv.n1_vmcx_ma), address, entries):
