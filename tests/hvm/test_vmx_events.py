@@ -328,3 +328,13 @@ def test_an_iret_that_faults_has_unblocked_nmis():
         assert made.m["nmi_unblocked"][0] == 0
         if reason == vmx.EXIT_EXCEPTION_NMI:
             assert made.get(1, "VM_ENTRY_INTR_INFO_FIELD") & UNBLOCKED == 0
+
+
+@pytest.mark.parametrize(("l0", "told"), [(layout.L0_XEN, 0), (layout.L0_MANUAL, 1)])
+def test_an_injected_trap_is_l1s_but_for_xen(l0, told):
+    made = VmxMachine(l0=l0)
+    made.launch(VM_ENTRY_INTR_INFO_FIELD=VALID | 7 << 8)
+    made.call("vmx_hw_enter")
+    made.hardware_exit(vmx.EXIT_MONITOR_TRAP_FLAG)
+    assert made.call("vmx_handle") == layout.ST_OK
+    assert made.m["nv"]["vmexit_pending"][0] == told

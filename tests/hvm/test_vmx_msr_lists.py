@@ -110,7 +110,7 @@ def test_an_exit_that_cannot_store_or_load_is_a_vmx_abort(name, bad, indicator):
 
 
 def test_l0_walks_the_areas_of_vmcs12():
-    made = VmxMachine()
+    made = VmxMachine(deviations=0)
     made.m["cpu"]["star"] = 0x11
     fill(made, made.l1(LOAD), (msr.STAR, 0x22), (msr.IA32_SYSENTER_ESP, 0x7000))
     fill(made, made.l1(STORE), (msr.STAR, 0), (msr.FS_BASE, 0), (msr.VMX_MISC, 0))
@@ -135,7 +135,7 @@ def test_l0_walks_the_areas_of_vmcs12():
 
 @pytest.mark.parametrize("bad", REFUSED)
 def test_a_bad_entry_of_vmcs12_is_exit_reason_34(bad):
-    made = VmxMachine()
+    made = VmxMachine(deviations=0)
     fill(made, made.l1(LOAD), (msr.STAR, 0x22), (msr.CSTAR, 0x23), bad)
     fill(made, made.l1(HOST), (msr.LSTAR, 0x77))
     made.launch(**area("ENTRY_MSR_LOAD", LOAD, 3), **area("EXIT_MSR_LOAD", HOST, 1))
@@ -149,7 +149,7 @@ def test_a_bad_entry_of_vmcs12_is_exit_reason_34(bad):
 
 
 def test_a_list_that_is_too_long_fails_behind_entry_512():
-    made = VmxMachine()
+    made = VmxMachine(deviations=0)
     for page in range(3):
         fill(made, made.l1(LOAD + page * 0x1000), *[(msr.STAR, 1)] * 256)
     made.launch(**area("ENTRY_MSR_LOAD", LOAD, 600))
@@ -159,7 +159,7 @@ def test_a_list_that_is_too_long_fails_behind_entry_512():
 
 @pytest.mark.parametrize(("name", "indicator"), [("EXIT_MSR_STORE", 1), ("EXIT_MSR_LOAD", 4)])
 def test_a_bad_exit_area_of_vmcs12_shuts_l1_down(name, indicator):
-    made = VmxMachine()
+    made = VmxMachine(deviations=0)
     fill(made, made.l1(STORE), (0x830, 0))
     made.launch(**area(name, STORE, 1))
     made.call("vmx_hw_enter")

@@ -16,6 +16,7 @@ from ..jit import inner, unit
 from ..layout import (
     BACKEND_VMX,
     FATAL_UNHANDLED_EXIT,
+    L0_XEN,
     PAGE,
     ST_HALT,
     ST_OK,
@@ -248,6 +249,10 @@ def _rare(m, reason):
     if reason == vmx.EXIT_TRIPLE_FAULT:
         return ST_SHUTDOWN
     if reason == vmx.EXIT_EXTERNAL_INTERRUPT:
+        return ST_OK
+    if reason == vmx.EXIT_MONITOR_TRAP_FLAG and m.nv.n2_guest:
+        # injected by L1, which did not set the control; Xen then takes it for its own
+        m.nv.vmexit_pending = 0 if m.feat.l0 == L0_XEN else 1
         return ST_OK
     if reason == vmx.EXIT_PREEMPTION_TIMER and m.nv.n2_guest:
         m.nv.vmexit_pending = 1  # KVM: L0's own timer stands in for L1's
