@@ -185,7 +185,7 @@ def test_a_full_log_is_an_exit_to_l1_and_nothing_is_marked():
     assert made.get(12, "GUEST_PML_INDEX") == 0xFFFF
     made.call("vmx_hw_enter")
     writes(made, 0x6000)
-    assert made.m["nv"]["vmexit_pending"][0] == 1
+    assert made.state["vmexit_pending"] == 1
     made.call("vmx_exit_n2")
     assert made.get(12, "VM_EXIT_REASON") == vmx.EXIT_PML_FULL
     assert made.words(made.l1(0x33000))[6] & 1 << 9 == 0
@@ -300,7 +300,7 @@ def test_a_fault_during_a_double_fault_is_a_triple_fault():
     made.launch()
     made.call("vmx_hw_enter")
     assert found(made, 14, 8) == layout.ST_OK
-    assert made.m["nv"]["vmexit_pending"][0] == 1
+    assert made.state["vmexit_pending"] == 1
     made.call("vmx_exit_n2")
     assert made.get(12, "VM_EXIT_REASON") == vmx.EXIT_TRIPLE_FAULT
 
@@ -337,4 +337,4 @@ def test_an_injected_trap_is_l1s_but_for_xen(l0, told):
     made.call("vmx_hw_enter")
     made.hardware_exit(vmx.EXIT_MONITOR_TRAP_FLAG)
     assert made.call("vmx_handle") == layout.ST_OK
-    assert made.m["nv"]["vmexit_pending"][0] == told
+    assert made.state["vmexit_pending"] == told

@@ -139,7 +139,7 @@ def test_a_bad_entry_of_vmcs12_is_exit_reason_34(bad):
     fill(made, made.l1(LOAD), (msr.STAR, 0x22), (msr.CSTAR, 0x23), bad)
     fill(made, made.l1(HOST), (msr.LSTAR, 0x77))
     made.launch(**area("ENTRY_MSR_LOAD", LOAD, 3), **area("EXIT_MSR_LOAD", HOST, 1))
-    assert made.m["nv"]["vmexit_pending"][0] == 1
+    assert made.state["vmexit_pending"] == 1
     made.call("vmx_exit_n2")
     assert made.get(12, "VM_EXIT_REASON") == 1 << 31 | 34
     assert made.get(12, "EXIT_QUALIFICATION") == 3

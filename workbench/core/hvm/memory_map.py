@@ -21,6 +21,10 @@ GUEST_MSRS_MA = 0x3FC000
 """MSR area of L0's: values of its guest, stored at every VM exit and loaded at every VM entry."""
 HOST_MSRS_MA = 0x3FD000
 """MSR area of L0's: its own values, loaded at every VM exit."""
+NESTED_STATE_MA = 0x3FF000
+"""The per-vcpu nested state, in the layout chosen (feature ``state_layout``)."""
+VENDOR_RECORD = 0x800
+"""Where the vendor's record starts in that page, in layouts that keep it apart."""
 NP2M_POOL_MA = 0x400000
 """Pages for n2p_to_l0m tables, to the end of bank 0."""
 BANK0_BYTES = 0x1000000

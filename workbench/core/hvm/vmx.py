@@ -34,6 +34,13 @@ from .memory_map import (
     VMREAD_BITMAP_MA,
     VMWRITE_BITMAP_MA,
 )
+from .nested_state import (
+    is_n2_guest,
+    set_guest_tag,
+    set_vmexit_pending,
+    set_vmxon_addr,
+    vmexit_pending,
+)
 from .nested_vcpu import reset_nested_vcpu
 from .tags import tags_initialise
 from .vmcs import own_base, put, settle
@@ -150,9 +157,8 @@ def vmx_prepare_maps(m):
 def _reset_nested_vcpu(m):
     reset_nested_vcpu(m)
     nv = m.nv
-    nv.guest_tag = 0
-    nv.vmxon = 0
-    nv.vmxon_addr = NONE
+    set_guest_tag(m, 0)
+    set_vmxon_addr(m, NONE)
     nv.feature_control = FEATURE_CONTROL
     nv.shadow_active = 0
 
@@ -250,12 +256,13 @@ def _rare(m, reason):
         return ST_SHUTDOWN
     if reason == vmx.EXIT_EXTERNAL_INTERRUPT:
         return ST_OK
-    if reason == vmx.EXIT_MONITOR_TRAP_FLAG and m.nv.n2_guest:
+    if reason == vmx.EXIT_MONITOR_TRAP_FLAG and is_n2_guest(m):
         # injected by L1, which did not set the control; Xen then takes it for its own
-        m.nv.vmexit_pending = 0 if m.feat.l0 == L0_XEN else 1
+        if m.feat.l0 != L0_XEN:
+            set_vmexit_pending(m, 1)
         return ST_OK
-    if reason == vmx.EXIT_PREEMPTION_TIMER and m.nv.n2_guest:
-        m.nv.vmexit_pending = 1  # KVM: L0's own timer stands in for L1's
+    if reason == vmx.EXIT_PREEMPTION_TIMER and is_n2_guest(m):
+        set_vmexit_pending(m, 1)  # KVM: L0's own timer stands in for L1's
         return ST_OK
     if reason == vmx.EXIT_INTERRUPT_WINDOW:
         vmx_close_window(m, vmx.CPU_INTR_WINDOW_EXITING)
@@ -268,7 +275,7 @@ def _rare(m, reason):
 
 @inner
 def _serve(m, reason):
-    if _is_vmx_instruction(reason) and m.nv.n2_guest == 0:
+    if _is_vmx_instruction(reason) and not is_n2_guest(m):
         return vmx_instruction(m, reason)
     if reason == vmx.EXIT_EPT_VIOLATION or reason == vmx.EXIT_EPT_MISCONFIG:
         return nested_page_fault(m, reason)
@@ -292,7 +299,7 @@ def _serve(m, reason):
 @unit(Machine)
 def vmx_handle(m):
     """L0 serves the exit in ``m.exit``; it may request a virtual entry or a virtual exit."""
-    if m.nv.n2_guest == 0:
+    if not is_n2_guest(m):
         count_common(m)
     if ends_domain(m, m.exit.code):
         return fatal(m, FATAL_UNHANDLED_EXIT, m.exit.code)
@@ -301,7 +308,7 @@ def vmx_handle(m):
     error = m.exit.vectoring_error
     restore_nmi_blocking(m, reason)
     outcome = _serve(m, reason)
-    if vectoring & INTR_VALID and outcome == ST_OK and m.nv.vmexit_pending == 0:
+    if vectoring & INTR_VALID and outcome == ST_OK and vmexit_pending(m) == 0:
         outcome = resume_delivery(m, vectoring, error)
     settle(m)
     return outcome

@@ -15,6 +15,8 @@ from ..layout import ST_OK, Machine
 from ..ledger import E_L0_VMCLEAR, E_L0_VMPTRLD, P_EXIT, count, count_field
 from ..structs import i64
 from ..words import lshr
+from .memory_map import VMCX01_MA, VMCX02_MA
+from .nested_state import vmcx12
 from .nested_vcpu import enter_n2_guest
 from .vmcs import (
     MASKS,
@@ -173,7 +175,7 @@ def vmx_sync_vvmcs(m, v):
         set_vvmcs(m, v, vmcs.SLOT_VM_EXIT_REASON, m.exit.code, P_EXIT)
         set_vvmcs(m, v, vmcs.SLOT_EXIT_QUALIFICATION, m.exit.info1, P_EXIT)
         return ST_OK
-    n2 = own_base(m, m.nv.n2_vmcx_ma)
+    n2 = own_base(m, VMCX02_MA)
     _sync_read_only(m, v, n2)
     _sync_guest_state(m, v, n2)
     return ST_OK
@@ -224,7 +226,7 @@ def _load_host_msrs(m, v):
 @unit(Machine, i64)
 def vmx_load_vvmcs_host_state(m, v):
     """vmcs12's host state becomes the guest state of vmcs01 (Xen, load_vvmcs_host_state)."""
-    _load_host_segments(m, v, own_base(m, m.nv.n1_vmcx_ma))
+    _load_host_segments(m, v, own_base(m, VMCX01_MA))
     _load_host_registers(m, v)
     _load_host_msrs(m, v)
     return ST_OK
@@ -244,8 +246,8 @@ def _store_l1_msrs(m, v):
     entries = _entries(m, v, vmcs.SLOT_VM_EXIT_MSR_STORE_COUNT)
     if entries and m.exit.code & ENTRY_FAILED == 0:
         address = get_vvmcs(m, v, vmcs.SLOT_VM_EXIT_MSR_STORE_ADDR, P_EXIT)
-        if vmx_store_l1_list(m, own_base(m, m.nv.n2_vmcx_ma), address, entries):
-            abort(m, m.nv.vmcx12_ma, ABORT_SAVE_MSR)
+        if vmx_store_l1_list(m, own_base(m, VMCX02_MA), address, entries):
+            abort(m, vmcx12(m), ABORT_SAVE_MSR)
 
 
 @inner
@@ -254,8 +256,8 @@ def _load_l1_msrs(m, v):
     entries = _entries(m, v, vmcs.SLOT_VM_EXIT_MSR_LOAD_COUNT)
     if entries:
         address = get_vvmcs(m, v, vmcs.SLOT_VM_EXIT_MSR_LOAD_ADDR, P_EXIT)
-        if vmx_load_l1_list(m, own_base(m, m.nv.n1_vmcx_ma), address, entries):
-            abort(m, m.nv.vmcx12_ma, ABORT_LOAD_MSR)
+        if vmx_load_l1_list(m, own_base(m, VMCX01_MA), address, entries):
+            abort(m, vmcx12(m), ABORT_LOAD_MSR)
 
 
 @unit(Machine)

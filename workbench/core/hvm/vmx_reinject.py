@@ -14,6 +14,7 @@ from ..jit import inner
 from ..layout import ST_OK, ST_SHUTDOWN
 from ..ledger import E_L0_EVENT_INJECTED, count
 from ..words import lshr
+from .nested_state import is_n2_guest, set_vmexit_pending
 from .vmcs import current_base, get, vmread, vmwrite
 from .vmx_check_util import BLOCK_NMI, INTR_ERROR, INTR_VALID, TYPE_EXCEPTION, TYPE_NMI
 
@@ -44,12 +45,12 @@ def reinject(m, info, error):
 @inner
 def _triple_fault(m):
     """#DF could not be delivered: L1 hears of L2's, and L1's own ends it."""
-    if m.nv.n2_guest == 0:
+    if not is_n2_guest(m):
         return ST_SHUTDOWN
     m.exit.code = vmx.EXIT_TRIPLE_FAULT
     m.exit.info1 = 0
     m.exit.intr_info = 0
-    m.nv.vmexit_pending = 1
+    set_vmexit_pending(m, 1)
     return ST_OK
 
 
