@@ -68,6 +68,8 @@ def _secondary_may(m, view):
         may &= ~vmx.CPU2_ENABLE_VPID
     if view == L1_VIEW and m.feat.pml and m.feat.ept_ad:
         may |= vmx.CPU2_ENABLE_PML
+    if view == L1_VIEW and m.sh.active:
+        may &= ~(vmx.CPU2_ENABLE_EPT | vmx.CPU2_UNRESTRICTED_GUEST | vmx.CPU2_ENABLE_PML)
     return may
 
 
