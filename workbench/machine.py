@@ -52,6 +52,7 @@ _SWITCHES = (
     "vpid_for_l1",
     "ept_ad",
     "flush_by_asid",
+    "pml",
     "apicv",
     "virtual_nmi",
 )
@@ -204,6 +205,7 @@ class SimulatedMachine:
         f["np2m_tables"] = int(str(features["np2m_tables"]))
         f["p2m_event"] = _P2M_EVENTS.index(str(features["l0_p2m_event"]))
         f["msr_map"] = _MSR_MAPS.index(str(features["msr_map"]))
+        f["msr_switch"] = features.get("msr_switch") == "lists"
         f["l0_page_shift"] = PAGE_SHIFTS[str(features["l0_page_size"])]
         for name in _SWITCHES:
             f[name] = bool(features.get(name, False))

@@ -48,7 +48,7 @@ class Result:
         bare_instructions, simulated_cycles, serial, fatal, unknown_count, unknown (the last
         instruction that raised #UD because the machine lacks it), virtual_entries, virtual_exits,
         host_ticks, refused_entries (VM entries that failed a check), refused_by (the last such
-        check: what it demands and where the manual says so).
+        check: what it demands and where the manual says so), vmx_abort (VMX-abort indicator, 0 none).
     run_seconds : float
         Wall time of the kernel.
     provenance : mapping
@@ -274,6 +274,7 @@ def machine_facts(machine: np.ndarray) -> dict[str, Any]:
         "serial": bytes(machine["serial"][0][:written]).decode("latin-1"),
         "fatal": FATAL[reason] if reason < len(FATAL) else f"reason {reason}",
         "fatal_code": int(machine["fatal_code"][0]),
+        "vmx_abort": int(machine["vmx_abort"][0]),
         "refused_entries": int(machine["checks_failed"][0]),
         "refused_by": check_text(_backend(machine), int(machine["check"][0])),
         "unknown_count": int(machine["unknown_count"][0]),

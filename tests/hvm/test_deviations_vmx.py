@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.oracle.vmx_machine import CARRY, GOOD_VMCS12, OPERAND, VMXON12, ZERO, VmxMachine
-from workbench.arch import deviations, vmcs, vmx
+from workbench.arch import deviations, msr, vmcs, vmx
 from workbench.core import layout
 
 MEMORY = {"flags": layout.UF_SRC_MEM, "disp": OPERAND}
@@ -194,3 +194,48 @@ def test_vmxon_ignores_cr0(on):
     assert made.l1_executes("VMXON", **MEMORY) == (layout.ST_OK if on else layout.ST_FAULT)
     assert (made.state["vmxon_addr"] == VMXON12) == on
     assert made.flags & CARRY == 0
+
+
+# ---------------------------------------------------------------- MSR areas, preemption timer
+
+
+@BOTH
+def test_msr_areas_ignored(on):
+    made = machine_with("msr_areas_ignored", on)
+    words = made.words(made.l1(0x50000))
+    words[:4] = (msr.STAR, 0x22, msr.LSTAR, 0x33)
+    made.m["cpu"]["star"] = 0x11
+    changes = {
+        f"VM_{area}_{field}": value
+        for area in ("ENTRY_MSR_LOAD", "EXIT_MSR_STORE")
+        for field, value in (("ADDR", 0x50000), ("COUNT", 2))
+    }
+    made.launch(**changes)
+    assert made.call("vmx_hw_enter") == layout.ST_OK
+    assert made.m["cpu"]["star"][0] == (0x11 if on else 0x22)
+    made.m["cpu"]["lstar"] = 0x44
+    made.hardware_exit(vmx.EXIT_CPUID)
+    made.call("vmx_exit_n2")
+    assert words[3] == (0x33 if on else 0x44)
+
+
+@BOTH
+def test_preemption_timer_restarts(on):
+    pin = GOOD_VMCS12["PIN_BASED_VM_EXEC_CONTROL"] | vmx.PIN_VMX_PREEMPTION_TIMER
+    made = running_l2(
+        "preemption_timer_restarts",
+        on,
+        PIN_BASED_VM_EXEC_CONTROL=pin,
+        VMX_PREEMPTION_TIMER_VALUE=100,
+    )
+    made.m["ledger"]["time"] += 60 * 32 * 1024
+    made.hardware_exit(vmx.EXIT_EXTERNAL_INTERRUPT)
+    assert made.call("vmx_route") == 0
+    assert made.call("vmx_handle") == layout.ST_OK
+    assert made.call("vmx_hw_enter") == layout.ST_OK
+    made.m["ledger"]["time"] += 50 * 32 * 1024
+    assert made.call("attend") == (layout.ST_OK if on else layout.ST_VMEXIT)
+    # L1 did not ask for the value, so it finds its own
+    made.hardware_exit(vmx.EXIT_CPUID)
+    made.call("vmx_exit_n2")
+    assert made.get(12, "VMX_PREEMPTION_TIMER_VALUE") == 100

@@ -62,6 +62,7 @@ REACHED: dict[str, dict[str, int]] = {
     "EPTP_RESERVED": {"EPT_POINTER": EPT12 | 1 << 7 | 0x1E},
     "UNRESTRICTED_GUEST_NEEDS_EPT": {"SECONDARY_VM_EXEC_CONTROL": 1 << 7},
     "EXIT_RESERVED": {"VM_EXIT_CONTROLS": 0},
+    "SAVE_TIMER_WITHOUT_TIMER": {"VM_EXIT_CONTROLS": EXIT | 1 << 22},
     "EXIT_STORE_AREA": {"VM_EXIT_MSR_STORE_COUNT": 1, "VM_EXIT_MSR_STORE_ADDR": 8},
     "EXIT_LOAD_AREA": {"VM_EXIT_MSR_LOAD_COUNT": 2, "VM_EXIT_MSR_LOAD_ADDR": (1 << 40) - 16},
     "ENTRY_RESERVED": {"VM_ENTRY_CONTROLS": ENTRY | 1 << 10},
@@ -172,7 +173,6 @@ BEHIND_CONTROL = {
     "PML_NEEDS_EPT": ("sec", "ENABLE_PML"),
     "PML_ADDRESS": ("sec", "ENABLE_PML"),
     "SHADOW_BITMAP_ADDRESS": ("sec", "SHADOW_VMCS"),
-    "SAVE_TIMER_WITHOUT_TIMER": ("exit", "SAVE_VMX_PREEMPTION_TIMER"),
     "INTERRUPTIBILITY_VIRTUAL_NMI": ("pin", "VIRTUAL_NMIS"),
 }
 """Checks that L1 cannot reach while L0 does not offer the control they ask about."""

@@ -161,6 +161,7 @@ SHOWN_BY = {
         "numbers": {"nmi_cycles": 1_000_000},
     },
     "paging": {"l1": "shadow"},
+    "pml": {"ept_ad": True},
 }
 """Runs in which a feature has something to act on; the others show with L1 minimal."""
 

@@ -26,12 +26,15 @@ class Vcpu:
     event_injected: bool = False
 
 
-def svm_nested(v: Vcpu) -> str:
-    """nsvm_intr_blocked; a VMRUN on its way blocks too."""
+def svm_nested(v: Vcpu, held: bool = True) -> str:
+    """nsvm_intr_blocked; a VMRUN on its way blocks too.
+
+    ``held``: what L1 masked with RFLAGS.IF holds this event, as it does with Xen even for an NMI.
+    """
     if not v.gif:
         return "svm_gif"
     if v.n2_guest:
-        if v.vintrmask and not v.rflagsif:
+        if v.vintrmask and not v.rflagsif and held:
             return "rflags_ie"
         if v.delivery_interrupted and not v.vmexit_pending:
             return "shadow"

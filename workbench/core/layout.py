@@ -221,6 +221,9 @@ HW = np.dtype(
         ("tlb_reason", "i8"),
         ("tsc_offset", "i8"),
         ("gif", "i8"),
+        ("timer_deadline", "i8"),  # VMX-preemption timer: ledger time at which it runs out, 0 = off
+        ("mtf", "i8"), ("mtf_from", "i8"),  # monitor trap flag: MTF_*, m.steps when it was armed
+        ("pml", "i8"), ("pml_address", "i8"), ("pml_index", "i8"),  # page-modification log
         ("apic_access", "i8"),   # VMX: ma of the APIC-access page, -1 none
         ("vapic", "i8"),         # ma of the virtual-APIC page while there is a TPR shadow, -1 none
         ("tpr_threshold", "i8"),
@@ -310,6 +313,8 @@ FEATURES = np.dtype(
         ("apicv", "i8"),
         ("virtual_nmi", "i8"),
         ("l0_page_shift", "i8"),       # 12, 21 or 30
+        ("msr_switch", "i8"),          # 1: VMX MSR areas, 0: on demand
+        ("pml", "i8"),
         ("max_tag", "i8"),
         ("l0", "i8"),                  # L0_*: whose way of nested HVM
         ("deviations", "i8"),          # arch/deviations: what L0 does otherwise than the manuals
@@ -547,6 +552,8 @@ MACHINE = np.dtype(
         ("fatal", "i8"), ("fatal_code", "i8"),
         ("check", "i8"),                          # the check that refused an entry last, 0 none
         ("checks_failed", "i8"),                  # entries refused
+        ("vmx_abort", "i8"),                      # VMX-abort indicator, 0 none
+        ("nmi_unblocked", "i8"),                  # an IRET that did not complete unblocked NMIs
         ("unknown_count", "i8"), ("unknown_rip", "i8"), ("unknown_bytes", "i8"),
         ("kvm", KVM),
         ("route", "i8", (N_ROUTES,)),             # rule for each exit of L2 (hvm/*_route.py)

@@ -44,6 +44,8 @@ _start:
         call    write_guest_state
 .ifdef SHADOW                               # shadow-vmx.S is this program with shadow paging
         call    shadow_on
+.else
+        call    log_on
 .endif
 .ifdef TICK                                 # tick-vmx.S is this program with a virtual APIC for L2
         call    give_virtual_apic
@@ -125,6 +127,8 @@ other_exits:
         je      handle_hlt
         cmp     ecx, EXIT_TRIPLE_FAULT
         je      handle_shutdown
+        cmp     ecx, EXIT_PML_FULL
+        je      handle_log_full
 unknown_exit:
         READ_FIELD rbx, VM_EXIT_REASON
         mov     al, RESULT_UNKNOWN
@@ -258,6 +262,42 @@ finish:
         hlt
         jmp     finish
 
+# ============================================================== the log of pages that L2 dirties
+# Kept where the processor offers page-modification logging.
+log_on:
+        mov     ecx, MSR_VMX_PROCBASED_CTLS2
+        rdmsr
+        test    edx, CPU2_ENABLE_PML
+        jz      no_log
+        READ_FIELD rbx, SECONDARY_VM_EXEC_CONTROL
+        or      ebx, CPU2_ENABLE_PML
+        WRITE_FIELD SECONDARY_VM_EXEC_CONTROL, rbx
+        mov     ebx, offset dirty_log
+        WRITE_FIELD PML_ADDRESS, rbx
+        mov     ebx, PML_ENTRIES - 1        # the index counts down
+        WRITE_FIELD GUEST_PML_INDEX, rbx
+no_log:
+        ret
+
+# The log is full: note the pages, as live migration does, and start it anew.  RIP stays.
+handle_log_full:
+        push    rsi
+        push    rdi
+        mov     esi, offset dirty_log
+        mov     edi, offset dirty_pages
+        mov     ecx, PML_ENTRIES
+next_dirty:
+        lodsq
+        shr     rax, 12
+        bts     [rdi], rax
+        dec     ecx
+        jnz     next_dirty
+        mov     ebx, PML_ENTRIES - 1
+        WRITE_FIELD GUEST_PML_INDEX, rbx
+        pop     rdi
+        pop     rsi
+        jmp     resume
+
 # ============================================================== taking pages away again
 # As a hypervisor does that swaps or balloons: drop the page from the table, then see to it that no
 # translation of it survives.
@@ -291,6 +331,12 @@ exits_left:         .quad   0
 unmap_period:       .quad   0
 l2_rax:             .quad   0               # L2's registers while L1 works
 l2_rcx:             .quad   0
+
+        .bss
+        .balign 4096
+dirty_log:          .skip   8 * PML_ENTRIES
+dirty_pages:        .skip   0x10000 / 8 # one bit per page: 256 MB of L2 at most
+        .data
 
 .include "vmx-setup.inc"
 .include "nested-map.inc"

@@ -151,8 +151,8 @@ RULE msr_list_of_no_entries_is_not_checked, "An MSR list of no entries may lie a
 RULE injection_of_type_1, "Interruption type 1 is reserved: error 7", "SDM vol. 3, 27.2.1.3"
         INJECT  VALID | 1 << 8 | 0x20
         REFUSED 7
-RULE injection_of_type_7, "Interruption type 7 needs the monitor trap flag: error 7", "SDM vol. 3, 27.2.1.3"
-        INJECT  VALID | 7 << 8
+RULE injection_of_type_7_with_a_vector, "Interruption type 7, a pending trap-flag exit, has vector 0: error 7", "SDM vol. 3, 27.2.1.3"
+        INJECT  VALID | 7 << 8 | 1
         REFUSED 7
 RULE injection_of_an_nmi_with_another_vector, "An NMI has vector 2: error 7", "SDM vol. 3, 27.2.1.3"
         INJECT  VALID | TYPE_NMI | 3

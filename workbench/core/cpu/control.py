@@ -10,6 +10,7 @@ from ..hvm.insn import I_ICEBP, I_IRET, I_PAUSE, I_SWINT
 from ..hvm.intercepts import insn_exit
 from ..jit import inner, unit
 from ..layout import (
+    BACKEND_VMX,
     CS,
     GS,
     RCX,
@@ -83,13 +84,10 @@ def _return_flags(m, value, lg):
 
 
 @unit(Machine, Uop)
-def exec_iret(m, u):
-    """IRET in 64-bit mode: pops RIP, CS, RFLAGS, RSP and SS."""
+def return_from_interrupt(m, u):
+    """What IRET does: pops RIP, CS, RFLAGS, RSP and SS."""
     c = m.cpu
     lg = u.lg
-    if m.hw.guest:
-        if insn_exit(m, u, I_IRET, 0):
-            return ST_VMEXIT
     if c.sysflags & NT:
         return raise_gp0(m)
     # 1. the frame
@@ -134,7 +132,20 @@ def exec_iret(m, u):
     c.rip = rip
     c.gpr[RSP] = new_rsp
     unblock_nmi(m)
+    m.nmi_unblocked = 0
     return ST_BRANCH
+
+
+@unit(Machine, Uop)
+def exec_iret(m, u):
+    """IRET in 64-bit mode; in a guest of VMX it unblocks NMIs even when it then faults."""
+    if m.hw.guest:
+        if insn_exit(m, u, I_IRET, 0):
+            return ST_VMEXIT
+        if m.cpu.nmi_blocked and m.hw.backend == BACKEND_VMX:
+            unblock_nmi(m)
+            m.nmi_unblocked = 1 - m.cpu.nmi_blocked
+    return return_from_interrupt(m, u)
 
 
 @unit(Machine, Uop)

@@ -7,6 +7,7 @@ the RF flag in pushed images, shadow stacks.
 from __future__ import annotations
 
 from ..hvm.intercepts import exception_exit, shutdown_exit
+from ..hvm.vmx_timer import MTF_PENDING
 from ..jit import inner, unit
 from ..layout import (
     CS,
@@ -267,6 +268,10 @@ def deliver_event(m):
             elif kind == KIND_NMI:
                 m.ledger.delivered[m.level, 1] += 1
                 c.nmi_blocked = 1
+            m.nmi_unblocked = 0
+            if m.hw.mtf:
+                m.hw.mtf = MTF_PENDING
+                m.irq.attention = 1
             return ST_BRANCH
         if status == ST_VMEXIT:
             _fill_vectoring(m, vector, kind, has_error, error)

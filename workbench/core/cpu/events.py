@@ -4,6 +4,7 @@ On the bare machine: NMI, then the local APIC's interrupt, if the processor take
 an NMI or interrupt signal leaves to L0 (both vendors' L0 ask for that); then what the control
 structure asks the processor to wait for: a virtual NMI or interrupt (V_NMI, V_IRQ, APM vol. 2, 15.21),
 an interrupt or NMI window (SDM vol. 3, 26.2), a virtual interrupt of the virtual-APIC page (30.2).
+Before all these come the monitor trap flag and the VMX-preemption timer (``hvm/vmx_timer``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from ...arch import svm, vmx
 from ..hvm.intercepts import exception_exit
 from ..hvm.svm_leave import intercepted, leave
 from ..hvm.vmx_exits import fill_exit
+from ..hvm.vmx_timer import is_timed, timed_exit
 from ..hvm.vmx_vapic import vapic_after_write, vapic_deliver
 from ..jit import inner, unit
 from ..layout import BACKEND_SVM, PHYS_NMI, ST_FAULT, ST_OK, ST_VMEXIT, Machine
@@ -140,6 +142,8 @@ def _virtual_delivery(m):
 
 @inner
 def _guest_event(m):
+    if is_timed(m) and timed_exit(m):
+        return ST_VMEXIT
     signals = m.irq.physical
     if signals:
         is_nmi = signals & PHYS_NMI

@@ -3,7 +3,7 @@
 SVM keeps the virtual state in the VMCB's int_ctl (APM vol. 2, 15.21.10), VMX in the interruptibility
 state (SDM vol. 3, 26.3): there the same bit means blocking of virtual NMIs when these are in use.
 
-Not modelled: an IRET that faults unblocks NMIs too on a processor; here only one that completes does.
+On VMX an IRET that then faults unblocks NMIs too (``control``).  Not modelled: the same outside of VMX.
 """
 
 from __future__ import annotations

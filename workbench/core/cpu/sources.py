@@ -66,6 +66,8 @@ def _earliest(m, host):
         first = irq.host_next
     if irq.nmi_period and irq.nmi_next < first:
         first = irq.nmi_next
+    if host and m.hw.timer_deadline and m.hw.timer_deadline < first:
+        first = m.hw.timer_deadline
     deadline = m.apic.deadline
     if deadline and deadline < first and (host or m.apic.lvt[0] & LVT_MASKED == 0):
         first = deadline
@@ -78,6 +80,9 @@ def schedule(m):
     irq = m.irq
     irq.budget = FAR_BUDGET
     if irq.active == 0:
+        return
+    if m.hw.mtf:
+        irq.budget = 1
         return
     first = _earliest(m, 1)
     if first == FAR:

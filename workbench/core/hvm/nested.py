@@ -26,6 +26,7 @@ from ..layout import (
     ST_HALT,
     ST_OK,
     ST_REPEAT,
+    ST_SHUTDOWN,
     ST_VMEXIT,
     TL_HW_ENTRY,
     TL_HW_EXIT,
@@ -86,6 +87,7 @@ from .vmx import (
 )
 from .vmx_hw import vmx_hw_enter, vmx_hw_exit, vmx_store_guest
 from .vmx_intr import vmx_intr_assist
+from .vmx_timer import is_timed
 
 WINDOWS = vmx.CPU_INTR_WINDOW_EXITING | vmx.CPU_NMI_WINDOW_EXITING
 """VMX controls that make the processor watch for the guest to become interruptible."""
@@ -179,7 +181,7 @@ def _watch(m):
     if m.hw.backend == BACKEND_SVM:
         nmi = m.hw.int_ctl & V_NMI_STATE == V_NMI_READY
         return 1 if nmi or m.hw.int_ctl & V_IRQ else 0
-    return 1 if m.hw.proc & WINDOWS or m.hw.vint or m.irq.apic_write else 0
+    return 1 if m.hw.proc & WINDOWS or m.hw.vint or m.irq.apic_write or is_timed(m) else 0
 
 
 @unit(Machine)
@@ -269,6 +271,8 @@ def enter_guest(m):
     record(m, TL_HW_ENTRY, 0, 0, 0, m.level)
     _end_cause(m)
     if outcome < 0:
+        if m.vmx_abort:
+            return ST_SHUTDOWN
         if m.fatal == FATAL_NONE:
             m.fatal = FATAL_BAD_VMCX02 if is_n2_guest(m) else FATAL_BAD_VMCX01
             m.fatal_code = m.check

@@ -43,8 +43,9 @@ from ..words import lshr
 from .nested_state import n2p_to_l0m
 from .np2m import EPTP_AD, new_table_page, np2m_empty_all, np2m_select
 from .p2m import EPT_WRITE_BACK, n1p_to_l0m, p2m_query, p2m_resolve
+from .vmx_pml import log_write_for_l1
 
-NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_L0_ERROR, NP_MMIO = range(5)
+NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_L0_ERROR, NP_MMIO, NP_LOG_FULL = range(6)
 """Outcomes of :func:`np2m_fault`."""
 
 
@@ -63,7 +64,8 @@ def _marks(m):
 
 @inner
 def _walk_l1_table(m, gpa, access):
-    """Walk n2p_to_n1p; returns the n1p, -1 (missing or rights) or -2 (misconfigured).
+    """Walk n2p_to_n1p; returns the n1p, -1 (missing or rights), -2 (misconfigured) or -3 (the page
+    would become dirty, but L1's log of such pages is full).
 
     Sets ``m.np_present``, ``m.np_rights``, ``m.np_clean``, and ``m.walk.shift``.
     """
@@ -106,6 +108,8 @@ def _walk_l1_table(m, gpa, access):
         return -1
     if accessed:
         marked = entry | accessed | (dirty if access & 1 else 0)
+        if (marked & ~entry) & dirty and not log_write_for_l1(m, gpa):
+            return -3
         if marked != entry:
             ma_st64(m, address, marked)
         m.np_clean = 1 if marked & dirty == 0 else 0
@@ -207,6 +211,8 @@ def np2m_fault(m, gpa, access):
     n1p = _walk_l1_table(m, gpa, access)
     if n1p == -2:
         return NP_MISCONFIG
+    if n1p == -3:
+        return NP_LOG_FULL
     if n1p < 0:
         return NP_INJECT
     # 2. L0's table; what L0 took away it gives back, and L2 faults again

@@ -17,6 +17,7 @@ from ..layout import (
     BACKEND_VMX,
     FATAL_UNHANDLED_EXIT,
     L0_KVM,
+    L0_XEN,
     PAGE,
     ST_HALT,
     ST_OK,
@@ -34,13 +35,25 @@ from .memory_map import (
     VMREAD_BITMAP_MA,
     VMWRITE_BITMAP_MA,
 )
-from .nested_state import is_n2_guest, set_guest_tag, set_vmxon_addr
+from .nested_state import (
+    is_n2_guest,
+    set_guest_tag,
+    set_vmexit_pending,
+    set_vmxon_addr,
+    vmexit_pending,
+)
 from .nested_vcpu import reset_nested_vcpu
 from .shadow_vmx import vmx_handle_invlpg
 from .tags import tags_initialise
 from .vmcs import own_base, put, settle
 from .vmx_caps import FEATURE_CONTROL
-from .vmx_common import complete_instruction, count_common, fatal, inject_exception
+from .vmx_common import (
+    INTR_VALID,
+    complete_instruction,
+    count_common,
+    fatal,
+    inject_exception,
+)
 from .vmx_controls import (
     CR0_FIXED0,
     CR4_FIXED0,
@@ -72,9 +85,12 @@ from .vmx_entry import CR0_L0_MASK, own_eptp, vmx_enter_n2, vmx_set_hap_root, vm
 from .vmx_host_area import write_host_area
 from .vmx_hw import save_guest_state
 from .vmx_insn import NONE, vmx_instruction
+from .vmx_intercepts import msr_bit
 from .vmx_intr import vmx_close_window
 from .vmx_kvm import kvm_prepare_bitmaps
 from .vmx_leave import vmx_exit_n2
+from .vmx_msr_lists import N_SWITCHED, SWITCHED, write_own_areas
+from .vmx_reinject import restore_nmi_blocking, resume_delivery
 from .vmx_route import N_REASONS, ends_domain, vmx_prepare_routes, vmx_route
 
 __all__ = [
@@ -130,6 +146,10 @@ def vmx_prepare_maps(m):
     fill_bytes(m.ram + L0_MSRPM_MA, PAGE, 0xFF)
     for i in range(N_PASSTHROUGH):
         _set_bit(m, L0_MSRPM_MA, PASSTHROUGH_BITS[i], 0)
+    if m.feat.msr_switch:
+        for i in range(N_SWITCHED):
+            for write in range(2):
+                _set_bit(m, L0_MSRPM_MA, msr_bit(SWITCHED[i], write), 0)
     fill_bytes(m.ram + L2_MSRPM_MA, PAGE, 0xFF)
     fill_bytes(m.ram + L0_IOPM_MA, 2 * PAGE, 0xFF)
     for i in range(2):
@@ -175,6 +195,8 @@ def _write_controls(m, base):
     put(base, vmcs.SLOT_CR0_GUEST_HOST_MASK, CR0_L0_MASK)
     put(base, vmcs.SLOT_CR4_GUEST_HOST_MASK, CR4_L0_MASK)
     write_host_area(base)
+    if m.feat.msr_switch:
+        write_own_areas(m, base)
 
 
 @inner
@@ -246,6 +268,14 @@ def _rare(m, reason):
         return ST_SHUTDOWN
     if reason == vmx.EXIT_EXTERNAL_INTERRUPT:
         return ST_OK
+    if reason == vmx.EXIT_MONITOR_TRAP_FLAG and is_n2_guest(m):
+        # injected by L1, which did not set the control; Xen then takes it for its own
+        if m.feat.l0 != L0_XEN:
+            set_vmexit_pending(m, 1)
+        return ST_OK
+    if reason == vmx.EXIT_PREEMPTION_TIMER and is_n2_guest(m):
+        set_vmexit_pending(m, 1)  # KVM: L0's own timer stands in for L1's
+        return ST_OK
     if reason == vmx.EXIT_INTERRUPT_WINDOW:
         vmx_close_window(m, vmx.CPU_INTR_WINDOW_EXITING)
         return ST_OK
@@ -287,6 +317,12 @@ def vmx_handle(m):
         count_common(m)
     if ends_domain(m, m.exit.code):
         return fatal(m, FATAL_UNHANDLED_EXIT, m.exit.code)
-    outcome = _serve(m, m.exit.code & (N_REASONS - 1))
+    reason = m.exit.code & (N_REASONS - 1)
+    vectoring = m.exit.vectoring
+    error = m.exit.vectoring_error
+    restore_nmi_blocking(m, reason)
+    outcome = _serve(m, reason)
+    if vectoring & INTR_VALID and outcome == ST_OK and vmexit_pending(m) == 0:
+        outcome = resume_delivery(m, vectoring, error)
     settle(m)
     return outcome

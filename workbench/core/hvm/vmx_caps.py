@@ -25,6 +25,7 @@ from .vmx_controls import (
     CR4_SUPPORTED,
     TRUE_CAPABILITIES,
 )
+from .vmx_timer import RATE
 
 REGION_BYTES = 4096
 MEMORY_WRITE_BACK = 6
@@ -71,7 +72,7 @@ def _table() -> tuple[np.ndarray, np.ndarray]:
         msr.VMX_PROCBASED_CTLS: _pair(CAPABILITIES["cpu"]),
         msr.VMX_EXIT_CTLS: _pair(CAPABILITIES["exit"]),
         msr.VMX_ENTRY_CTLS: _pair(CAPABILITIES["entry"]),
-        msr.VMX_MISC: MISC_STORES_LMA,
+        msr.VMX_MISC: MISC_STORES_LMA | RATE,
         msr.VMX_CR0_FIXED0: CR0_FIXED0,
         msr.VMX_CR0_FIXED1: CR0_FIXED1,
         msr.VMX_CR4_FIXED0: CR4_FIXED0,
@@ -124,6 +125,8 @@ def vmx_capability(m, number):
         value |= apicv_cpu2(m) << 32
     elif number == msr.VMX_PINBASED_CTLS or number == msr.VMX_TRUE_PINBASED:
         value |= virtual_nmi_pin(m) << 32
+    if number == msr.VMX_PROCBASED_CTLS2 and m.feat.pml and m.feat.ept_ad:
+        value |= vmx.CPU2_ENABLE_PML << 32
     if m.feat.vpid_for_l1 == 0:
         if number == msr.VMX_PROCBASED_CTLS2:
             value &= ~(vmx.CPU2_ENABLE_VPID << 32)

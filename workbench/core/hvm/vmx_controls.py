@@ -5,8 +5,8 @@ processor implements; L0's defaults are Xen's (column ``xen_L0_default``, the va
 paging) as far as the hardware goes; what L1 is offered is Xen's filter (vvmx.c,
 nvmx_msr_read_intercept), likewise cut down to the hardware.
 
-Not modelled, and so offered to nobody: monitor trap flag, preemption timer, posted interrupts, PAUSE-loop
-exiting, page-modification logging, VM functions, XSAVES, TSC scaling, SGX, tertiary controls.
+Not modelled, and so offered to nobody: posted interrupts, PAUSE-loop exiting, VM functions, XSAVES,
+TSC scaling, SGX, tertiary controls.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ...arch.table import identifier, rows
 from ..cpu.control_bits import CR4_KNOWN, CR4_VMXE
 
 HARDWARE: dict[str, frozenset[str]] = {
-    "pin": frozenset({"EXT_INTR", "NMI_EXITING", "VIRTUAL_NMIS"}),
+    "pin": frozenset({"EXT_INTR", "NMI_EXITING", "VIRTUAL_NMIS", "VMX_PREEMPTION_TIMER"}),
     "cpu": frozenset(
         {
             "USE_TSC_OFFSETTING", "HLT_EXITING", "INVLPG_EXITING", "MWAIT_EXITING",
@@ -24,19 +24,20 @@ HARDWARE: dict[str, frozenset[str]] = {
             "CR8_LOAD_EXITING", "CR8_STORE_EXITING", "MOV_DR_EXITING", "UNCOND_IO_EXITING",
             "USE_IO_BITMAPS", "USE_MSR_BITMAPS", "MONITOR_EXITING", "PAUSE_EXITING",
             "ACTIVATE_SECONDARY_CONTROLS", "INTR_WINDOW_EXITING", "NMI_WINDOW_EXITING",
+            "MONITOR_TRAP_FLAG",
         }
     ),
     "sec": frozenset(
         {
             "ENABLE_EPT", "DESC", "ENABLE_RDTSCP", "ENABLE_VPID", "WBINVD_EXITING",
             "RDRAND_EXITING", "ENABLE_INVPCID", "SHADOW_VMCS", "RDSEED_EXITING",
-            "UNRESTRICTED_GUEST",
+            "UNRESTRICTED_GUEST", "ENABLE_PML",
         }
     ),
     "exit": frozenset(
         {
             "SAVE_DEBUG_CONTROLS", "HOST_ADDR_SPACE_SIZE", "ACK_INTR_ON_EXIT", "SAVE_IA32_PAT",
-            "LOAD_IA32_PAT", "SAVE_IA32_EFER", "LOAD_IA32_EFER",
+            "LOAD_IA32_PAT", "SAVE_IA32_EFER", "LOAD_IA32_EFER", "SAVE_VMX_PREEMPTION_TIMER",
         }
     ),
     "entry": frozenset(

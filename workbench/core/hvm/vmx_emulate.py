@@ -29,12 +29,19 @@ from ..layout import (
     ST_VMEXIT,
     Machine,
 )
-from ..ledger import E_L0_EVENT_INJECTED, P_EMULATION, count
+from ..ledger import E_L0_MSR_SWITCHED, P_EMULATION, count
 from ..structs import i64
 from ..words import lshr
 from .memory_map import VMCX01_MA
 from .mmio import vmx_apic_mmio
-from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_MMIO, np2m_fault
+from .nested_fault import (
+    NP_HANDLED,
+    NP_INJECT,
+    NP_LOG_FULL,
+    NP_MISCONFIG,
+    NP_MMIO,
+    np2m_fault,
+)
 from .nested_state import hap_enabled, is_n2_guest, set_vmexit_pending, vmxon
 from .p2m import p2m_resolve
 from .shadow_vmx import vmx_emulate_cr3, vmx_shadow_fault
@@ -44,6 +51,8 @@ from .vmx_common import complete_instruction, fatal, inject_exception, inject_pe
 from .vmx_controls import CR0_FIXED0, CR4_FIXED0
 from .vmx_entry import merged_shadow
 from .vmx_intercepts import CR_CLTS, CR_FROM, CR_LMSW
+from .vmx_msr_lists import guests_msrs_in, guests_msrs_out, is_switched
+from .vmx_reinject import reinject
 
 PAGE_FAULT = 14 | vmx.INTR_TYPE_HW_EXCEPTION << vmx.INTR_TYPE
 ECX_PCID = 1 << 17
@@ -54,6 +63,7 @@ EVENT_VALID = 1 << vmx.INTR_VALID
 IO_IN, IO_STRING, IO_REP = 8, 0x10, 0x20
 RFLAGS_DF = 1 << 10
 QUALIFICATION_ACCESS, QUALIFICATION_RIGHTS = 7, 0x3F
+QUALIFICATION_UNBLOCKED = 1 << vmx.QUAL_NMI_UNBLOCK
 ACCESS_WRITE, ACCESS_FETCH = 2, 4
 """Bits of the EPT-violation qualification (ept_violation_qual.csv)."""
 
@@ -107,8 +117,12 @@ def emulate_rdmsr(m):
     if is_vmx_msr(number):
         if vmx_capability(m, number) != ST_OK:
             return inject_exception(m, GP, 0, 1)
-    elif msr_read(m, number) != ST_OK:
-        return inject_pending(m)
+    else:
+        if is_switched(number):
+            guests_msrs_in(m)
+            count(m, E_L0_MSR_SWITCHED, 1)
+        if msr_read(m, number) != ST_OK:
+            return inject_pending(m)
     _split(m, m.result)
     return complete_instruction(m)
 
@@ -120,8 +134,13 @@ def emulate_wrmsr(m):
     if is_vmx_msr(number):
         return inject_exception(m, GP, 0, 1)
     value = (m.cpu.gpr[RDX] << 32) | (m.cpu.gpr[RAX] & 0xFFFF_FFFF)
+    if is_switched(number):
+        guests_msrs_in(m)
+        count(m, E_L0_MSR_SWITCHED, 1)
     if msr_write(m, number, value) != ST_OK:
         return inject_pending(m)
+    if is_switched(number):
+        guests_msrs_out(m)
     _store_msr_state(m, number)
     return complete_instruction(m)
 
@@ -158,6 +177,11 @@ def nested_fault_of_l2(m, gpa, qualification):
     if outcome == NP_MISCONFIG:
         m.exit.code = vmx.EXIT_EPT_MISCONFIG
         m.exit.info1 = 0
+        set_vmexit_pending(m, 1)
+        return ST_OK
+    if outcome == NP_LOG_FULL:
+        m.exit.code = vmx.EXIT_PML_FULL
+        m.exit.info1 = qualification & QUALIFICATION_UNBLOCKED
         set_vmexit_pending(m, 1)
         return ST_OK
     if outcome == NP_HANDLED:
@@ -376,22 +400,6 @@ def emulate_dr_access(m):
 
 
 @inner
-def reinject(m, info, error):
-    """Give the guest again the event whose delivery was interrupted (Xen, nvmx_idtv_handling)."""
-    vmwrite(m, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD, info & ~(1 << vmx.INTR_NMI_UNBLOCK_IRET))
-    if info & (1 << vmx.INTR_ERRCODE_VALID):
-        vmwrite(m, vmcs.SLOT_VM_ENTRY_EXCEPTION_ERROR_CODE, error)
-    if lshr(info, vmx.INTR_TYPE) & 7 >= vmx.INTR_TYPE_SW_INTR:
-        vmwrite(
-            m,
-            vmcs.SLOT_VM_ENTRY_INSTRUCTION_LEN,
-            vmread(m, vmcs.SLOT_VM_EXIT_INSTRUCTION_LEN),
-        )
-    count(m, E_L0_EVENT_INJECTED, 1)
-    return ST_OK
-
-
-@inner
 def reflect_exception(m):
     """An exception that L0 intercepts for its own reasons: the guest gets it."""
     info = vmread(m, vmcs.SLOT_VM_EXIT_INTR_INFO)
@@ -411,15 +419,9 @@ def nested_page_fault(m, reason):
             if vmx_apic_mmio(m, gpa):
                 return ST_OK
             return fatal(m, FATAL_N1P_UNMAPPED, gpa)
-        if m.exit.vectoring & EVENT_VALID:
-            return reinject(m, m.exit.vectoring, m.exit.vectoring_error)
         return ST_OK
     if reason == vmx.EXIT_EPT_MISCONFIG:
         return fatal(m, FATAL_UNHANDLED_EXIT, reason)
     qualification = vmread(m, vmcs.SLOT_EXIT_QUALIFICATION)
     status = nested_fault_of_l2(m, gpa, qualification)
-    if status != RESOLVED:
-        return status
-    if m.exit.vectoring & EVENT_VALID:
-        return reinject(m, m.exit.vectoring, m.exit.vectoring_error)
-    return ST_OK
+    return ST_OK if status == RESOLVED else status

@@ -3,7 +3,8 @@
 The rules are those of vmcs02_merge.csv, column ``xen``.  L2's EFER and PAT come from vmcs12 when its
 VM-entry controls say so (a deviation of Xen's: L2 has L1's EFER but for LMA and LME).  The
 guest-state checks of the manual are made on vmcs12, and a failure is exit reason 33 for L1; Xen
-leaves them to the processor (another deviation).  vmcs12's MSR lists are ignored, as in Xen.
+leaves them to the processor (another deviation).  vmcs12's MSR areas are walked in software; Xen
+ignores them, and lets the preemption timer start anew at every entry (two more).
 """
 
 from __future__ import annotations
@@ -57,11 +58,13 @@ from .vmcs import (
     vvmcs_base,
 )
 from .vmx_apicv import apicv_merge
+from .vmx_check_util import word as field_of
 from .vmx_checks import QUALIFICATION, guest_state_wrong, refuse
 from .vmx_controls import CR4_FIXED0, CR4_L0_MASK
 from .vmx_hw import ENTRY_FAILED
 from .vmx_kvm import MOVED, N_MOVED, kvm_sync_rare
 from .vmx_kvm_merge import kvm_merge_msr_bitmap, kvm_merged_cpu, kvm_merged_cpu2
+from .vmx_msr_lists import vmx_load_l1_list
 from .vmx_route import secondary_of
 
 EPT_WRITE_BACK_4_LEVELS = 6 | (3 << 3)
@@ -75,8 +78,10 @@ CPU2_DROPPED = (
     | vmx.CPU2_VIRTUALIZE_X2APIC_MODE
     | vmx.CPU2_SHADOW_VMCS
     | vmx.CPU2_ENABLE_VPID
+    | vmx.CPU2_ENABLE_PML
 )
-"""Secondary controls that vmcs02 never takes from L1; whether it uses a VPID is L0's policy."""
+"""Secondary controls that vmcs02 never takes from L1; whether it uses a VPID is L0's policy.
+L1's page-modification log L0 writes itself."""
 CPU_IO = vmx.CPU_UNCOND_IO_EXITING | vmx.CPU_USE_IO_BITMAPS
 MSR_BITMAPS = vmx.CPU_USE_MSR_BITMAPS
 EXIT_DROPPED = (
@@ -273,6 +278,11 @@ def vmx_load_shadow_control(m, v):
     word = _own(m, slot)
     if m.feat.l0 != L0_KVM:
         word = merged_exit(word, get_vvmcs(m, v, slot, P_ENTRY))
+    if pin & vmx.PIN_VMX_PREEMPTION_TIMER:
+        if m.feat.deviations & deviations.DEV_PREEMPTION_TIMER_RESTARTS == 0:
+            word |= vmx.EXIT_CTL_SAVE_VMX_PREEMPTION_TIMER  # it goes on after L0's own exits
+        timer = vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE
+        vmwrite(m, timer, get_vvmcs(m, v, timer, P_ENTRY))
     _write_control(m, slot, word)
     entry = get_vvmcs(m, v, vmcs.SLOT_VM_ENTRY_CONTROLS, P_ENTRY)
     _write_control(m, vmcs.SLOT_VM_ENTRY_CONTROLS, merged_entry(entry))
@@ -431,6 +441,18 @@ def vmx_set_vpid(m):
 
 
 @inner
+def _load_l1_msrs(m, v):
+    """vmcs12's VM-entry MSR-load area; the entry that failed, into ``m.result`` too, or 0."""
+    entries = field_of(v, vmcs.SLOT_VM_ENTRY_MSR_LOAD_COUNT)
+    if entries == 0 or m.feat.deviations & deviations.DEV_MSR_AREAS_IGNORED:
+        return 0
+    address = get_vvmcs(m, v, vmcs.SLOT_VM_ENTRY_MSR_LOAD_ADDR, P_ENTRY)
+    m.result = vmx_load_l1_list(m, own_base(m, m.hw.vmcx), address, entries)
+    settle(m)
+    return m.result
+
+
+@inner
 def _fail_entry(m, reason, qualification):
     """The virtual entry failed after the point of no return: an exit to L1 at once (27.8)."""
     m.exit.code = ENTRY_FAILED | reason
@@ -460,13 +482,16 @@ def vmx_enter_n2(m):
     _load_nested_paging(m, v, cpu2)
     _load_vpid(m, v, cpu2)
     settle(m)
-    # 4. checks on guest state
+    # 4. checks on guest state, then vmcs12's MSR-load area
     check = 0
     if m.feat.deviations & deviations.DEV_ENTRY_CHECKS_LEFT_TO_HARDWARE == 0:
         check = guest_state_wrong(m)
     if check:
         refuse(m, check, 1)
         _fail_entry(m, vmx.EXIT_INVALID_STATE, QUALIFICATION[check])
+    elif _load_l1_msrs(m, v):
+        refuse(m, vmx.CHECK_MSR_LOAD, 1)
+        _fail_entry(m, vmx.EXIT_MSR_LOAD_FAIL, m.result)
     else:
         set_launch_state(m, vmcx12(m), LAUNCHED)
     return ST_OK

@@ -4,13 +4,14 @@ Hardware only: what moves between the processor and the VMCS in use, whichever V
 software decides which one, in ``vmx_entry`` and ``vmx_exit``.  The VPID in effect (``m.hw.tag``)
 is chosen by ``hvm/tags``.
 
-Not modelled: the host's own state (L0 is not executed code), MSR lists, machine checks, pending
+Not modelled: the host's own state (L0 is not executed code), machine checks, pending
 debug exceptions, activity states other than active, SMM.
 """
 
 from __future__ import annotations
 
 from ...arch import vmcs, vmx
+from ..cpu.exceptions import DF
 from ..cpu.flags import get_rflags, set_rflags
 from ..jit import inner, unit
 from ..layout import FATAL_NOT_64_BIT, RSP, SS, ST_FAULT, ST_OK, Machine
@@ -19,8 +20,11 @@ from .vmcs import current_base, get, put
 from .vmx_check_controls import vmx_check_controls
 from .vmx_check_guest import runs_64_bit_code, vmx_check_guest
 from .vmx_check_host import vmx_check_host
+from .vmx_check_util import TYPE_OTHER
 from .vmx_checks import HARDWARE_VIEW, QUALIFICATION, refuse
 from .vmx_intercepts import merge_owned
+from .vmx_msr_lists import hw_entry_msrs, hw_exit_load_msrs, hw_exit_msrs
+from .vmx_timer import MTF_PENDING, start_timer, stop_timer
 from .vmx_vapic import vapic_load, vapic_save
 
 EIGHT = 64
@@ -29,6 +33,7 @@ EPTP_AD = 1 << 6
 EPTP_ADDRESS = 0x000F_FFFF_FFFF_F000
 DR7_FIXED = 0x400
 EVENT_VALID = 1 << vmx.INTR_VALID
+NMI_UNBLOCKED = 1 << vmx.INTR_NMI_UNBLOCK_IRET
 DOUBLE_FAULT = vmx.INTR_TYPE_HW_EXCEPTION << 8 | 8
 ENTRY_FAILED = 1 << 31
 """Bit of the exit reason: the VM entry failed."""
@@ -95,6 +100,19 @@ def get_eight(base, slot, target):
 
 
 @inner
+def _note_nmi_unblocking(m):
+    """The exit is by a fault of an IRET, which has unblocked NMIs (SDM 28.2.3)."""
+    e = m.exit
+    m.nmi_unblocked = 0
+    if e.vectoring & EVENT_VALID:
+        return
+    if e.code == vmx.EXIT_EPT_VIOLATION or e.code == vmx.EXIT_PML_FULL:
+        e.info1 |= NMI_UNBLOCKED
+    elif e.code == vmx.EXIT_EXCEPTION_NMI and e.intr_info & 0xFF != DF:
+        e.intr_info |= NMI_UNBLOCKED
+
+
+@inner
 def _vectoring(e):
     """IDT-vectoring information: none for a triple fault, nor for a #DF that exits (28.2.4)."""
     if e.code == vmx.EXIT_TRIPLE_FAULT:
@@ -113,9 +131,11 @@ def vmx_store_guest(m):
 
 @unit(Machine)
 def vmx_hw_exit(m):
-    """VM exit: exit information, then guest state, into the VMCS in use (SDM 28.2, 28.3)."""
+    """VM exit: exit information, guest state and MSRs into the VMCS in use (SDM 28.2 to 28.6)."""
     base = current_base(m)
     e = m.exit
+    if m.nmi_unblocked:
+        _note_nmi_unblocking(m)
     put(base, vmcs.SLOT_VM_EXIT_REASON, e.code)
     put(base, vmcs.SLOT_EXIT_QUALIFICATION, e.info1)
     put(base, vmcs.SLOT_GUEST_PHYSICAL_ADDRESS, e.info2)
@@ -131,6 +151,10 @@ def vmx_hw_exit(m):
         vapic_save(m, base)
     event = get(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD)
     put(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD, event & ~EVENT_VALID)
+    stop_timer(m, base)
+    if m.hw.pml:
+        put(base, vmcs.SLOT_GUEST_PML_INDEX, m.hw.pml_index)
+    hw_exit_msrs(m, base)
     return ST_OK
 
 
@@ -176,6 +200,10 @@ def _load_controls(m, base):
         h.apic_access = get(base, vmcs.SLOT_APIC_ACCESS_ADDR)
     if h.proc & vmx.CPU_TPR_SHADOW:
         vapic_load(m, base)
+    h.pml = 1 if h.proc2 & vmx.CPU2_ENABLE_PML else 0
+    if h.pml:
+        h.pml_address = get(base, vmcs.SLOT_PML_ADDRESS)
+        h.pml_index = get(base, vmcs.SLOT_GUEST_PML_INDEX) & 0xFFFF
     h.tsc_offset = 0
     if h.proc & vmx.CPU_USE_TSC_OFFSETTING:
         h.tsc_offset = get(base, vmcs.SLOT_TSC_OFFSET)
@@ -222,6 +250,11 @@ def _load_guest_state(m, base):
 @inner
 def _inject_event(m, base, info):
     """Event injection (SDM 27.6): make the event pending."""
+    if m.hw.mtf or lshr(info, 8) & 7 == TYPE_OTHER:
+        m.hw.mtf = MTF_PENDING
+        m.irq.active = 1
+    if lshr(info, 8) & 7 == TYPE_OTHER:
+        return ST_OK  # a monitor-trap-flag exit, before the first instruction
     x = m.exc
     x.vector = info & 0xFF
     x.kind = lshr(info, 8) & 7
@@ -266,6 +299,8 @@ def vmx_hw_enter(m):
     """
     base = current_base(m)
     # 1. checks
+    if m.vmx_abort:
+        return -1
     if not _passes_checks(m, base):
         return -1
     if not runs_64_bit_code(base):
@@ -276,6 +311,15 @@ def vmx_hw_enter(m):
     _load_guest_state(m, base)
     m.exit.vectoring = 0
     m.exit.vectoring_error = 0
-    # 3. event injection
+    # 3. MSRs
+    failed = hw_entry_msrs(m, base)
+    if failed:
+        put(base, vmcs.SLOT_VM_EXIT_REASON, ENTRY_FAILED | vmx.EXIT_MSR_LOAD_FAIL)
+        put(base, vmcs.SLOT_EXIT_QUALIFICATION, failed)
+        refuse(m, vmx.CHECK_MSR_LOAD, 0)
+        hw_exit_load_msrs(m, base)
+        return -1
+    # 4. timer and event injection
+    start_timer(m, base)
     info = get(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD)
     return _inject_event(m, base, info) if info & EVENT_VALID else ST_OK

@@ -2,7 +2,7 @@
 
 What L0 decided about the exit (a nested fault that L1 is to see, an exception found by L0) is in
 ``m.exit`` and replaces what the hardware left in vmcs02.  After a failed entry (reason with bit 31)
-only reason and qualification are written (SDM 27.8).  MSR lists are ignored, as in Xen.
+only reason and qualification are written (SDM 27.8).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ..ledger import E_L0_VMCLEAR, E_L0_VMPTRLD, P_EXIT, count, count_field
 from ..structs import i64
 from ..words import lshr
 from .memory_map import VMCX01_MA, VMCX02_MA
+from .nested_state import vmcx12
 from .nested_vcpu import enter_n2_guest
 from .vmcs import (
     MASKS,
@@ -33,10 +34,18 @@ from .vmcs import (
     vvmcs_base,
 )
 from .vmx_apicv import apicv_sync
+from .vmx_check_util import word
 from .vmx_controls import CR4_FIXED0
 from .vmx_entry import EFER_LMA_LME, GUEST_COPY, N_GUEST_COPY
 from .vmx_hw import ENTRY_FAILED
 from .vmx_kvm import KVM_SHADOW_ACTIVE, MOVED, N_MOVED, kvm_vmcs12_to_shadow
+from .vmx_msr_lists import (
+    ABORT_LOAD_MSR,
+    ABORT_SAVE_MSR,
+    abort,
+    vmx_load_l1_list,
+    vmx_store_l1_list,
+)
 
 _GROUP = vmcs.column("xen_vvmx_group")
 RO_COPY = np.array([i for i, g in enumerate(_GROUP) if g == "ro_copy"], np.int64)
@@ -135,6 +144,7 @@ def _sync_guest_state(m, v, n2):
     pat = get(v, vmcs.SLOT_GUEST_IA32_PAT)
     dr7 = get(v, vmcs.SLOT_GUEST_DR7)
     debugctl = get(v, vmcs.SLOT_GUEST_IA32_DEBUGCTL)
+    timer = get(v, vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE)
     if m.feat.l0 == L0_KVM:
         m.kvm.rare_in_02 = 1
         for i in range(N_MOVED):
@@ -159,6 +169,10 @@ def _sync_guest_state(m, v, n2):
         if controls & vmx.EXIT_CTL_SAVE_DEBUG_CONTROLS == 0:
             put(v, vmcs.SLOT_GUEST_DR7, dr7)
             put(v, vmcs.SLOT_GUEST_IA32_DEBUGCTL, debugctl)
+    # the timer is saved only if L1 asked for that
+    if word(v, vmcs.SLOT_VM_EXIT_CONTROLS) & vmx.EXIT_CTL_SAVE_VMX_PREEMPTION_TIMER:
+        timer = get(n2, vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE)
+    put(v, vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE, timer)
     set_vvmcs(m, v, vmcs.SLOT_GUEST_RIP, vmread(m, vmcs.SLOT_GUEST_RIP), P_EXIT)
     set_vvmcs(m, v, vmcs.SLOT_GUEST_RSP, vmread(m, vmcs.SLOT_GUEST_RSP), P_EXIT)
     # CR3 can only have changed behind L1's back when L1 does not intercept it
@@ -244,13 +258,45 @@ def vmx_load_vvmcs_host_state(m, v):
     return ST_OK
 
 
+@inner
+def _entries(m, v, slot):
+    """Length of an MSR area of vmcs12, as far as L0 looks at it."""
+    if m.feat.deviations & deviations.DEV_MSR_AREAS_IGNORED:
+        return 0
+    return word(v, slot)
+
+
+@inner
+def _store_l1_msrs(m, v):
+    """vmcs12's VM-exit MSR-store area."""
+    entries = _entries(m, v, vmcs.SLOT_VM_EXIT_MSR_STORE_COUNT)
+    if entries and m.exit.code & ENTRY_FAILED == 0:
+        address = get_vvmcs(m, v, vmcs.SLOT_VM_EXIT_MSR_STORE_ADDR, P_EXIT)
+        if vmx_store_l1_list(m, own_base(m, VMCX02_MA), address, entries):
+            abort(m, vmcx12(m), ABORT_SAVE_MSR)
+
+
+@inner
+def _load_l1_msrs(m, v):
+    """vmcs12's VM-exit MSR-load area, after the rest of the host state."""
+    entries = _entries(m, v, vmcs.SLOT_VM_EXIT_MSR_LOAD_COUNT)
+    if entries:
+        address = get_vvmcs(m, v, vmcs.SLOT_VM_EXIT_MSR_LOAD_ADDR, P_EXIT)
+        if vmx_load_l1_list(m, own_base(m, VMCX01_MA), address, entries):
+            abort(m, vmcx12(m), ABORT_LOAD_MSR)
+
+
 @unit(Machine)
 def vmx_exit_n2(m):
-    """Virtual VM exit: from vmcs02 back to vmcs01, whose guest is L1."""
+    """Virtual VM exit: from vmcs02 back to vmcs01, whose guest is L1.
+
+    An MSR area of vmcs12 that cannot be walked is a VMX abort: L1 is not entered any more.
+    """
     nv = m.nv
     v = vvmcs_base(m)
     # 1. what L2 left
     vmx_sync_vvmcs(m, v)
+    _store_l1_msrs(m, v)
     # 2. VMCLEAR vmcs02 (and the shadow VMCS), VMPTRLD vmcs01; KVM keeps both loaded on the processor
     if m.feat.l0 != L0_KVM:
         count(m, E_L0_VMCLEAR, 1 + nv.shadow_active)
@@ -258,6 +304,7 @@ def vmx_exit_n2(m):
     enter_n2_guest(m, 0)
     # 3. L1's host state
     vmx_load_vvmcs_host_state(m, v)
+    _load_l1_msrs(m, v)
     if nv.shadow_active == KVM_SHADOW_ACTIVE:
         kvm_vmcs12_to_shadow(m)
     settle(m)

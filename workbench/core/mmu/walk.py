@@ -33,6 +33,7 @@ from ..layout import (
 from ..ledger import (
     C_NESTED_PAGE_FAULT,
     E_NESTED_TLB_HIT,
+    E_PML_ENTRY_LOGGED,
     E_PSC_HIT,
     E_WALK_REFERENCE_GUEST,
     E_WALK_REFERENCE_NESTED,
@@ -55,6 +56,7 @@ RESERVED_MASK = ADDRESS_MASK & ~((1 << ADDRESS_BITS) - 1)
 
 EPT_R, EPT_W, EPT_X = 1, 2, 4
 EPT_A, EPT_D = 1 << 8, 1 << 9
+PML_ENTRIES = 512
 EPT_RESERVED_TYPES = 1 << 2 | 1 << 3 | 1 << 7
 """Bit k set: memory type k of a leaf (its bits 5:3) is reserved."""
 
@@ -138,6 +140,35 @@ def with_marks(m, entry, dirty):
 
 
 @inner
+def _log_write(m, gpa):
+    """Page-modification log (SDM vol. 3, 29.3.6): note the page; False when the log is full."""
+    h = m.hw
+    if h.pml_index >= PML_ENTRIES:
+        return False
+    ma_st64(m, h.pml_address + 8 * h.pml_index, gpa & ~0xFFF)
+    h.pml_index = (h.pml_index - 1) & 0xFFFF
+    count(m, E_PML_ENTRY_LOGGED, 1)
+    return True
+
+
+@inner
+def _log_full(m, va):
+    """Exit because the page-modification log is full; returns -1."""
+    e = m.exit
+    e.code = vmx.EXIT_PML_FULL
+    e.info1 = 0
+    e.info2 = 0
+    e.linear = va
+    e.intr_info = 0
+    e.insn_len = 0
+    e.insn_info = 0
+    e.uop = -1
+    e.cause = C_NESTED_PAGE_FAULT
+    m.pending = ST_VMEXIT
+    return -1
+
+
+@inner
 def nested_reserved(m, entry, shift, leaf):
     """Is a present nested entry malformed? NPT as other tables (APM vol. 2, 5.3); EPT as SDM vol. 3,
     29.3.3.1: write without read, reserved bits, reserved memory type.
@@ -212,6 +243,8 @@ def nested_walk(m, gpa, va, access, is_table):
         if marks and rights & wanted == wanted:
             marked = with_marks(m, entry, leaf and access & 1)
             if marked != entry:
+                if m.hw.pml and marked & ~entry & EPT_D and not _log_write(m, gpa):
+                    return _log_full(m, va)
                 ma_st64(m, address, marked)
         if leaf:
             break
