@@ -33,7 +33,7 @@ from .memory_map import (
     VMREAD_BITMAP_MA,
     VMWRITE_BITMAP_MA,
 )
-from .nested_state import is_n2_guest, set_guest_tag, set_vmxon_addr
+from .nested_state import is_n2_guest, set_exitcode, set_guest_tag, set_vmxon_addr
 from .nested_vcpu import reset_nested_vcpu
 from .tags import tags_initialise
 from .vmcs import own_base, put, settle
@@ -139,6 +139,7 @@ def _reset_nested_vcpu(m):
     nv = m.nv
     set_guest_tag(m, 0)
     set_vmxon_addr(m, NONE)
+    set_exitcode(m, -1)
     nv.feature_control = FEATURE_CONTROL
     nv.shadow_active = 0
 

@@ -35,8 +35,9 @@ from ..words import lshr
 from .memory_map import VMCX01_MA
 from .mmio import vmx_apic_mmio
 from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_MMIO, np2m_fault
-from .nested_state import hap_enabled, is_n2_guest, set_vmexit_pending, vmxon
+from .nested_state import hap_enabled, is_n2_guest, vmxon
 from .p2m import p2m_resolve
+from .virtual_exit import record_vmx_exit
 from .vmcs import get, get_vvmcs, own_base, put, set_vvmcs, vmread, vmwrite, vvmcs_base
 from .vmx_caps import is_vmx_msr, vmx_capability
 from .vmx_common import complete_instruction, fatal, inject_exception, inject_pending, set_gpr
@@ -343,7 +344,7 @@ def _inject_violation(m, qualification):
         | (qualification & QUALIFICATION_ACCESS)
         | ((m.np_rights & 7) << 3)
     )
-    set_vmexit_pending(m, 1)
+    record_vmx_exit(m)
     return ST_OK
 
 
@@ -371,7 +372,7 @@ def nested_page_fault(m, reason):
     if outcome == NP_MISCONFIG:
         m.exit.code = vmx.EXIT_EPT_MISCONFIG
         m.exit.info1 = 0
-        set_vmexit_pending(m, 1)
+        record_vmx_exit(m)
         return ST_OK
     if outcome == NP_MMIO and vmx_apic_mmio(m, m.device):
         return ST_OK
