@@ -236,7 +236,7 @@ def svm_merge_controls(m, h12):
 def _merge_paging(m, h02, h01):
     """Nested paging of L2: the combined table, or L1's own when L1 shadows L2's tables."""
     st64(h02 + vmcb.NESTED_CTL, NP_ENABLE)
-    if hap_enabled(m):
+    if hap_enabled(m) and m.sh.active == 0:
         st64(h02 + vmcb.NESTED_CR3, np2m_select(m, host_cr3(m)))
     else:
         st64(h02 + vmcb.NESTED_CR3, ld64(h01 + vmcb.NESTED_CR3))
@@ -346,6 +346,8 @@ def _save_host(m, h01):
 @inner
 def _refused(m, h12):
     """Does L0 refuse this vmcb12?  Xen looks at less than the processor would."""
+    if m.sh.active and ld64(h12 + vmcb.NESTED_CTL) & NP_ENABLE:
+        return BAD_NCR3  # no nested paging for L1 without L0's own
     reason = svm_vmcb_invalid(m, h12)
     if m.feat.deviations & deviations.DEV_VMRUN_CHECKS_INCOMPLETE and (
         reason == BAD_ASID or reason == BAD_MAP or reason == BAD_NCR3

@@ -37,6 +37,7 @@ from .mmio import vmx_apic_mmio
 from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_MMIO, np2m_fault
 from .nested_state import hap_enabled, is_n2_guest, vmxon
 from .p2m import p2m_resolve
+from .shadow_vmx import vmx_emulate_cr3, vmx_shadow_fault
 from .virtual_exit import record_vmx_exit
 from .vmcs import get, get_vvmcs, own_base, put, set_vvmcs, vmread, vmwrite, vvmcs_base
 from .vmx_caps import is_vmx_msr, vmx_capability
@@ -45,9 +46,11 @@ from .vmx_controls import CR0_FIXED0, CR4_FIXED0
 from .vmx_entry import merged_shadow
 from .vmx_intercepts import CR_CLTS, CR_FROM, CR_LMSW
 
+PAGE_FAULT = 14 | vmx.INTR_TYPE_HW_EXCEPTION << vmx.INTR_TYPE
+ECX_PCID = 1 << 17
 CR0_NE = 0x20
 CR0_TS = 8
-CR4_VMXE = 0x2000
+CR4_VMXE, CR4_PCIDE = 0x2000, 1 << 17
 EVENT_VALID = 1 << vmx.INTR_VALID
 IO_IN, IO_STRING, IO_REP = 8, 0x10, 0x20
 RFLAGS_DF = 1 << 10
@@ -63,10 +66,13 @@ ACCESS_WRITE, ACCESS_FETCH = 2, 4
 def emulate_cpuid(m):
     """CPUID with what L0 shows of the processor."""
     c = m.cpu
-    cpuid_leaf(m, c.gpr[RAX], c.gpr[RCX])
+    leaf = c.gpr[RAX] & 0xFFFF_FFFF
+    cpuid_leaf(m, leaf, c.gpr[RCX])
     c.gpr[RAX] = m.cpuid[0]
     c.gpr[RBX] = m.cpuid[1]
     c.gpr[RCX] = m.cpuid[2]
+    if m.sh.active and leaf == 1:
+        c.gpr[RCX] &= ~ECX_PCID
     c.gpr[RDX] = m.cpuid[3]
     return complete_instruction(m)
 
@@ -120,6 +126,47 @@ def emulate_wrmsr(m):
     return complete_instruction(m)
 
 
+# ---------------------------------------------------------------- nested page faults of L2
+
+RESOLVED = -1
+"""Outcome of :func:`nested_fault_of_l2`: L2 executes the instruction again."""
+
+
+@inner
+def _inject_violation(m, qualification):
+    """L1's own table forbids the access: an EPT violation for L1."""
+    e = m.exit
+    e.code = vmx.EXIT_EPT_VIOLATION
+    e.info1 = (
+        (qualification & ~QUALIFICATION_RIGHTS)
+        | (qualification & QUALIFICATION_ACCESS)
+        | ((m.np_rights & 7) << 3)
+    )
+    record_vmx_exit(m)
+    return ST_OK
+
+
+@unit(Machine, i64, i64)
+def nested_fault_of_l2(m, gpa, qualification):
+    """By way of the nested p2m: RESOLVED, or an EPT violation or misconfiguration for L1."""
+    access = 1 if qualification & ACCESS_WRITE else 0
+    if qualification & ACCESS_FETCH:
+        access |= 2
+    outcome = np2m_fault(m, gpa, access)
+    if outcome == NP_INJECT:
+        return _inject_violation(m, qualification)
+    if outcome == NP_MISCONFIG:
+        m.exit.code = vmx.EXIT_EPT_MISCONFIG
+        m.exit.info1 = 0
+        record_vmx_exit(m)
+        return ST_OK
+    if outcome == NP_HANDLED:
+        return RESOLVED
+    if outcome == NP_MMIO and vmx_apic_mmio(m, m.device):
+        return ST_OK
+    return fatal(m, FATAL_N1P_UNMAPPED, gpa)
+
+
 # ---------------------------------------------------------------- I/O
 
 
@@ -153,8 +200,13 @@ def _string_fault(m):
     status = m.pending
     m.pending = 0
     if status == ST_VMEXIT:
-        own = not is_n2_guest(m) or hap_enabled(m) == 0
-        if own and p2m_resolve(m, m.exit.info2, m.exit.info1 & ACCESS_WRITE):
+        if is_n2_guest(m) and hap_enabled(m):
+            # where L1's exit information comes from, as if the processor had found the fault
+            vmwrite(m, vmcs.SLOT_GUEST_PHYSICAL_ADDRESS, m.exit.info2)
+            vmwrite(m, vmcs.SLOT_GUEST_LINEAR_ADDRESS, m.exit.linear)
+            status = nested_fault_of_l2(m, m.exit.info2, m.exit.info1)
+            return ST_OK if status == RESOLVED else status
+        if p2m_resolve(m, m.exit.info2, m.exit.info1 & ACCESS_WRITE):
             return ST_OK  # the guest executes the instruction again
         return fatal(m, FATAL_N1P_UNMAPPED, m.exit.info2)
     return inject_pending(m)
@@ -252,6 +304,8 @@ def _set_cr0(m, value):
 def _set_cr4(m, value):
     if not is_n2_guest(m) and vmxon(m) and value & CR4_VMXE == 0:
         return inject_exception(m, GP, 0, 1)
+    if value & CR4_PCIDE and m.sh.active:
+        return inject_exception(m, GP, 0, 1)
     real = _l1_kept(m, vmcs.SLOT_GUEST_CR4, vmcs.SLOT_CR4_GUEST_HOST_MASK, value) | CR4_VMXE
     if write_cr4(m, real) != ST_OK:
         return inject_pending(m)
@@ -286,6 +340,8 @@ def emulate_cr_access(m):
             m.cpu.cr8 = m.cpu.gpr[gpr]
             m.apic.tpr = m.cpu.cr8 << 4
         return complete_instruction(m)
+    if cr == 3 and m.sh.active:
+        return vmx_emulate_cr3(m, gpr, kind != CR_FROM)
     if kind == CR_FROM or (cr != 0 and cr != 4):
         return fatal(m, FATAL_UNHANDLED_EXIT, vmx.EXIT_CR_ACCESS)
     value = m.cpu.gpr[gpr]
@@ -329,23 +385,11 @@ def reinject(m, info, error):
 def reflect_exception(m):
     """An exception that L0 intercepts for its own reasons: the guest gets it."""
     info = vmread(m, vmcs.SLOT_VM_EXIT_INTR_INFO)
+    if m.sh.active and info & 0x7FF == PAGE_FAULT:
+        return vmx_shadow_fault(m)
     if info & EVENT_VALID == 0 or lshr(info, vmx.INTR_TYPE) & 7 == vmx.INTR_TYPE_NMI:
         return ST_OK  # an NMI is L0's own; it waits in m.irq for L1
     return reinject(m, info, vmread(m, vmcs.SLOT_VM_EXIT_INTR_ERROR_CODE))
-
-
-@inner
-def _inject_violation(m, qualification):
-    """L1's own table forbids the access: an EPT violation for L1."""
-    e = m.exit
-    e.code = vmx.EXIT_EPT_VIOLATION
-    e.info1 = (
-        (qualification & ~QUALIFICATION_RIGHTS)
-        | (qualification & QUALIFICATION_ACCESS)
-        | ((m.np_rights & 7) << 3)
-    )
-    record_vmx_exit(m)
-    return ST_OK
 
 
 @unit(Machine, i64)
@@ -363,21 +407,9 @@ def nested_page_fault(m, reason):
     if reason == vmx.EXIT_EPT_MISCONFIG:
         return fatal(m, FATAL_UNHANDLED_EXIT, reason)
     qualification = vmread(m, vmcs.SLOT_EXIT_QUALIFICATION)
-    access = 1 if qualification & ACCESS_WRITE else 0
-    if qualification & ACCESS_FETCH:
-        access |= 2
-    outcome = np2m_fault(m, gpa, access)
-    if outcome == NP_INJECT:
-        return _inject_violation(m, qualification)
-    if outcome == NP_MISCONFIG:
-        m.exit.code = vmx.EXIT_EPT_MISCONFIG
-        m.exit.info1 = 0
-        record_vmx_exit(m)
-        return ST_OK
-    if outcome == NP_MMIO and vmx_apic_mmio(m, m.device):
-        return ST_OK
-    if outcome != NP_HANDLED:
-        return fatal(m, FATAL_N1P_UNMAPPED, gpa)
+    status = nested_fault_of_l2(m, gpa, qualification)
+    if status != RESOLVED:
+        return status
     if m.exit.vectoring & EVENT_VALID:
         return reinject(m, m.exit.vectoring, m.exit.vectoring_error)
     return ST_OK
