@@ -20,6 +20,7 @@ SMALL = {
     "ctxsw": {"switches": 40},
     "compute": {"iterations": 500},
     "mixed": {"iterations": 60},
+    "tick": {"ticks": 20},
     "remap": {"iterations": 40},
 }
 """Parameters that keep every program short."""

@@ -153,6 +153,13 @@ UNMAPPING = {"unmap_period": 20, "unmap_pages": 3}
 SHOWN_BY = {
     "np2m_tables": {"l1": "twin", "np2m_flush": "generation"},
     "flush_by_asid": {"l2_tag_policy": "kvm"},
+    "apicv": {"l1": "tick", "l2": "tick", "l1_params": {}},
+    "virtual_nmi": {
+        "l1": "tick",
+        "l2": "tick",
+        "l1_params": {},
+        "numbers": {"nmi_cycles": 1_000_000},
+    },
     "paging": {"l1": "shadow"},
 }
 """Runs in which a feature has something to act on; the others show with L1 minimal."""

@@ -10,7 +10,9 @@ last-branch records beyond DBGCTL.
 from __future__ import annotations
 
 from ...arch import svm, vmcb
+from ..cpu.exceptions import KIND_NMI
 from ..cpu.flags import get_rflags, set_rflags
+from ..cpu.nmi import V_NMI_ENABLE, V_NMI_MASK
 from ..jit import inner, unit
 from ..layout import CS, DS, ES, RAX, RSP, SS, ST_FAULT, ST_OK, Machine
 from ..ledger import C_ENTRY_FAILURE
@@ -23,6 +25,7 @@ from .vmcb import bit, load_segment, save_segment
 
 V_TPR_MASK = 0xF
 V_INTR_MASKING = 1 << svm.INT_CTL_V_INTR_MASKING
+NMI_BIT = 1 << (svm.INTERCEPT_NMI & 31)
 EVENT_VALID = 1 << svm.EVENTINJ_V
 TYPE_MASK = 7 << svm.EVENTINJ_TYPE
 TYPE_EXCEPTION = 3 << svm.EVENTINJ_TYPE
@@ -44,8 +47,8 @@ PHYSICAL_LIMIT_BITS = 52
 (
     VALID, BAD_SVME, BAD_CD_NW, BAD_CR0_HIGH, BAD_CR3, BAD_CR4, BAD_DR6, BAD_DR7, BAD_EFER,
     BAD_LME_PAE, BAD_LME_PE, BAD_CS_L_D, BAD_VMRUN_INTERCEPT, BAD_ASID, BAD_MAP, BAD_EVENT,
-    BAD_NCR3, BAD_MODE,
-) = range(18)  # fmt: skip
+    BAD_NCR3, BAD_MODE, BAD_V_NMI,
+) = range(19)  # fmt: skip
 """Reasons why VMRUN refuses a VMCB, in the manual's order (15.5.1); BAD_MODE is this machine's own:
 a guest state that is legal but not 64-bit mode."""
 
@@ -112,6 +115,8 @@ def svm_vmcb_invalid(m, h):
         return BAD_ASID
     if lshr(ld64(h + vmcb.MSRPM_BASE_PA) | ld64(h + vmcb.IOPM_BASE_PA), PHYSICAL_LIMIT_BITS):
         return BAD_MAP
+    if ld32(h + vmcb.INT_CTL) & V_NMI_ENABLE and ld32(h + vmcb.INTERCEPT_WORD3) & NMI_BIT == 0:
+        return BAD_V_NMI
     if not _event_is_legal(ld32(h + vmcb.EVENT_INJ)):
         return BAD_EVENT
     if ld64(h + vmcb.NESTED_CTL) & NP_ENABLE:
@@ -282,6 +287,8 @@ def _inject(m, h, event):
             x.length = next_rip - m.cpu.rip
     x.address = m.cpu.cr2
     x.injected = 1
+    if x.kind == KIND_NMI and m.hw.int_ctl & V_NMI_ENABLE:
+        m.hw.int_ctl |= V_NMI_MASK
     return ST_FAULT
 
 
