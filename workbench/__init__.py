@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from . import charts as charts
     from . import prices as prices
     from .errors import WorkbenchError as WorkbenchError
+    from .layout_tables import layout_totals as layout_totals
+    from .layout_tables import layout_traffic as layout_traffic
+    from .layout_tables import layouts as layouts
     from .panels import panel as panel
     from .paths import data_dir as data_dir
     from .personality import deviations as deviations
@@ -37,6 +40,9 @@ _PUBLIC = {
     "compare": ".study:compare",
     "data_dir": ".paths:data_dir",
     "deviations": ".personality:deviations",
+    "layout_totals": ".layout_tables:layout_totals",
+    "layout_traffic": ".layout_tables:layout_traffic",
+    "layouts": ".layout_tables:layouts",
     "load_result": ".result:Result",
     "panel": ".panels:panel",
     "prices": ".prices",

@@ -204,15 +204,14 @@ class SimulatedMachine:
         f["np2m_flush"] = _NP2M_FLUSHES.index(str(features["np2m_flush"]))
         f["np2m_tables"] = int(str(features["np2m_tables"]))
         f["p2m_event"] = _P2M_EVENTS.index(str(features["l0_p2m_event"]))
+        f["vmexit_immediate"] = str(features["vmexit_delivery"]) == "immediate"
         f["msr_map"] = _MSR_MAPS.index(str(features["msr_map"]))
         f["msr_switch"] = features.get("msr_switch") == "lists"
         f["l0_page_shift"] = PAGE_SHIFTS[str(features["l0_page_size"])]
         for name in _SWITCHES:
             f[name] = bool(features.get(name, False))
         self.record["sh"]["active"] = features["paging"] == "sos"
-        nested_layouts.install(
-            self.record, str(features.get("state_layout", nested_layouts.DEFAULT_LAYOUT))
-        )
+        nested_layouts.install(self.record, str(features["state_layout"]))
         f["vpid_for_l1"] &= f["tlb_tagging"]  # without tags of its own L0 has none to lend
 
     def set_l0(self, l0: str, deviations: Mapping[str, bool]) -> None:

@@ -308,6 +308,7 @@ FEATURES = np.dtype(
         ("virtual_gif", "i8"),
         ("virtual_vmload_vmsave", "i8"),
         ("vmcs_shadowing", "i8"),
+        ("vmexit_immediate", "i8"),    # virtual exits are not deferred
         ("vpid_for_l1", "i8"),
         ("paging_structure_caches", "i8"),
         ("apicv", "i8"),
@@ -566,6 +567,7 @@ MACHINE = np.dtype(
         ("p2m_period", "i8"), ("p2m_countdown", "i8"), ("p2m_turn", "i8"),  # scripted changes
         ("l1_hap_root", "i8"),                    # ma of n1p_to_l0m
         ("merged_msrpm", "i8"), ("merged_iopm", "i8"),  # ma of L0's own maps (see hvm/memory_map)
+        ("vexit", "i8", (4,)),                    # virtual exit to carry out at once (virtual_exit.py)
         ("tag_core_generation", "i8"), ("tag_next", "i8"),
         ("vmcs_work", "i8", (4,)),                # VMCS accesses of L0 not yet in the ledger
         ("entered_level", "i8"),                  # level of the last hardware entry

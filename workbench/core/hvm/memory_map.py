@@ -2,7 +2,8 @@
 
 VMCX01_MA = 0x1000
 VMCX02_MA = 0x2000
-HOST_VMCX_MA = 0x3000
+HOST_SAVE_MA = 0x3000
+"""Where L1's context is saved while L2 runs, in the layout that has such an area."""
 L0_MSRPM_MA = 0x4000
 """L0's own MSR map: SVM MSRPM (2 pages) or VMX MSR bitmap (1 page)."""
 L2_MSRPM_MA = 0x6000

@@ -5,6 +5,7 @@ it to L1, and the hardware enters L1 or L2 again.  The back-ends do the same ten
 own control structures: hw_exit, hw_enter (physical layer), route, handle, enter_n2, exit_n2,
 initialise (L0's software).  As in Xen, an exit handler only requests an entry to L2 or an exit to
 L1 (``vmentry_pending``, ``vmexit_pending``); the switch happens before the next hardware entry.
+With ``vmexit_delivery`` = immediate the exit to L1 happens here as soon as a step has asked for it.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ from .svm_intr import V_IRQ, svm_intr_assist
 from .svm_l0 import svm_inject
 from .svm_tables import code_index
 from .tags import tag_for_entry, tags_after_n2_exit
+from .virtual_exit import ASKED, ask_exit, exit_asked, recall_vmx_exit
 from .vmx import (
     vmx_enter_n2,
     vmx_exit_n2,
@@ -199,22 +201,36 @@ def _choose_np2m(m):
 
 
 @inner
-def _switch(m, leave):
-    """Carry out the virtual exit (``leave``) or the virtual entry that was requested."""
-    if leave:
-        at_event(m, AT_L2_EXIT_TO_L1)
-        code = m.exit.code
-        _exit_n2(m)
-        set_vmexit_pending(m, 0)
-        set_vmentry_pending(m, 0)
-        m.ledger.virtual_exits += 1
-        record(m, TL_VIRTUAL_EXIT, code, 0, 2, 1)
+def _leave(m):
+    """Carry out the virtual exit that was asked for."""
+    at_event(m, AT_L2_EXIT_TO_L1)
+    if m.hw.backend != BACKEND_SVM:
+        recall_vmx_exit(m)
+    code = m.exit.code
+    _exit_n2(m)
+    if m.vexit[ASKED]:
+        m.vexit[ASKED] = 0
     else:
-        at_event(m, AT_VMENTRY)
-        set_vmentry_pending(m, 0)
-        _enter_n2(m)  # one that fails its checks is an entry and an exit, on both back-ends
-        m.ledger.virtual_entries += 1
-        record(m, TL_VIRTUAL_ENTRY, 0, 0, 1, 2)
+        set_vmexit_pending(m, 0)
+    set_vmentry_pending(m, 0)
+    m.ledger.virtual_exits += 1
+    record(m, TL_VIRTUAL_EXIT, code, 0, 2, 1)
+
+
+@inner
+def _enter(m):
+    """Carry out the virtual entry that was asked for."""
+    at_event(m, AT_VMENTRY)
+    set_vmentry_pending(m, 0)
+    _enter_n2(m)  # one that fails its checks is an entry and an exit, on both back-ends
+    m.ledger.virtual_entries += 1
+    record(m, TL_VIRTUAL_ENTRY, 0, 0, 1, 2)
+
+
+@inner
+def _assist(m):
+    at_event(m, AT_INTERRUPT)
+    _intr_assist(m)
 
 
 @inner
@@ -243,17 +259,21 @@ def enter_guest(m):
     # 1. interrupts, then the pending virtual exit or entry; a virtual entry that fails its checks
     # may ask for an exit, and so may an interrupt that waited for the switch
     if m.irq.active:
-        at_event(m, AT_INTERRUPT)
-        _intr_assist(m)
+        _assist(m)
+        if m.vexit[ASKED]:
+            _leave(m)
+            _assist(m)
     at_event(m, AT_HW_ENTRY)
     leave = vmexit_pending(m)
     if leave or vmentry_pending(m):
-        _switch(m, leave)
-        if m.irq.active and vmexit_pending(m) == 0:
-            at_event(m, AT_INTERRUPT)
-            _intr_assist(m)
-        if vmexit_pending(m):
-            _switch(m, 1)
+        if leave:
+            _leave(m)
+        else:
+            _enter(m)
+        if m.irq.active and exit_asked(m) == 0:
+            _assist(m)
+        if exit_asked(m):
+            _leave(m)
         at_event(m, AT_HW_ENTRY)
     # 2. L2 may not run on a nested p2m that was emptied, or marked to be
     if m.nv.stale_np2m and is_n2_guest(m) and hap_enabled(m):
@@ -312,15 +332,18 @@ def l0_exit(m):
     if is_n2_guest(m):
         tags_after_n2_exit(m)
         if _route(m) == REFLECT_TO_L1:
-            set_vmexit_pending(m, 1)
+            if m.hw.backend != BACKEND_SVM:
+                ask_exit(m)
             handler = 1
         else:
             keep_event(m)
             outcome = _handle(m)
-            handler = vmexit_pending(m)
+            handler = exit_asked(m)
     else:
         outcome = _handle(m)
     m.ledger.exits[level, place, handler, m.ledger.cause] += 1
+    if m.vexit[ASKED]:
+        _leave(m)
     if outcome == ST_HALT and m.irq.active and idle(m):
         outcome = ST_OK
     if outcome != ST_OK:

@@ -28,10 +28,12 @@ from ..ledger import (
     NS_GUEST_TAG,
     NS_HAP_ENABLED,
     NS_HOST_CR3,
+    NS_HOST_SAVE,
     NS_HSAVE_PA,
     NS_ICPT_CR,
     NS_IOPM,
     NS_LAST_VMCX12_ADDR,
+    NS_MERGED_MSRPM,
     NS_MSRPM,
     NS_N1_VMCX,
     NS_N2_GUEST,
@@ -43,13 +45,14 @@ from ..ledger import (
     NS_VINTRMASK,
     NS_VMCX12,
     NS_VMCX12_ADDR,
+    NS_VMCX12_MAX_ADDR,
     NS_VMENTRY_PENDING,
     NS_VMEXIT_PENDING,
     NS_VMSWITCH_IN_PROGRESS,
     NS_VMXON_ADDR,
 )
 from ..structs import i64
-from ..words import ld8, ld16, ld32, ld64, lshr, st8, st16, st32, st64
+from ..words import ld8, ld16, ld32, ld64, lshr, st8, st16, st32, st64, ult
 from .nested_fetch import fetch_from_vmcx12
 
 ABSENT, BYTES_1, BYTES_2, BYTES_4, BYTES_8 = range(5)
@@ -258,8 +261,24 @@ vintrmask, set_vintrmask = _field(NS_VINTRMASK, BIT + 1)
 exitcode, set_exitcode = _field(NS_EXITCODE, BYTES_8)
 exitinfo1, set_exitinfo1 = _field(NS_EXITINFO1, BYTES_8)
 exitinfo2, set_exitinfo2 = _field(NS_EXITINFO2, BYTES_8)
+# where L1's context is saved (ma); the map that L2 runs with (ma); highest vmcx12 address
+host_save, set_host_save = _field(NS_HOST_SAVE, BYTES_8)
+merged_msrpm, set_merged_msrpm = _field(NS_MERGED_MSRPM, BYTES_8)
+vmcx12_max_addr, set_vmcx12_max_addr = _field(NS_VMCX12_MAX_ADDR, BYTES_8)
 # L1's permission maps (n1p); VM_HSAVE_PA; the VMXON region (n1p, NONE)
 msrpm, set_msrpm = _field(NS_MSRPM, BYTES_8)
 iopm, set_iopm = _field(NS_IOPM, BYTES_8)
 hsave_pa, set_hsave_pa = _field(NS_HSAVE_PA, BYTES_8)
 vmxon_addr, set_vmxon_addr = _field(NS_VMXON_ADDR, BYTES_8)
+
+
+@inner
+def beyond_limit(m, n1p):
+    """Is a vmcx12 at ``n1p`` above what the layout's own limit allows?"""
+    return state_has(m, NS_VMCX12_MAX_ADDR) and ult(vmcx12_max_addr(m), n1p)
+
+
+@inner
+def tag_changed(m, tag):
+    """Is ``tag`` another one than L1 chose last?  A layout that does not remember cannot tell."""
+    return not state_keeps(m, NS_GUEST_TAG) or tag != guest_tag(m)

@@ -6,30 +6,43 @@ Names as the review of 2010 settled them: ``n2_guest``, ``is_n2_guest``, ``enter
 from __future__ import annotations
 
 from ..jit import inner
-from ..layout import BACKEND_SVM
-from ..ledger import NS_ARCH
-from .memory_map import NESTED_STATE_MA, VENDOR_RECORD, VMCX01_MA, VMCX02_MA
+from ..layout import BACKEND_SVM, PAGE
+from ..ledger import NS_ARCH, NS_ARCH_SIZE, NS_VMCX12_SIZE
+from .memory_map import (
+    HOST_SAVE_MA,
+    L2_MSRPM_MA,
+    NESTED_STATE_MA,
+    VENDOR_RECORD,
+    VMCX01_MA,
+    VMCX02_MA,
+)
 from .nested_state import (
     BYTES_8,
     NONE,
     n1_vmcx,
     n2_vmcx,
+    set_host_save,
+    set_merged_msrpm,
     set_n1_vmcx,
     set_n2_guest,
     set_n2_vmcx,
     set_vmcx12,
     set_vmcx12_addr,
+    set_vmcx12_max_addr,
     set_vmentry_pending,
     set_vmexit_pending,
     set_vmswitch_in_progress,
     state_write,
     vmxon,
+    write_gif,
 )
 
 HANDLED_BY_L0, REFLECT_TO_L1 = 0, 1
 """Outcomes of routing an exit of L2."""
 
 EFER_SVME = 1 << 12
+ADDRESS_BITS = 40
+"""Physical-address width of the modelled processors."""
 
 
 @inner
@@ -52,6 +65,12 @@ def nestedhvm_is_enabled(m):
 def reset_nested_vcpu(m):
     """The common part of a reset; the back-ends reset their own fields after it."""
     state_write(m, NS_ARCH, BYTES_8, NESTED_STATE_MA + VENDOR_RECORD)
+    state_write(m, NS_ARCH_SIZE, BYTES_8, PAGE - VENDOR_RECORD)
+    state_write(m, NS_VMCX12_SIZE, BYTES_8, PAGE)
+    set_vmcx12_max_addr(m, (1 << ADDRESS_BITS) - PAGE)
+    set_host_save(m, HOST_SAVE_MA)
+    set_merged_msrpm(m, L2_MSRPM_MA)
+    write_gif(m, 1)
     set_n1_vmcx(m, VMCX01_MA)
     set_n2_vmcx(m, VMCX02_MA)
     enter_n2_guest(m, 0)

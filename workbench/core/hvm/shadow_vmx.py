@@ -8,7 +8,7 @@ from ..jit import inner, unit
 from ..layout import FATAL_N1P_UNMAPPED, ST_OK, Machine
 from ..ledger import E_L0_EVENT_INJECTED, F_CR3_WRITE, P_ROUTING, count
 from ..words import lshr
-from .nested_state import is_n2_guest, set_vmexit_pending
+from .nested_state import is_n2_guest
 from .shadow import (
     SF_FATAL,
     SF_HANDLED,
@@ -20,6 +20,7 @@ from .shadow import (
 )
 from .shadow_pages import shadow_drop_all
 from .tags import tags_renew
+from .virtual_exit import record_vmx_exit
 from .vmcs import get_vvmcs, own_base, put, vmread, vmwrite, vvmcs_base
 from .vmx_common import (
     INTR_ERROR,
@@ -60,7 +61,7 @@ def _page_fault_for_l1(m):
     put(base, vmcs.SLOT_EXIT_QUALIFICATION, e.info1)
     put(base, vmcs.SLOT_VM_EXIT_INTR_INFO, e.intr_info)
     put(base, ERROR_SLOT, e.intr_error)
-    set_vmexit_pending(m, 1)
+    record_vmx_exit(m)
     return ST_OK
 
 

@@ -19,6 +19,7 @@ from ..layout import L0_KVM, ST_OK, Machine
 from ..ledger import (
     E_L0_BYTE_COPIED,
     F_TLB_CONTROL,
+    NS_HOST_SAVE,
     P_ENTRY,
     P_EXIT,
     count,
@@ -26,12 +27,12 @@ from ..ledger import (
 )
 from ..mmu.physical import host_of
 from ..structs import i64
-from ..words import ld8, ld32, ld64, lshr, st32, st64
+from ..words import copy_bytes, ld8, ld32, ld64, lshr, st32, st64
 from .memory_map import VMCX01_MA, VMCX02_MA
 from .nested_state import (
-    guest_tag,
     hap_enabled,
     host_cr3,
+    host_save,
     icpt,
     last_vmcx12_addr,
     set_guest_cr3,
@@ -44,6 +45,8 @@ from .nested_state import (
     set_rflagsif,
     set_vintrmask,
     set_vmswitch_in_progress,
+    state_has,
+    tag_changed,
     vmcx12,
     vmcx12_addr,
 )
@@ -83,6 +86,8 @@ CLEAN_SAVE_AREA = CLEAN_SEG | CLEAN_DT | CLEAN_DR
 FAILED = 1
 
 HOST_SAVE_BYTES = 6 * 8
+SAVE_AREA, SAVE_AREA_BYTES = 0x400, 0x298
+"""State-save area of a VMCB (APM vol. 2, table B-2), as far as the model knows it."""
 CONTROL_BYTES = 6 * 4 + 8 + 4 + 3 * 8 + 2 * 8 + 8 + 8 + 4
 INTERCEPT_BYTES, TPR_BYTES, SEG_BYTES, DT_BYTES, DR_BYTES, NP_BYTES, LBR_BYTES = (
     5 * 4, 8, 4 * 16 + 1, 2 * 16, 2 * 8, 8, 5 * 8,
@@ -321,7 +326,7 @@ def _note_paging(m, h12):
     tlb_control = ld8(h12 + vmcb.TLB_CTL)
     count_field(m, vmcb.FIELD_TLB_CTL, P_ENTRY, 0)
     asid = _read32(m, h12, vmcb.ASID, vmcb.FIELD_ASID)
-    if tlb_control or asid != guest_tag(m):
+    if tlb_control or tag_changed(m, asid):
         set_guest_tag(m, asid)
         np2m_note_vmrun(m, tlb_control, host_cr3(m), F_TLB_CONTROL)
         tags_renew(m, N2, F_TLB_CONTROL)
@@ -336,6 +341,9 @@ def _save_host(m, h01):
     set_rflagsif(m, 1 if ld64(h01 + vmcb.RFLAGS) & RFLAGS_IF else 0)
     nv.host_efer = nv.guest_efer
     count(m, E_L0_BYTE_COPIED, HOST_SAVE_BYTES)
+    if state_has(m, NS_HOST_SAVE):
+        copy_bytes(m.ram + host_save(m) + SAVE_AREA, h01 + SAVE_AREA, SAVE_AREA_BYTES)
+        count(m, E_L0_BYTE_COPIED, SAVE_AREA_BYTES)
 
 
 @inner

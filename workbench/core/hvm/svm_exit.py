@@ -11,18 +11,17 @@ from __future__ import annotations
 from ...arch import deviations, vmcb
 from ..jit import inner, unit
 from ..layout import L0_KVM, PAGE, ST_OK, Machine
-from ..ledger import E_L0_BYTE_COPIED, E_L0_VMSAVE, P_EXIT, count, count_field
+from ..ledger import E_L0_BYTE_COPIED, E_L0_VMSAVE, NS_HOST_SAVE, P_EXIT, count, count_field
 from ..mmu.physical import host_of, note_code_written
-from ..words import ld32, ld64, st8, st32, st64
+from ..words import copy_bytes, ld32, ld64, st8, st32, st64
 from .memory_map import VMCX01_MA, VMCX02_MA
 from .nested_state import (
-    exitcode,
-    exitinfo1,
-    exitinfo2,
     hap_enabled,
     host_cr3,
+    host_save,
     set_last_vmcx12_addr,
     set_vmswitch_in_progress,
+    state_has,
     vintrmask,
     vmcx12,
     vmcx12_addr,
@@ -32,9 +31,11 @@ from .svm_hw import DR7_ONES, EFER_SVME, EVENT_VALID, LBR_ENABLE, V_INTR_MASKING
 from .svm_intr import svm_drop_virtual_window
 from .svm_l0 import V_IRQ, set_gif
 from .svm_state import svm_save_state
+from .virtual_exit import exit_code, exit_info1, exit_info2
 from .vmcb import copy8, copy32, copy64, copy128
 
 CR0_PE = 1
+CR4_TO_RIP = vmcb.RIP + 8 - vmcb.CR4
 CONTROL_BYTES = 4 + 4 + 4 + 3 * 8 + 8 + 8 + 1 + 2 * 8 + 8 + 16
 KVM_CONTROL_BYTES = 4 + 4 + 3 * 8 + 8 + 8 + 8
 STATE_BYTES = 6 * 16 + 1 + 11 * 8
@@ -48,9 +49,9 @@ RESTORE_BYTES = 6 * 8
 @inner
 def _write_exit(m, h12, h02):
     """Exit code and information; an event that was not delivered yet goes back to L1."""
-    st64(h12 + vmcb.EXIT_CODE, exitcode(m))
-    st64(h12 + vmcb.EXIT_INFO_1, exitinfo1(m))
-    st64(h12 + vmcb.EXIT_INFO_2, exitinfo2(m))
+    st64(h12 + vmcb.EXIT_CODE, exit_code(m))
+    st64(h12 + vmcb.EXIT_INFO_1, exit_info1(m))
+    st64(h12 + vmcb.EXIT_INFO_2, exit_info2(m))
     count_field(m, vmcb.FIELD_EXIT_CODE, P_EXIT, 1)
     count_field(m, vmcb.FIELD_EXIT_INFO_1, P_EXIT, 1)
     count_field(m, vmcb.FIELD_EXIT_INFO_2, P_EXIT, 1)
@@ -134,9 +135,24 @@ def _write_state(m, h12, h02):
 
 
 @inner
+def _restore_saved(m, h01, saved):
+    """L1's state out of the host-save area (only in the layout that has one)."""
+    copy_bytes(h01 + vmcb.ES, saved + vmcb.ES, 4 * 16)
+    copy_bytes(h01 + vmcb.GDTR, saved + vmcb.GDTR, 16)
+    copy_bytes(h01 + vmcb.IDTR, saved + vmcb.IDTR, 16)
+    copy_bytes(h01 + vmcb.CR4, saved + vmcb.CR4, CR4_TO_RIP)
+    st64(h01 + vmcb.RSP, ld64(saved + vmcb.RSP))
+    st64(h01 + vmcb.RAX, ld64(saved + vmcb.RAX))
+    st64(h01 + vmcb.CR2, ld64(saved + vmcb.CR2))
+    count(m, E_L0_BYTE_COPIED, 4 * 16 + 2 * 16 + CR4_TO_RIP + 3 * 8)
+
+
+@inner
 def _restore_host(m, h01):
     """L1 as #VMEXIT leaves it: CPL 0, protected mode, no breakpoints (hostrestore)."""
     nv = m.nv
+    if state_has(m, NS_HOST_SAVE):
+        _restore_saved(m, h01, m.ram + host_save(m))
     nv.guest_efer = nv.host_efer
     st64(h01 + vmcb.EFER, nv.host_efer | EFER_SVME)
     st64(h01 + vmcb.CR0, ld64(h01 + vmcb.CR0) | CR0_PE)
@@ -148,7 +164,7 @@ def _restore_host(m, h01):
 
 @unit(Machine)
 def svm_exit_n2(m):
-    """Virtual exit with ``exitcode(m)`` and its two infos; L1 is current after it."""
+    """Virtual exit with the code and information asked for; L1 is current after it."""
     h01 = m.ram + VMCX01_MA
     h02 = m.ram + VMCX02_MA
     h12 = host_of(m, vmcx12(m))

@@ -38,6 +38,7 @@ from ..words import ld32, ld64, lshr, st32, st64
 from .mmio import svm_apic_mmio
 from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_MMIO, np2m_fault
 from .nested_state import (
+    beyond_limit,
     guest_tag,
     hap_enabled,
     hsave_pa,
@@ -131,7 +132,7 @@ def svm_handle_vmrun(m):
     if not nestedhvm_is_enabled(m) or is_n2_guest(m):
         return inject_ud(m)
     n1p = ld64(current_vmcb(m) + vmcb.RAX)
-    if n1p & PAGE_MASK:
+    if n1p & PAGE_MASK or beyond_limit(m, n1p):
         return inject_gp(m)
     if hsave_pa(m) == 0 and m.feat.deviations & deviations.DEV_HSAVE_PA_REQUIRED:
         return inject_gp(m)

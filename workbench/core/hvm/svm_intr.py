@@ -117,10 +117,10 @@ def _nested_reason(m, source):
         return reason
     if m.feat.deviations & deviations.DEV_NMI_HELD_WITH_INTERRUPTS:
         return reason
-    if vmexit_pending(m) or vmentry_pending(m):
-        return reason
     interrupted = ld32(m.ram + VMCX02_MA + vmcb.EXIT_INT_INFO) & EVENT_VALID
-    return BLOCK_SHADOW if interrupted else NO_BLOCK
+    if is_n2_guest(m) and interrupted and vmexit_pending(m) == 0:
+        return BLOCK_SHADOW
+    return reason if vmexit_pending(m) or vmentry_pending(m) else NO_BLOCK
 
 
 @unit(Machine, i64, i64)

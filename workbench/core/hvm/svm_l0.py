@@ -7,6 +7,7 @@ from ..cpu.exceptions import KIND_EXCEPTION, KIND_NMI, NMI, combined
 from ..jit import inner, unit
 from ..layout import RAX, RSP, ST_OK, Machine
 from ..ledger import (
+    AT_RESET,
     E_L0_EVENT_INJECTED,
     E_L0_INSTRUCTION_EMULATED,
     F_NP2M_CHANGED,
@@ -17,15 +18,19 @@ from ..structs import i64
 from ..words import ld8, ld32, ld64, lshr, st8, st32, st64
 from .memory_map import VMCX01_MA, VMCX02_MA
 from .nested_state import (
+    at_event,
     gif,
     icpt,
     is_n2_guest,
-    set_exitcode,
-    set_exitinfo1,
-    set_exitinfo2,
+    set_guest_cr3,
+    set_guest_tag,
+    set_hap_enabled,
+    set_host_cr3,
     set_hsave_pa,
     set_icpt,
     set_last_vmcx12_addr,
+    set_rflagsif,
+    set_vintrmask,
     set_vmcx12,
     set_vmcx12_addr,
     set_vmentry_pending,
@@ -36,6 +41,7 @@ from .nested_state import (
 from .np2m import np2m_reset
 from .svm_hw import CR0_PG, EFER_LME, EFER_RESERVED, EFER_SVME, EVENT_VALID
 from .svm_instructions import V_GIF, V_GIF_ENABLE, VIRT_EXT_VMLOAD_VMSAVE
+from .virtual_exit import record_exit
 
 EFER_LMA = 1 << 10
 VM_CR_LOCK, VM_CR_SVMDIS = 1 << 3, 1 << 4
@@ -89,11 +95,8 @@ def write_gpr(m, h, register, value):
 
 @inner
 def request_virtual_exit(m, code, info1, info2):
-    """Ask for a virtual exit to L1; it happens before the next hardware entry."""
-    set_exitcode(m, code)
-    set_exitinfo1(m, info1)
-    set_exitinfo2(m, info2)
-    set_vmexit_pending(m, 1)
+    """A virtual exit to L1, which L0 decided on (feature ``vmexit_delivery`` says when it happens)."""
+    record_exit(m, code, info1, info2)
 
 
 @unit(Machine, i64, i64, i64)
@@ -207,16 +210,25 @@ def svm_nested_features_on_efer_update(m):
 @inner
 def reset_nested(m):
     """L1 left SVM: forget its vmcx12 and what was built for L2 (Xen, nestedhvm_vcpu_reset)."""
+    doing = m.state.event
+    at_event(m, AT_RESET)
     np2m_reset(m, F_NP2M_CHANGED)
     set_vmentry_pending(m, 0)
     set_vmexit_pending(m, 0)
     set_vmcx12_addr(m, -1)
     set_vmcx12(m, -1)
     set_last_vmcx12_addr(m, -1)
+    set_guest_tag(m, 0)
+    set_hap_enabled(m, 0)
+    set_guest_cr3(m, 0)
+    set_host_cr3(m, 0)
+    set_rflagsif(m, 0)
+    set_vintrmask(m, 0)
     set_hsave_pa(m, 0)
     write_gif(m, 1)
     for i in range(6):
         set_icpt(m, i, 0)
+    at_event(m, doing)
 
 
 @unit(Machine, i64)

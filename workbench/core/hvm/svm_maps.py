@@ -22,7 +22,7 @@ from ..mmu.physical import host_of
 from ..structs import i64
 from ..words import fill_bytes, ld8, ld64, lshr, st64
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_MSRPM_MA, SVM_IOPM_SET_MA
-from .nested_state import icpt, iopm, msrpm
+from .nested_state import icpt, iopm, merged_msrpm, msrpm
 from .p2m import n1p_to_l0m
 from .svm_tables import KVM_PASSED_THROUGH_MSRS, KVM_POSSIBLE_MSRS, PASSED_THROUGH_MSRS
 
@@ -145,11 +145,12 @@ def svm_merge_msrpm(m):
     Xen reads L1's 8 KB and writes 8 KB; that is what is counted.  Wherever L0's map is all ones,
     so is the result, so only the few words with an open MSR are really computed anew.
     """
-    host = m.ram + L2_MSRPM_MA
+    target = merged_msrpm(m)
+    host = m.ram + target
     if m.feat.msr_map != MSR_MAP_MERGED:
         for i in range(N_OPEN_WORDS):
             st64(host + OPEN_OFFSETS[i], -1)
-        return L2_MSRPM_MA
+        return target
     if m.feat.l0 == L0_KVM and icpt(m, 3) & MSR_PROT_BIT == 0:
         return L0_MSRPM_MA
     base = msrpm(m) & ~(PAGE - 1)
@@ -167,7 +168,7 @@ def svm_merge_msrpm(m):
     count(m, E_L0_GUEST_PAGE_MAPPED, MSRPM_BYTES // PAGE)
     count(m, E_L0_MAP_BYTE_READ, size)
     count(m, E_L0_MAP_BYTE_MERGED, size)
-    return L2_MSRPM_MA
+    return target
 
 
 @unit(Machine)

@@ -19,9 +19,6 @@ from .nested_state import (
     icpt,
     iopm,
     msrpm,
-    set_exitcode,
-    set_exitinfo1,
-    set_exitinfo2,
     vintrmask,
     vmcx12,
 )
@@ -37,6 +34,7 @@ from .svm_tables import (
     R_PAGE_FAULT,
     code_index,
 )
+from .virtual_exit import record_exit
 
 CR0_TS_MP = 0xA
 
@@ -125,7 +123,5 @@ def svm_route(m):
         take_tpr_of_l2(m)
     if _decide(m, e.code) == HANDLED_BY_L0 and _selective(m) == 0:
         return HANDLED_BY_L0
-    set_exitcode(m, e.code)
-    set_exitinfo1(m, e.info1)
-    set_exitinfo2(m, e.info2)
+    record_exit(m, e.code, e.info1, e.info2)
     return REFLECT_TO_L1

@@ -37,14 +37,15 @@ from .memory_map import (
 )
 from .nested_state import (
     is_n2_guest,
+    set_exitcode,
     set_guest_tag,
-    set_vmexit_pending,
     set_vmxon_addr,
     vmexit_pending,
 )
 from .nested_vcpu import reset_nested_vcpu
 from .shadow_vmx import vmx_handle_invlpg
 from .tags import tags_initialise
+from .virtual_exit import ask_exit
 from .vmcs import own_base, put, settle
 from .vmx_caps import FEATURE_CONTROL
 from .vmx_common import (
@@ -170,6 +171,7 @@ def _reset_nested_vcpu(m):
     nv = m.nv
     set_guest_tag(m, 0)
     set_vmxon_addr(m, NONE)
+    set_exitcode(m, -1)
     nv.feature_control = FEATURE_CONTROL
     nv.shadow_active = 0
 
@@ -271,10 +273,10 @@ def _rare(m, reason):
     if reason == vmx.EXIT_MONITOR_TRAP_FLAG and is_n2_guest(m):
         # injected by L1, which did not set the control; Xen then takes it for its own
         if m.feat.l0 != L0_XEN:
-            set_vmexit_pending(m, 1)
+            ask_exit(m)
         return ST_OK
     if reason == vmx.EXIT_PREEMPTION_TIMER and is_n2_guest(m):
-        set_vmexit_pending(m, 1)  # KVM: L0's own timer stands in for L1's
+        ask_exit(m)  # KVM: L0's own timer stands in for L1's
         return ST_OK
     if reason == vmx.EXIT_INTERRUPT_WINDOW:
         vmx_close_window(m, vmx.CPU_INTR_WINDOW_EXITING)

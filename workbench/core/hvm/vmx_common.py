@@ -10,7 +10,8 @@ from ...arch import vmcs, vmx
 from ..jit import inner
 from ..layout import L0_KVM, RSP, ST_FATAL, ST_OK
 from ..ledger import E_L0_EVENT_INJECTED, E_L0_INSTRUCTION_EMULATED, P_EMULATION, count
-from .nested_state import is_n2_guest, set_vmexit_pending
+from .nested_state import is_n2_guest
+from .virtual_exit import record_vmx_exit
 from .vmcs import READS, WRITES, get_vvmcs, vmread, vmwrite, vvmcs_base
 from .vmx_checks import BLOCK_MOV_SS, BLOCK_STI
 
@@ -81,7 +82,7 @@ def inject_exception(m, vector, error, has_error):
             m.exit.info1 = 0
             m.exit.intr_info = info
             m.exit.intr_error = error
-            set_vmexit_pending(m, 1)
+            record_vmx_exit(m)
             return ST_OK
     vmwrite(m, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD, info)
     if has_error:

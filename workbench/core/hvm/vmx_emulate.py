@@ -42,9 +42,10 @@ from .nested_fault import (
     NP_MMIO,
     np2m_fault,
 )
-from .nested_state import hap_enabled, is_n2_guest, set_vmexit_pending, vmxon
+from .nested_state import hap_enabled, is_n2_guest, vmxon
 from .p2m import p2m_resolve
 from .shadow_vmx import vmx_emulate_cr3, vmx_shadow_fault
+from .virtual_exit import record_vmx_exit
 from .vmcs import get, get_vvmcs, own_base, put, set_vvmcs, vmread, vmwrite, vvmcs_base
 from .vmx_caps import is_vmx_msr, vmx_capability
 from .vmx_common import complete_instruction, fatal, inject_exception, inject_pending, set_gpr
@@ -161,7 +162,7 @@ def _inject_violation(m, qualification):
         | (qualification & QUALIFICATION_ACCESS)
         | ((m.np_rights & 7) << 3)
     )
-    set_vmexit_pending(m, 1)
+    record_vmx_exit(m)
     return ST_OK
 
 
@@ -177,12 +178,12 @@ def nested_fault_of_l2(m, gpa, qualification):
     if outcome == NP_MISCONFIG:
         m.exit.code = vmx.EXIT_EPT_MISCONFIG
         m.exit.info1 = 0
-        set_vmexit_pending(m, 1)
+        record_vmx_exit(m)
         return ST_OK
     if outcome == NP_LOG_FULL:
         m.exit.code = vmx.EXIT_PML_FULL
         m.exit.info1 = qualification & QUALIFICATION_UNBLOCKED
-        set_vmexit_pending(m, 1)
+        record_vmx_exit(m)
         return ST_OK
     if outcome == NP_HANDLED:
         return RESOLVED

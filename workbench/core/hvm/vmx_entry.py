@@ -32,17 +32,19 @@ from ..structs import i64
 from ..words import fill_bytes, or_bytes
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_IOPM_MA, L2_MSRPM_MA, VMCX01_MA
 from .nested_state import (
-    guest_tag,
+    set_guest_cr3,
     set_guest_tag,
     set_hap_enabled,
-    set_vmexit_pending,
+    set_host_cr3,
     set_vmswitch_in_progress,
+    tag_changed,
     vmcx12,
 )
 from .nested_vcpu import enter_n2_guest
 from .np2m import EPTP_AD, np2m_select
 from .p2m import n1p_to_l0m
 from .tags import N2, has_fixed_vpids, tags_renew
+from .virtual_exit import record_vmx_exit
 from .vmcs import (
     LAUNCHED,
     MASKS,
@@ -368,7 +370,9 @@ def _load_control_registers(m, v):
     vmwrite(m, vmcs.SLOT_GUEST_CR0, cr0)
     vmwrite(m, vmcs.SLOT_CR0_GUEST_HOST_MASK, CR0_L0_MASK)
     vmwrite(m, vmcs.SLOT_CR0_READ_SHADOW, merged_shadow(cr0, mask0, shadow0))
-    vmwrite(m, vmcs.SLOT_GUEST_CR3, get_vvmcs(m, v, vmcs.SLOT_GUEST_CR3, P_ENTRY))
+    cr3 = get_vvmcs(m, v, vmcs.SLOT_GUEST_CR3, P_ENTRY)
+    set_guest_cr3(m, cr3)
+    vmwrite(m, vmcs.SLOT_GUEST_CR3, cr3)
 
 
 @unit(Machine, i64)
@@ -402,7 +406,9 @@ def _load_nested_paging(m, v, cpu2):
     hap = 1 if cpu2 & vmx.CPU2_ENABLE_EPT else 0
     set_hap_enabled(m, hap)
     if hap:
-        root = np2m_select(m, get_vvmcs(m, v, vmcs.SLOT_EPT_POINTER, P_ENTRY))
+        eptp = get_vvmcs(m, v, vmcs.SLOT_EPT_POINTER, P_ENTRY)
+        set_host_cr3(m, eptp)
+        root = np2m_select(m, eptp)
     vmwrite(m, vmcs.SLOT_EPT_POINTER, own_eptp(m, root))
 
 
@@ -419,7 +425,7 @@ def _load_vpid(m, v, cpu2):
     vpid = 0
     if cpu2 & vmx.CPU2_ENABLE_VPID:
         vpid = get_vvmcs(m, v, vmcs.SLOT_VIRTUAL_PROCESSOR_ID, P_ENTRY)
-    changed = vpid != guest_tag(m)
+    changed = tag_changed(m, vpid)
     set_guest_tag(m, vpid)
     if has_fixed_vpids(m):
         return  # KVM's rules are those of the tag's choice
@@ -458,7 +464,7 @@ def _fail_entry(m, reason, qualification):
     m.exit.code = ENTRY_FAILED | reason
     m.exit.info1 = qualification
     m.exit.cause = C_ENTRY_FAILURE
-    set_vmexit_pending(m, 1)
+    record_vmx_exit(m)
 
 
 @unit(Machine)

@@ -52,6 +52,7 @@ from .memory_map import (
     VMWRITE_BITMAP_MA,
 )
 from .nested_state import (
+    beyond_limit,
     set_vmcx12,
     set_vmcx12_addr,
     set_vmentry_pending,
@@ -175,7 +176,7 @@ def _operand_fault(m):
 @inner
 def _region(m, n1p):
     """Machine address of the VMX region at ``n1p``, -1 when the pointer is not valid."""
-    if n1p & (PAGE - 1) or lshr(n1p, ADDRESS_BITS):
+    if n1p & (PAGE - 1) or lshr(n1p, ADDRESS_BITS) or beyond_limit(m, n1p):
         return -1
     count(m, E_L0_GUEST_PAGE_MAPPED, 1)
     ma = n1p_to_l0m(m, n1p)

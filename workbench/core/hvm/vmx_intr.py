@@ -23,16 +23,26 @@ from ..cpu.exceptions import KIND_INTERRUPT, KIND_NMI, NMI
 from ..cpu.sources import take_signals
 from ..jit import inner, unit
 from ..layout import Machine
-from ..ledger import BLOCK_RFLAGS_IE, BLOCK_TPR, E_L0_EVENT_INJECTED, P_ROUTING, count
+from ..ledger import (
+    BLOCK_RFLAGS_IE,
+    BLOCK_SVM_GIF,
+    BLOCK_TPR,
+    E_L0_EVENT_INJECTED,
+    NS_GIF,
+    P_ROUTING,
+    count,
+)
 from ..structs import i64
 from .memory_map import VMCX01_MA
 from .nested_state import (
+    gif,
     is_n2_guest,
-    set_vmexit_pending,
+    state_has,
     vmentry_pending,
     vmexit_pending,
     vmswitch_in_progress,
 )
+from .virtual_exit import record_vmx_exit
 from .vmcs import get, get_vvmcs, own_base, put, settle, vmread, vmwrite, vvmcs_base
 from .vmx_checks import BLOCK_MOV_SS, BLOCK_STI, RFLAGS_IF
 
@@ -53,6 +63,10 @@ def _event_busy(m):
 @unit(Machine)
 def vmx_nested_blocked(m):
     """The nested part of the check (Xen, nvmx_intr_blocked): BLOCK_*, or NO_BLOCK."""
+    if state_has(m, NS_GIF) and gif(m) == 0:
+        return (
+            BLOCK_SVM_GIF  # only a layout with GIF in its generic part asks, and never finds it 0
+        )
     if is_n2_guest(m):
         if vmexit_pending(m) or vmswitch_in_progress(m) or _event_busy(m):
             return BLOCK_RFLAGS_IE
@@ -130,7 +144,7 @@ def _request_exit(m, reason, info):
     e.info1 = 0
     e.intr_info = info
     e.intr_error = 0
-    set_vmexit_pending(m, 1)
+    record_vmx_exit(m)
 
 
 @inner

@@ -14,7 +14,8 @@ from ..jit import inner
 from ..layout import ST_OK, ST_SHUTDOWN
 from ..ledger import E_L0_EVENT_INJECTED, count
 from ..words import lshr
-from .nested_state import is_n2_guest, set_vmexit_pending
+from .nested_state import is_n2_guest
+from .virtual_exit import record_vmx_exit
 from .vmcs import current_base, get, vmread, vmwrite
 from .vmx_check_util import BLOCK_NMI, INTR_ERROR, INTR_VALID, TYPE_EXCEPTION, TYPE_NMI
 
@@ -50,7 +51,7 @@ def _triple_fault(m):
     m.exit.code = vmx.EXIT_TRIPLE_FAULT
     m.exit.info1 = 0
     m.exit.intr_info = 0
-    set_vmexit_pending(m, 1)
+    record_vmx_exit(m)
     return ST_OK
 
 
