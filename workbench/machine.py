@@ -46,12 +46,16 @@ _SWITCHES = (
     "vmcs_shadowing",
     "vpid_for_l1",
     "ept_ad",
+    "nrip_save",
+    "decode_assists",
+    "pause_filter",
     "flush_by_asid",
 )
 _POLICIES = ("own", "shared_flush", "xen_2013", "kvm")
 _NP2M_FLUSHES = ("lazy", "eager", "generation")
 _P2M_EVENTS = ("none", "balloon", "log_dirty")
 _MSR_MAPS = ("merged", "intercept_all", "none")
+_IO_MAPS = ("xen", "merged", "intercept_all")
 
 
 class SimulatedMachine:
@@ -195,6 +199,7 @@ class SimulatedMachine:
         f["np2m_host_rights"] = features.get("np2m_rights") == "host_only"
         f["p2m_event"] = _P2M_EVENTS.index(str(features["l0_p2m_event"]))
         f["msr_map"] = _MSR_MAPS.index(str(features["msr_map"]))
+        f["io_map"] = _IO_MAPS.index(str(features["io_map"]))
         f["l0_page_shift"] = PAGE_SHIFTS[str(features["l0_page_size"])]
         for name in _SWITCHES:
             f[name] = bool(features.get(name, False))

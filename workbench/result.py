@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from . import frames, provenance, store
-from .core.layout import FATAL
+from .arch import svm
+from .core.layout import BACKEND_SVM, FATAL
 from .core.ledger import CAUSES, TIME_SCALE
 from .counts import RawCounts
 from .errors import ResultError, did_you_mean
@@ -45,7 +46,7 @@ class Result:
         Single values of the machine: stop_code, steps, l1_instructions, l2_instructions,
         bare_instructions, simulated_cycles, serial, fatal, unknown_count, unknown (the last
         instruction that raised #UD because the machine lacks it), virtual_entries, virtual_exits,
-        host_ticks.
+        host_ticks, entry_check (what VMRUN found wrong with a VMCB, the last time it refused one).
     run_seconds : float
         Wall time of the kernel.
     provenance : mapping
@@ -227,6 +228,11 @@ class Result:
         return cls(**store.load(Path(directory)))
 
 
+def _entry_check(machine: np.ndarray) -> str:
+    number = int(machine["entry_check"][0])
+    return svm.check_text(number) if machine["hw"]["backend"][0] == BACKEND_SVM else ""
+
+
 def machine_facts(machine: np.ndarray) -> dict[str, Any]:
     """The single values of a machine record that belong to a result."""
     written = min(int(machine["serial_count"][0]), machine["serial"].shape[1])
@@ -246,6 +252,7 @@ def machine_facts(machine: np.ndarray) -> dict[str, Any]:
         "serial": bytes(machine["serial"][0][:written]).decode("latin-1"),
         "fatal": FATAL[reason] if reason < len(FATAL) else f"reason {reason}",
         "fatal_code": int(machine["fatal_code"][0]),
+        "entry_check": _entry_check(machine),
         "unknown_count": int(machine["unknown_count"][0]),
         "unknown": describe_unknown(machine),
     }

@@ -169,6 +169,16 @@ EXCEPTION = np.dtype([("vector", "i8"), ("error", "i8"), ("has_error", "i8"), ("
 address of a #PF, which reaches CR2 only when the fault is delivered, not when it is intercepted; ``injected``: by a hypervisor at entry
 (not subject to intercepts)."""
 
+GUEST_INSN = np.dtype(
+    [
+        ("bytes", "u1", (16,)),
+        ("opcode", "i8"), ("rex", "i8"), ("lg", "i8"),
+        ("reg", "i8"), ("rm", "i8"),
+        ("is_memory", "i8"), ("address", "i8"), ("segment_base", "i8"),
+    ]
+)  # fmt: skip
+"""An instruction of a guest's that L0 has read itself (hvm/svm_decode.py)."""
+
 EXIT = np.dtype(
     [
         ("code", "i8"),          # SVM EXITCODE or VMX basic exit reason
@@ -209,6 +219,8 @@ HW = np.dtype(
         ("tlb_control", "i8"),   # SVM: TLB_CONTROL of the next VMRUN, and why L0 asks for it (F_*)
         ("tlb_reason", "i8"),
         ("tsc_offset", "i8"),
+        ("pause_filter", "i8"), ("pause_threshold", "i8"),  # SVM pause filter: count, cycles
+        ("pause_left", "i8"), ("pause_last", "i8"),         # counter; ledger time of the last PAUSE
         ("gif", "i8"),
     ]
 )  # fmt: skip
@@ -294,8 +306,10 @@ FEATURES = np.dtype(
         ("ept_ad", "i8"),
         ("flush_by_asid", "i8"),
         ("msr_map", "i8"),             # MSR_MAP_*
+        ("io_map", "i8"),              # IO_MAP_*
         ("virtual_gif", "i8"),
         ("virtual_vmload_vmsave", "i8"),
+        ("nrip_save", "i8"), ("decode_assists", "i8"), ("pause_filter", "i8"),
         ("vmcs_shadowing", "i8"),
         ("vpid_for_l1", "i8"),
         ("paging_structure_caches", "i8"),
@@ -307,6 +321,7 @@ POLICY_OWN, POLICY_SHARED_FLUSH, POLICY_XEN_2013, POLICY_KVM = range(4)
 NP2M_LAZY, NP2M_EAGER, NP2M_GENERATION = range(3)
 P2M_EVENT_NONE, P2M_EVENT_BALLOON, P2M_EVENT_LOG_DIRTY = range(3)
 MSR_MAP_MERGED, MSR_MAP_INTERCEPT_ALL, MSR_MAP_NONE = range(3)
+IO_MAP_XEN, IO_MAP_MERGED, IO_MAP_INTERCEPT_ALL = range(3)
 
 MAX_NP2M = 10
 NP2M_POOL_PAGES = 4096
@@ -449,6 +464,7 @@ MACHINE = np.dtype(
         ("cpu", CPU),
         ("exc", EXCEPTION),
         ("exit", EXIT),
+        ("insn", GUEST_INSN),
         ("hw", HW),
         ("nv", NESTED_VCPU),
         ("feat", FEATURES),
@@ -478,6 +494,7 @@ MACHINE = np.dtype(
         ("delivering", "i8"),                     # nesting of exception delivery
         ("stop_code", "i8"),
         ("fatal", "i8"), ("fatal_code", "i8"),
+        ("entry_check", "i8"),                    # number of the VMRUN check that failed last
         ("unknown_count", "i8"), ("unknown_rip", "i8"), ("unknown_bytes", "i8"),
         ("np2m", NP2M, (MAX_NP2M,)),
         ("np2m_clock", "i8"),                     # counts choices of a table
@@ -507,6 +524,7 @@ Uop = struct("Uop", UOP)
 Cpu = struct("Cpu", CPU)
 Exception_ = struct("Exception", EXCEPTION)
 Exit = struct("Exit", EXIT)
+GuestInsn = struct("GuestInsn", GUEST_INSN)
 Hw = struct("Hw", HW)
 NestedVcpu = struct("NestedVcpu", NESTED_VCPU)
 Np2m = struct("Np2m", NP2M)

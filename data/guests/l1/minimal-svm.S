@@ -78,6 +78,9 @@ handle_cpuid:
         mov     [vmcb + VMCB_RAX], rax
 advance:                                    # go on behind the instruction that exited
         mov     rax, [vmcb + VMCB_NEXT_RIP]
+        test    rax, rax
+        jz      next_rip_unknown            # the processor does not save it
+next_rip_known:
         mov     [vmcb + VMCB_RIP], rax
         jmp     resume
 handle_cpuid_end:
@@ -100,6 +103,8 @@ unknown_exit:
         mov     rbx, [vmcb + VMCB_EXIT_CODE]
         mov     al, RESULT_UNKNOWN
         jmp     finish
+
+.include "svm-next-rip.inc"
 
 # RDMSR (EXITINFO1 = 0) and WRMSR (1): the number is in ECX, the value in EDX:EAX.
 handle_msr:

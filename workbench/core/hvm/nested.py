@@ -9,7 +9,7 @@ L1 (``vmentry_pending``, ``vmexit_pending``); the switch happens before the next
 
 from __future__ import annotations
 
-from ...arch import vmx
+from ...arch import svm, vmx
 from ..cpu.sources import idle, schedule
 from ..jit import inner, unit
 from ..layout import (
@@ -155,7 +155,8 @@ def _switch(m):
         nv.vmexit_pending = 0
         nv.vmentry_pending = 0
         m.ledger.virtual_exits += 1
-        record(m, TL_VIRTUAL_EXIT, code, 0, 2, 1)
+        failed_check = m.entry_check if code == svm.VMEXIT_INVALID else 0
+        record(m, TL_VIRTUAL_EXIT, code, failed_check, 2, 1)
     elif nv.vmentry_pending:
         nv.vmentry_pending = 0
         if _enter_n2(m) == ST_OK:
@@ -207,6 +208,7 @@ def enter_guest(m):
     _end_cause(m)
     if outcome < 0:
         m.fatal = FATAL_BAD_VMCX01
+        m.fatal_code = m.entry_check
         return ST_FATAL
     _note_address_space(m)
     m.irq.attention = _watch(m)

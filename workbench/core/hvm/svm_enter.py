@@ -4,7 +4,7 @@ vmcb02 is built from vmcb01 (what L0 needs) and vmcb12 (what L1 wants); see vmcb
 xen.  vmcb12 is read from L1's memory once.  FS, GS, TR, LDTR and the system-call MSRs are not
 touched: L1 has loaded them into the processor with VMLOAD.
 
-Not modelled: lazy FPU; pausing filters (L0 has none, so the merged count is 0).
+Not modelled: lazy FPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from ..words import ld8, ld32, ld64, lshr, st32, st64
 from .memory_map import L2_MSRPM_MA, VMCX01_MA, VMCX02_MA
 from .nested_vcpu import enter_n2_guest
 from .np2m import np2m_note_vmrun, np2m_select
-from .svm_hw import NP_ENABLE, V_INTR_MASKING, svm_vmcb_invalid
+from .svm_checks import NP_ENABLE, svm_vmcb_invalid
+from .svm_decode import svm_next_rip
+from .svm_exit import svm_abandon_entry
+from .svm_hw import V_INTR_MASKING
 from .svm_instructions import V_GIF, V_GIF_ENABLE
 from .svm_l0 import EFER_SVME, STGI_CLGI_BITS, request_virtual_exit, set_gif
 from .svm_maps import svm_choose_iopm, svm_merge_msrpm
@@ -98,6 +101,16 @@ def _merge_interrupts(m, h12, h02):
     count(m, E_L0_BYTE_COPIED, TPR_BYTES)
 
 
+@inner
+def _merged_pause_filter(m, h12, h01):
+    """Threshold and count in one word: L0's, with L1's count if that is less and L1 wants PAUSE."""
+    own = ld32(h01 + vmcb.PAUSE_FILTER_THRESH)
+    if lshr(m.nv.icpt[3], svm.INTERCEPT_PAUSE & 31) & 1 == 0 or m.feat.pause_filter == 0:
+        return own
+    l1 = _read32(m, h12, vmcb.PAUSE_FILTER_THRESH, vmcb.FIELD_PAUSE_FILTER_COUNT)
+    return own if lshr(own, 16) <= lshr(l1, 16) else (own & 0xFFFF) | (l1 & ~0xFFFF)
+
+
 @unit(Machine)
 def svm_merge_controls(m):
     """Control area of vmcb02 from vmcb01 and vmcb12."""
@@ -115,7 +128,7 @@ def svm_merge_controls(m):
         _cache_intercepts(m, h12)
     _or_intercepts(m, h12, h02, h01)
     st32(h02 + vmcb.CLEAN, 0)
-    st32(h02 + vmcb.PAUSE_FILTER_THRESH, ld32(h01 + vmcb.PAUSE_FILTER_THRESH))
+    st32(h02 + vmcb.PAUSE_FILTER_THRESH, _merged_pause_filter(m, h12, h01))
     # 2. TSC offset
     st64(
         h02 + vmcb.TSC_OFFSET,
@@ -240,7 +253,8 @@ def _note_paging(m, h12):
 def _save_host(m, h01):
     """L1's context stays in vmcb01; it will continue behind its VMRUN (hostsave)."""
     nv = m.nv
-    st64(h01 + vmcb.RIP, ld64(h01 + vmcb.NEXT_RIP))
+    nv.host_rip = ld64(h01 + vmcb.RIP)
+    st64(h01 + vmcb.RIP, svm_next_rip(m, h01))
     st32(h01 + vmcb.INT_STATE, 0)
     nv.rflagsif = 1 if ld64(h01 + vmcb.RFLAGS) & RFLAGS_IF else 0
     nv.host_efer = nv.guest_efer
@@ -267,7 +281,13 @@ def svm_enter_n2(m):
     # 4. GIF is set
     set_gif(m, 1)
     # 5. consistency checks, after loading as in Xen
-    if svm_vmcb_invalid(m, h12):
+    failed = svm_vmcb_invalid(m, h12)
+    if failed:
+        m.entry_check = failed
+        m.exit.code = svm.VMEXIT_INVALID
         request_virtual_exit(m, svm.VMEXIT_INVALID, 0, 0)
+        return FAILED
+    if clean and svm_vmcb_invalid(m, h02):  # L1 called something unchanged that was never sound
+        svm_abandon_entry(m)
         return FAILED
     return ST_OK

@@ -38,6 +38,8 @@ from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, np2m_fault
 from .nested_vcpu import nestedhvm_is_enabled
 from .np2m import np2m_invalidate_current
 from .p2m import n1p_to_l0m, p2m_resolve
+from .svm_checks import EVENT_VALID
+from .svm_current import current_vmcb
 from .svm_emulate import (
     svm_emulate_cpuid,
     svm_emulate_cr,
@@ -45,12 +47,10 @@ from .svm_emulate import (
     svm_emulate_io,
     svm_emulate_msr,
 )
-from .svm_hw import EVENT_VALID
 from .svm_intr import svm_close_window, svm_iret, take_virtual_tpr
 from .svm_l0 import (
     V_IRQ,
     VINTR_BIT,
-    current_vmcb,
     inject_gp,
     inject_ud,
     request_virtual_exit,
@@ -316,7 +316,7 @@ def svm_handle(m):
     elif which == H_IOIO:
         status = svm_emulate_io(m)
     else:
-        return _handle_rare(m, h, which)
+        status = _handle_rare(m, h, which)
     if status == ST_VMEXIT:  # L0's own access to guest memory met a nested page fault
         return svm_handle_npf(m)
     return status

@@ -37,9 +37,10 @@ from ..ledger import (
 from ..structs import i64
 from ..words import ld8, ld32, ld64, st8, st32
 from .memory_map import VMCX01_MA, VMCX02_MA
-from .svm_hw import EVENT_VALID
+from .svm_checks import EVENT_VALID
+from .svm_current import current_vmcb
 from .svm_instructions import V_GIF, V_GIF_ENABLE
-from .svm_l0 import V_IRQ, VINTR_BIT, current_vmcb, request_virtual_exit
+from .svm_l0 import V_IRQ, VINTR_BIT, request_virtual_exit
 from .svm_route import l1_intercepts
 
 RFLAGS_IF = 1 << 9

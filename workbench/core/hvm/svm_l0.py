@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...arch import svm, vmcb
 from ..cpu.exceptions import KIND_EXCEPTION, KIND_NMI, NMI, combined
 from ..jit import inner, unit
-from ..layout import RAX, RSP, ST_OK, Machine
+from ..layout import ST_OK, Machine
 from ..ledger import (
     E_L0_EVENT_INJECTED,
     E_L0_INSTRUCTION_EMULATED,
@@ -16,7 +16,9 @@ from ..structs import i64
 from ..words import ld32, ld64, lshr, st32, st64
 from .memory_map import VMCX01_MA
 from .np2m import np2m_reset
-from .svm_hw import CR0_PG, EFER_LME, EFER_RESERVED, EFER_SVME, EVENT_VALID
+from .svm_checks import CR0_PG, EFER_LME, EFER_RESERVED, EFER_SVME, EVENT_VALID
+from .svm_current import current_vmcb
+from .svm_decode import svm_next_rip
 from .svm_instructions import V_GIF, V_GIF_ENABLE, VIRT_EXT_VMLOAD_VMSAVE
 
 EFER_LMA = 1 << 10
@@ -29,41 +31,12 @@ STGI_CLGI_BITS = 1 << (svm.INTERCEPT_STGI & 31) | 1 << (svm.INTERCEPT_CLGI & 31)
 
 
 @inner
-def current_vmcb(m):
-    """Host address of the VMCB that the exit came from: vmcb01 or vmcb02."""
-    return m.ram + m.hw.vmcx
-
-
-@inner
 def skip_instruction(m, h):
     """Continue behind the intercepted instruction; the interrupt shadow ends."""
-    st64(h + vmcb.RIP, ld64(h + vmcb.NEXT_RIP))
+    st64(h + vmcb.RIP, svm_next_rip(m, h))
     st32(h + vmcb.INT_STATE, 0)
     count(m, E_L0_INSTRUCTION_EMULATED, 1)
     return ST_OK
-
-
-@inner
-def read_gpr(m, h, register):
-    """A general register of the guest: RAX and RSP are in the VMCB."""
-    r = register & 15
-    if r == RAX:
-        return ld64(h + vmcb.RAX)
-    if r == RSP:
-        return ld64(h + vmcb.RSP)
-    return m.cpu.gpr[r]
-
-
-@inner
-def write_gpr(m, h, register, value):
-    """Write a general register of the guest."""
-    r = register & 15
-    if r == RAX:
-        st64(h + vmcb.RAX, value)
-    elif r == RSP:
-        st64(h + vmcb.RSP, value)
-    else:
-        m.cpu.gpr[r] = value
 
 
 # ---------------------------------------------------------------- events

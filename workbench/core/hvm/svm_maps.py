@@ -5,8 +5,8 @@ always exits.  IOPM: one bit per port, 12 KB so that an access at port 0xffff ca
 up like any other.  Sources: APM vol. 2, 15.10 and 15.11; svm_permission_maps.csv.
 
 L0's own maps follow Xen: the MSRs of svm_msr_passthrough.csv and ports 0x80 and 0xed are open.  L2
-runs with the OR of L0's and L1's MSRPM, and with one of four prebuilt I/O maps, chosen by what L1
-does with the two open ports.
+runs with the OR of L0's and L1's MSRPM (``msr_map``), and with one of four prebuilt I/O maps, chosen
+by what L1 does with the two open ports (``io_map``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..jit import inner, unit
-from ..layout import MSR_MAP_MERGED, PAGE, Machine
+from ..layout import IO_MAP_INTERCEPT_ALL, IO_MAP_MERGED, MSR_MAP_MERGED, PAGE, Machine
 from ..ledger import E_L0_GUEST_PAGE_MAPPED, E_L0_MAP_BYTE_MERGED, E_L0_MAP_BYTE_READ, count
 from ..mmu.physical import host_of
 from ..structs import i64
@@ -155,9 +155,21 @@ def svm_merge_msrpm(m):
 
 @unit(Machine)
 def svm_choose_iopm(m):
-    """Machine address of the prebuilt I/O map that suits L1's answers for the two open ports."""
+    """Machine address of the I/O map that L2 runs with (feature ``io_map``), at every VMRUN.
+
+    ``xen``: the prebuilt map that suits L1's answers for the two open ports.  ``merged``: L0's OR
+    L1's, 12 KB; as L0's is all ones but for those two ports, the result is one of the same four.
+    ``intercept_all``: the one in which every access exits.
+    """
+    if m.feat.io_map == IO_MAP_INTERCEPT_ALL:
+        return SVM_IOPM_SET_MA + 3 * IOPM_BYTES
     host = guest_map_page(m, m.nv.iopm_n1p)
-    count(m, E_L0_MAP_BYTE_READ, 2)
+    if m.feat.io_map == IO_MAP_MERGED:
+        count(m, E_L0_GUEST_PAGE_MAPPED, IOPM_BYTES // PAGE - 1)
+        count(m, E_L0_MAP_BYTE_READ, IOPM_BYTES)
+        count(m, E_L0_MAP_BYTE_MERGED, IOPM_BYTES)
+    else:
+        count(m, E_L0_MAP_BYTE_READ, 2)
     which = 3
     if host != 0:
         which = lshr(ld8(host + PORT_A // 8), PORT_A % 8) & 1
