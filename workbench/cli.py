@@ -94,6 +94,16 @@ def _add_simple(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     cite = commands.add_parser("cite", help="the sources behind a scenario, or all")
     cite.add_argument("scenario", nargs="?", metavar="SCENARIO")
     cite.add_argument("--bibtex", action="store_true", help="as BibTeX entries")
+    rules = commands.add_parser(
+        "rules",
+        help="check the manuals' rules, each by an L1 program",
+        description="Run the L1 programs that check one rule of a manual each; a line per rule.",
+    )
+    rules.add_argument(
+        "pattern", nargs="?", default="", help="part of a rule's name, e.g. vmx.entry or *cr0*"
+    )
+    rules.add_argument("--list", action="store_true", help="only what the rules say")
+    rules.add_argument("--quiet", action="store_true", help="no progress while compiling")
     bench = commands.add_parser("bench", help="run the benchmarks of a checkout")
     bench.add_argument("only", nargs="*", metavar="NAME", help="names of single benchmarks")
 

@@ -256,6 +256,30 @@ def cite(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+# ---------------------------------------------------------------- rules
+
+
+def rules(options: argparse.Namespace) -> int:
+    """``workbench rules``: list the rules of the manuals, or check them one by one."""
+    from . import rules as suite
+    from . import simulate
+
+    chosen = suite.matching(options.pattern)
+    if options.list:
+        for rule in chosen:
+            print(f"{rule.name}\n    {rule.says} ({rule.source})")
+        return EXIT_OK
+    with ProgressLine(not options.quiet) as line:
+        simulate.prepare(line.report)
+    tally = dict.fromkeys(suite.OUTCOMES, 0)
+    for rule in chosen:
+        verdict = suite.check(rule)
+        tally[verdict.outcome] += 1
+        print(verdict.line, flush=True)
+    print(", ".join(f"{count} {outcome}" for outcome, count in tally.items()))
+    return EXIT_GUEST if tally["FAIL"] else EXIT_OK
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": run,
     "lab": lab,
@@ -265,4 +289,5 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "list": listing,
     "cite": cite,
     "bench": bench,
+    "rules": rules,
 }

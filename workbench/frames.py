@@ -54,8 +54,16 @@ def cycles_columns(counts: np.ndarray, preset: PricePreset) -> dict[str, np.ndar
     return {column: counts @ preset.vector(bound) for column, bound in BOUNDS.items()}
 
 
-def counts_frame(raw: RawCounts, preset: PricePreset) -> pd.DataFrame:
-    """One row per cause and event that was counted: cause, event, category, count, cycles."""
+def guest_instructions(raw: RawCounts, level: int) -> int:
+    """Instructions retired by the guest whose operations are looked at: L2, or L1 without one."""
+    return raw.event(f"L{level}_INSTRUCTION")
+
+
+def counts_frame(raw: RawCounts, preset: PricePreset, level: int = 2) -> pd.DataFrame:
+    """One row per cause and event that was counted: cause, event, category, count, cycles.
+
+    ``level``: where the L2 program ran; 1 without a hypervisor in between.
+    """
     cause, event = np.nonzero(raw.counts[: len(CAUSES), : len(EVENTS)])
     count = raw.counts[cause, event]
     frame = pd.DataFrame(
@@ -66,16 +74,20 @@ def counts_frame(raw: RawCounts, preset: PricePreset) -> pd.DataFrame:
             "count": count,
         }
     )
+    if level == 1:
+        frame.loc[frame["event"] == "L1_INSTRUCTION", "category"] = part_of("L2_INSTRUCTION")
     for column, bound in BOUNDS.items():
         frame[column] = count * preset.vector(bound)[event]
     return frame
 
 
-def exits_frame(raw: RawCounts, backend: str, preset: PricePreset) -> pd.DataFrame:
+def exits_frame(
+    raw: RawCounts, backend: str, preset: PricePreset, guest_level: int = 2
+) -> pd.DataFrame:
     """Hardware exits. Their cycles are those of the exit alone: exit, entry and L0's dispatch."""
     level, index, handler, cause = np.nonzero(raw.exits)
     count = raw.exits[level, index, handler, cause]
-    instructions = raw.event("L2_INSTRUCTION") or np.nan
+    instructions = guest_instructions(raw, guest_level) or np.nan
     frame = pd.DataFrame(
         {
             "exit": [exit_name(backend, int(i)) for i in index],
@@ -110,12 +122,12 @@ def _refill_rows(raw: RawCounts, preset: PricePreset, table: int, event: int) ->
     return frame
 
 
-def costs_frame(raw: RawCounts, preset: PricePreset) -> pd.DataFrame:
+def costs_frame(raw: RawCounts, preset: PricePreset, level: int = 2) -> pd.DataFrame:
     """Cycles by part of the work and cause; the rows add up to all cycles of the run.
 
     'walks after flushes' are the walk references that re-fetched what a flush had dropped.
     """
-    parts = counts_frame(raw, preset)
+    parts = counts_frame(raw, preset, level)
     keys, numbers = ["category", "cause"], ["count", *BOUNDS]
     refilled = [_refill_rows(raw, preset, table, event) for table, event in enumerate(_WALKS)]
     for moved in filter(len, refilled):
@@ -223,9 +235,9 @@ def timeline_reason(backend: str, kind: str, code: int, info: int = 0) -> str:
     return name
 
 
-def operations_frame(raw: RawCounts, preset: PricePreset) -> pd.DataFrame:
+def operations_frame(raw: RawCounts, preset: PricePreset, level: int = 2) -> pd.DataFrame:
     """The bill of one L2 operation: exits and cycles per exit of L2, by its cause."""
-    operations = raw.exits[2].sum(axis=(0, 1))[: len(CAUSES)]
+    operations = raw.exits[level].sum(axis=(0, 1))[: len(CAUSES)]
     used = np.nonzero(operations)[0]
     times = operations[used]
     frame = pd.DataFrame(

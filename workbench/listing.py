@@ -38,7 +38,7 @@ def guests() -> str:
     from .guests import catalogue
 
     lines = ["GUESTS"]
-    for guest in (*catalogue.l1_guests(), *catalogue.l2_guests()):
+    for guest in (*catalogue.l1_guests(), catalogue.NO_HYPERVISOR, *catalogue.l2_guests()):
         lines.append(_guest(guest))
     return "\n".join(lines)
 

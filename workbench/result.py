@@ -83,7 +83,7 @@ class Result:
     @property
     def counts(self) -> pd.DataFrame:
         """cause, event, category, count, cycles, cycles_low, cycles_high."""
-        return frames.counts_frame(self.raw, self.preset)
+        return frames.counts_frame(self.raw, self.preset, self.guest_level)
 
     @property
     def exits(self) -> pd.DataFrame:
@@ -91,12 +91,13 @@ class Result:
 
         The cycles are those of the exit itself: count x (HW_EXIT + HW_ENTRY + L0_EXIT_DISPATCH).
         """
-        return frames.exits_frame(self.raw, self.scenario.backend, self.preset)
+        level = self.guest_level
+        return frames.exits_frame(self.raw, self.scenario.backend, self.preset, level)
 
     @property
     def costs(self) -> pd.DataFrame:
         """category, cause, count, cycles, cycles_low, cycles_high; adds up to :attr:`cycles`."""
-        return frames.costs_frame(self.raw, self.preset)
+        return frames.costs_frame(self.raw, self.preset, self.guest_level)
 
     @property
     def tlb(self) -> pd.DataFrame:
@@ -116,7 +117,7 @@ class Result:
     @property
     def operations(self) -> pd.DataFrame:
         """cause, operations, exits_per_operation, cycles_per_operation and bounds."""
-        return frames.operations_frame(self.raw, self.preset)
+        return frames.operations_frame(self.raw, self.preset, self.guest_level)
 
     @cached_property
     def _timeline(self) -> pd.DataFrame:
@@ -135,14 +136,19 @@ class Result:
         return float(self.raw.counts.sum(axis=0) @ self.preset.vector())
 
     @property
+    def guest_level(self) -> int:
+        """Level at which the L2 program ran: 2, or 1 in a single-level run."""
+        return 1 if self.scenario.single_level else 2
+
+    @property
     def l2_instructions(self) -> int:
-        """Instructions that L2 retired."""
-        return self.raw.event("L2_INSTRUCTION")
+        """Instructions that the L2 program retired."""
+        return frames.guest_instructions(self.raw, self.guest_level)
 
     @property
     def l2_operations(self) -> int:
-        """Exits of L2, whoever handled them: the operations that cost more than instructions."""
-        return int(self.raw.exits[2].sum())
+        """Exits of the L2 program, whoever handled them: what costs more than instructions."""
+        return int(self.raw.exits[self.guest_level].sum())
 
     @property
     def stop_code(self) -> int:
@@ -167,7 +173,7 @@ class Result:
         row: dict[str, Any] = {
             "backend": self.scenario.backend, "l1": self.scenario.l1, "l2": self.scenario.l2,
             "status": self.status, "stop_code": self.stop_code,
-            "l1_instructions": raw.event("L1_INSTRUCTION"),
+            "l1_instructions": 0 if self.guest_level == 1 else raw.event("L1_INSTRUCTION"),
             "l2_instructions": self.l2_instructions,
             "exits": int(exits.sum()),
             "exits_from_l1": int(exits[1].sum()), "exits_from_l2": int(exits[2].sum()),

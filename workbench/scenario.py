@@ -55,7 +55,8 @@ class Scenario:
     ----------
     backend : {"svm", "vmx"}
     l1, l2 : str
-        Names of guest programs (``workbench list``) or paths of assembly files.
+        Names of guest programs (``workbench list``) or paths of assembly files.  ``l1="none"`` is a
+        single-level run: the L2 program runs as L0's own guest.
     l1_params, l2_params : mapping of str to int
         Words of the programs' parameter pages.
     features : mapping
@@ -177,6 +178,11 @@ class Scenario:
         return catalogue.validate_params(catalogue.find(level, name, self.backend), dict(params))
 
     # ---------------------------------------------------------------- what follows from it
+
+    @property
+    def single_level(self) -> bool:
+        """Does the L2 program run directly on L0, without a hypervisor in between?"""
+        return self.l1 == "none"
 
     @property
     def preset_name(self) -> str:

@@ -54,58 +54,75 @@ def prepare(progress: ProgressCallback | None = None) -> None:
 def build(scenario: Scenario) -> SimulatedMachine:
     """The machine of a scenario, guests loaded, L1 about to be entered by L0."""
     from . import machine
+    from .core.ledger import CAUSES
     from .geometry import load_tlb_geometry
-    from .guests import catalogue
 
     built = machine.SimulatedMachine(
         scenario.backend,
-        scenario.l1_memory_mb << 20,
-        scenario.l2_memory_mb << 20,
+        (scenario.l2_memory_mb if scenario.single_level else scenario.l1_memory_mb) << 20,
+        0 if scenario.single_level else scenario.l2_memory_mb << 20,
         load_tlb_geometry(scenario.cpu_name),
     )
-    features = scenario.all_features
-    built.set_features(features)
+    built.set_features(scenario.all_features)
     built.set_numbers(scenario.asids, scenario.balloon_period)
     record = built.record
     record["ledger"]["price"][0] = scenario.preset.kernel_prices()
     record["ledger"]["timeline_limit"] = scenario.timeline
     built.set_event_sources(scenario.host_tick_cycles, scenario.nmi_cycles)
-    l2_bytes = scenario.l2_memory_mb << 20
-    l2_shift = machine.PAGE_SHIFTS[scenario.l2_page_size]
-
     built.build_l1_memory()
-    # 1. L2: image, tables, parameter page, tables of operations
+    if scenario.single_level:
+        entry = _place_l2(built, scenario, 1)
+    else:
+        entry = _place_l1(built, scenario, _place_l2(built, scenario, 2))
+    built.set_boot_processor(entry, 1)
+    if scenario.single_level:
+        record["ledger"]["cause"] = CAUSES.index("RUN")  # no hypervisor has to set itself up first
+    return built
+
+
+def _place_l2(built: SimulatedMachine, scenario: Scenario, bank: int) -> int:
+    """L2's image, tables, parameter page and tables of operations; returns where it starts."""
+    from . import machine
+    from .guests import catalogue
+
     l2 = catalogue.find(2, scenario.l2, scenario.backend)
-    l2_image = l2.image()
-    l2_values = catalogue.validate_params(l2, dict(scenario.l2_params))
-    _check_fits(2, scenario.l2_memory_mb, max(l2_image.end, l2.memory_needed(l2_values)))
-    built.build_boot_environment(2, l2_bytes, l2_shift)
-    _load(built, 2, l2_image)
+    image = l2.image()
+    values = catalogue.validate_params(l2, dict(scenario.l2_params))
+    size, shift = scenario.l2_memory_mb << 20, machine.PAGE_SHIFTS[scenario.l2_page_size]
+    _check_fits(2, scenario.l2_memory_mb, max(image.end, l2.memory_needed(values)))
+    built.build_boot_environment(bank, size, shift)
+    _load(built, bank, image)
     hypercall = 1 if scenario.backend == "svm" else 2
-    page = catalogue.param_page(l2, l2_values, {0: hypercall, 1: l2_bytes, 2: l2_shift})
-    built.write(2, machine.PARAMETERS, page)
-    for address, content in l2.blobs(l2_values, scenario.seed):
-        built.write(2, address, content)
-    # 2. L1
+    page = catalogue.param_page(l2, values, {0: hypercall, 1: size, 2: shift})
+    built.write(bank, machine.PARAMETERS, page)
+    for address, content in l2.blobs(values, scenario.seed):
+        built.write(bank, address, content)
+    return image.entry
+
+
+def _place_l1(built: SimulatedMachine, scenario: Scenario, l2_entry: int) -> int:
+    """L1's image, tables and parameter page; returns where it starts."""
+    from . import machine
+    from .guests import catalogue
+
     l1 = catalogue.find(1, scenario.l1, scenario.backend)
-    l1_image = l1.image()
-    _check_fits(1, scenario.l1_memory_mb, l1_image.end)
+    image = l1.image()
+    _check_fits(1, scenario.l1_memory_mb, image.end)
     built.build_boot_environment(1, 4 << 30, machine.PAGE_SHIFTS["2m"])
-    _load(built, 1, l1_image)
+    _load(built, 1, image)
     reserved = {
-        0: l2_image.entry,
+        0: l2_entry,
         1: machine.TABLES,
         2: machine.STACK,
         3: machine.lay.L2_BANK_N1P,
-        4: l2_bytes,
-        5: machine.PAGE_SHIFTS[str(features["l1_page_size"])],
-        6: int(record["feat"]["vpid_for_l1"][0]),
+        4: scenario.l2_memory_mb << 20,
+        5: machine.PAGE_SHIFTS[str(scenario.all_features["l1_page_size"])],
+        6: int(built.record["feat"]["vpid_for_l1"][0]),
         7: machine.BACKENDS[scenario.backend],
     }
-    l1_values = catalogue.validate_params(l1, dict(scenario.l1_params))
-    built.write(1, machine.PARAMETERS, catalogue.param_page(l1, l1_values, reserved))
-    built.set_boot_processor(l1_image.entry, 1)
-    return built
+    values = catalogue.validate_params(l1, dict(scenario.l1_params))
+    built.write(1, machine.PARAMETERS, catalogue.param_page(l1, values, reserved))
+    return image.entry
 
 
 def _check_fits(level: int, megabytes: int, needed: int) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from workbench.errors import GuestError
 from workbench.guests.assembler import assemble
-from workbench.guests.image import IMAGE_BASE, Image, load_image
+from workbench.guests.image import IMAGE_BASE, Image
+from workbench.guests.load import load_image
 
 CODE = bytes.fromhex("0fa2f4")  # cpuid; hlt
 

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.mmu.machines import events, load, mapped_machine, pending
+from tests.mmu.machines import events, load, mapped_machine, pending, words_of
+from workbench.core import layout as lay
+from workbench.core.hvm import memory_map as mm
 from workbench.core.ledger import FLUSH_REASONS, FLUSH_SCOPES
 from workbench.core.units import entry
 
@@ -132,3 +134,16 @@ def test_live_counts_equal_the_entries(backend, shift, program):
     live = valid_entries(made)
     assert tlb["live_all"][0] == live
     assert tlb["live"][0].sum() + tlb["live_global"][0].sum() == live
+
+
+def test_a_page_that_may_only_be_executed_stays_unreadable_once_it_is_cached():
+    made = mapped_machine("vmx")
+    table = mm.HAP_TABLES_MA
+    for shift in (39, 30, 21):
+        table = int(words_of(made, table, 512)[0x201000 >> shift & 511]) & ~0xFFF
+    words_of(made, table, 512)[0x201000 >> 12 & 511] &= ~3
+    assert entry("translate")(made.address, 0x201000, 2) != 0, "a fetch"
+    assert pending(made) == 0
+    load(made, 0x201000)
+    assert pending(made) == lay.ST_VMEXIT
+    assert made.record["exit"]["info1"][0] & 0x3F == 1 | 4 << 3, "a read, of an executable page"

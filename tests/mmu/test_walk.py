@@ -102,7 +102,7 @@ def _damage(made, base: int, root: int, address: int, level: int, mask: int) -> 
     guest_shift=st.sampled_from([12, 21]),
     nested_shift=st.sampled_from([12, 21]),
     guest_damage=st.tuples(st.integers(0, 3), flags),
-    nested_damage=st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2, 4])),
+    nested_damage=st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2, 3, 4])),
     access=st.sampled_from([0, 1, 2]),
     user=st.booleans(),
     write_protect=st.booleans(),

@@ -41,7 +41,7 @@ class Walker:
         if self.nested_root == 0:
             return gpa, 30
         table = self.nested_root & ADDRESS
-        writable = executable = True
+        readable = writable = executable = True
         for shift in (39, 30, 21, 12):
             entry = self.memory.get(table + ((gpa >> shift) & 511) * 8, 0)
             self.nested_references += 1
@@ -53,14 +53,15 @@ class Walker:
             else:
                 if entry & 7 == 0:
                     raise NestedFault(gpa, in_table)
-                if not entry & 1:
+                if entry & 3 == 2:  # misconfigured
                     raise NestedFault(gpa, in_table)
+                readable = readable and bool(entry & 1)
                 writable = writable and bool(entry & 2)
                 executable = executable and bool(entry & 4)
             if shift == 12 or (shift < 39 and entry & PS):
                 break
             table = entry & ADDRESS
-        if (write and not writable) or (fetch and not executable):
+        if (write and not writable) or not (executable if fetch else readable):
             raise NestedFault(gpa, in_table)
         mask = (1 << shift) - 1
         return (entry & ADDRESS & ~mask) | (gpa & mask), shift

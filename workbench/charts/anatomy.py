@@ -41,19 +41,19 @@ def operation_span(result: Result, cause: str, occurrence: int = 0) -> tuple[int
     ResultError
         The timeline holds no such operation, or not all of it.
     """
-    steps = result.timeline
+    steps, level = result.timeline, f"L{result.guest_level}"
     begins = steps.index[
-        (steps["kind"] == "hw_exit") & (steps["from_level"] == "L2") & (steps["cause"] == cause)
+        (steps["kind"] == "hw_exit") & (steps["from_level"] == level) & (steps["cause"] == cause)
     ]
     if len(begins) == 0:
-        recorded = steps.loc[steps["from_level"] == "L2", "cause"].unique()
+        recorded = steps.loc[steps["from_level"] == level, "cause"].unique()
         hint = did_you_mean(cause, recorded) or "record more: Scenario(timeline=16384)"
         raise ResultError(f"the timeline has no L2 operation {cause!r}", hint)
     if not 0 <= occurrence < len(begins):
         hint = f"occurrence counts from 0; {len(begins)} are recorded"
         raise ResultError(f"the timeline has no {cause} number {occurrence}", hint)
     start = int(begins[occurrence])
-    back = steps.index[(steps["kind"] == "hw_entry") & (steps["to_level"] == "L2")]
+    back = steps.index[(steps["kind"] == "hw_entry") & (steps["to_level"] == level)]
     back = back[back > start]
     if len(back) == 0:
         hint = "take an earlier one, or record more: Scenario(timeline=16384)"

@@ -11,6 +11,7 @@ What the rest of the core needs to know:
 * ``@unit`` marks a separately compiled function: it has its own cached machine code and an
   exported symbol, and callers only link against that symbol.  A unit compiles once, however many
   callers it has, and units can compile in parallel; this is what keeps the cold start short.
+  An edit recompiles the units that it reaches (``fingerprint``).
 
 This module knows no x86.
 """
@@ -18,49 +19,43 @@ This module knows no x86.
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import platform
-import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import llvmlite
 import llvmlite.binding as llvm
 import numba
-import numpy as np
 from numba import types
 from numba.core import config
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.ccallback import CFunc
 from numba.core.typing.templates import signature
 
-from ..paths import cache_dir, data_dir
+from ..paths import cache_dir
+from .fingerprint import unit_digest
 from .structs import i64
 
 
-@cache
-def kernel_hash() -> str:
-    """Hash of everything the compiled code depends on.
-
-    Numba looks only at the file of a function, not at those it calls, so the core's sources and
-    constants all go into the name of the cache folder.
-    """
-    digest = hashlib.sha256()
-    package = Path(__file__).resolve().parents[1]
-    sources = [*(package / "core").rglob("*.py"), *(package / "arch").glob("*.py")]
-    for path in sorted(sources) + sorted((data_dir() / "arch").glob("*.csv")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)
-    digest.update(repr((*versions, platform.machine(), bool(config.BOUNDSCHECK))).encode())
-    return digest.hexdigest()[:16]
-
-
-@cache
 def kernel_cache() -> Path:
-    """Folder of the compiled units of exactly this version of the core."""
-    path = cache_dir() / "kernels" / kernel_hash()
+    """Folder of the compiled units, of this version of the core and of a few before it."""
+    path = cache_dir() / "kernels"
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+class _UnitCache(FunctionCache):
+    """Numba's cache of one function, in a file whose name says what the code depends on."""
+
+    def __init__(self, function: Callable, stem: str, digest: str):
+        before = config.CACHE_DIR
+        config.CACHE_DIR = str(kernel_cache())
+        try:
+            super().__init__(function)
+        finally:
+            config.CACHE_DIR = before
+        self._impl.locator._cache_path = self._cache_path = str(kernel_cache())
+        self._cache_file = IndexDataCacheFile(self._cache_path, stem, digest)
 
 
 inner = numba.njit(cache=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
@@ -77,6 +72,15 @@ class Unit:
         self.signature = signature(i64, *args)
         self.compiled: Any = None
 
+    @cached_property
+    def stem(self) -> str:
+        """Name of its files in the cache, without their endings."""
+        return f"{self.name}-{unit_digest(self.function, self.signature.args)}"
+
+    def is_cached(self) -> bool:
+        """Is its machine code in the cache?"""
+        return (kernel_cache() / f"{self.stem}.nbi").exists()
+
     @property
     def external(self) -> types.ExternalFunction:
         return types.ExternalFunction(self.symbol, self.signature)
@@ -87,13 +91,10 @@ class Unit:
         Units that this one calls must have been compiled before (``core/units.py``).
         """
         if self.compiled is None:
-            before = config.CACHE_DIR
-            config.CACHE_DIR = str(kernel_cache())
-            try:
-                options = {"cache": True, "error_model": "numpy"}
-                self.compiled = numba.cfunc(self.signature, **options)(self.function)
-            finally:
-                config.CACHE_DIR = before
+            made = CFunc(self.function, (self.signature.args, i64), {}, {"error_model": "numpy"})
+            made._cache = _UnitCache(self.function, self.stem, self.stem)
+            made.compile()
+            self.compiled = made
             llvm.add_symbol(self.symbol, self.compiled.address)
         return bool(self.compiled.cache_hits)
 

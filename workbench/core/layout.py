@@ -362,6 +362,8 @@ TLB_ENTRY = np.dtype(
     align=True,
 )  # fmt: skip
 TR_WRITE, TR_USER, TR_EXEC, TR_GLOBAL, TR_DIRTY = 1, 2, 4, 8, 16
+TR_NO_READ = 32
+"""For fetches only: an EPT entry with the right to execute alone."""
 
 WALK_ENTRY = np.dtype(
     [("key", "i8"), ("value", "i8"), ("generation", "i8"), ("rights", "i8"), ("tag", "i4"),

@@ -57,6 +57,11 @@ def struct(name: str, dtype: np.dtype) -> StructType:
     return made
 
 
+def registered() -> tuple[StructType, ...]:
+    """Every struct type there is."""
+    return tuple(_structs.values())
+
+
 def _field_type(owner: str, attr: str, dtype: np.dtype) -> types.Type:
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import queue
-import shutil
 import subprocess
 import sys
 import threading
@@ -25,24 +24,28 @@ Progress = Callable[[str, int, int], None]
 """Called with the unit's name, how many are done, and how many there are."""
 
 MAX_WORKERS = 4
-KEEP_VERSIONS = 3
-_COMPLETE = "complete"
+KEEP_VERSIONS = 16
 
 
 def is_warm() -> bool:
     """Is the core of this version compiled already?"""
-    return (jit.kernel_cache() / _COMPLETE).exists()
+    return not _missing()
+
+
+def _missing() -> list[str]:
+    return [name for name, unit in jit.UNITS.items() if not unit.is_cached()]
 
 
 def load(progress: Progress | None = None) -> None:
     """Compile what is not cached, then load every unit; ``progress`` follows the compilation."""
     if all(unit.compiled is not None for unit in jit.UNITS.values()):
         return
-    if not is_warm():
-        _compile_in_workers(progress)
+    missing = _missing()
+    if missing:
+        _compile_in_workers(missing, progress)
     jit.load_units()
-    (jit.kernel_cache() / _COMPLETE).touch()
-    _forget_old_versions()
+    if missing:
+        _forget_old_versions()
 
 
 @cache
@@ -53,25 +56,24 @@ def entry(name: str) -> Callable[..., int]:
 
 
 def _forget_old_versions() -> None:
-    """Delete compiled code of older versions of the core, all but the newest few."""
-    try:
-        versions = sorted(
-            jit.kernel_cache().parent.iterdir(), key=lambda p: p.stat().st_mtime, reverse=True
-        )
-    except OSError:
-        return
-    for old in versions[KEEP_VERSIONS:]:
-        if old != jit.kernel_cache():
-            shutil.rmtree(old, ignore_errors=True)
+    """Delete machine code of older versions of a unit, all but the newest few."""
+    versions: dict[str, list[Path]] = {}
+    for index in jit.kernel_cache().glob("*.nbi"):
+        versions.setdefault(index.stem.rpartition("-")[0], []).append(index)
+    for found in versions.values():
+        newest_first = sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)
+        for index in newest_first[KEEP_VERSIONS:]:
+            for file in (index, *index.parent.glob(f"{index.stem}.*.nbc")):
+                file.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- compiling side by side
 
 
-def _compile_in_workers(progress: Progress | None) -> None:
-    """Fill the cache; a worker that fails leaves its units to the loading process."""
+def _compile_in_workers(names: list[str], progress: Progress | None) -> None:
+    """Put units into the cache; a worker that fails leaves its units to the loading process."""
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for name in sorted(jit.UNITS, key=_weight, reverse=True):
+    for name in sorted(names, key=_weight, reverse=True):
         todo.put(name)
     lock = threading.Lock()
     done = 0
@@ -89,15 +91,15 @@ def _compile_in_workers(progress: Progress | None) -> None:
                 with lock:
                     done += 1
                     if progress is not None:
-                        progress(name, done, len(jit.UNITS))
+                        progress(name, done, len(names))
         except (queue.Empty, OSError):
             return
         finally:
             worker.stdin.close()
 
-    workers = [_start_worker() for _ in range(min(os.cpu_count() or 1, MAX_WORKERS))]
+    workers = [_start_worker() for _ in range(min(os.cpu_count() or 1, MAX_WORKERS, len(names)))]
     if progress is not None:
-        progress("starting", 0, len(jit.UNITS))
+        progress("starting", 0, len(names))
     threads = [threading.Thread(target=feed, args=(w,), daemon=True) for w in workers]
     try:
         for thread in threads:

@@ -28,6 +28,7 @@ from typing import NamedTuple
 from ..errors import AssemblyError, GuestError
 from ..paths import cache_dir, data_dir, write_atomically
 from .image import Image, read_program
+from .link import LinkError, link
 
 CACHE_VERSION = 1
 MAX_INCLUDE_DEPTH = 16
@@ -211,8 +212,6 @@ def _llvm_error(output: str, code: int, lines: list[SourceLine]) -> AssemblyErro
 
 def _link(content: bytes, lines: list[SourceLine], name: str) -> Image:
     from elftools.elf.elffile import ELFFile
-
-    from .link import LinkError, link
 
     try:
         image = link(ELFFile(io.BytesIO(content)), name)

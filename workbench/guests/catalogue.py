@@ -31,7 +31,8 @@ from ..errors import GuestError, did_you_mean
 from ..paths import data_dir
 from . import profiles
 from .assembler import assemble
-from .image import Image, load_image
+from .image import Image
+from .load import load_image
 from .mixed import TABLE_ADDRESS, build_mixed_table
 
 BACKENDS = ("svm", "vmx")
@@ -138,6 +139,12 @@ class Guest:
         return evaluate(self.memory, values) if self.memory else 0
 
 
+NO_HYPERVISOR = Guest(
+    "none", 1, BACKENDS, Path("none"), "No hypervisor in between: the L2 program is L0's own guest"
+)
+"""Stands in L1's place in a single-level run, what nested costs are compared with."""
+
+
 # ------------------------------------------------------------------------ finding
 
 
@@ -194,6 +201,8 @@ def find(level: int, name: str | Path, backend: str) -> Guest:
         No such guest or file, or it does not run on this back-end.
     """
     text = str(name)
+    if level == 1 and text == NO_HYPERVISOR.name:
+        return NO_HYPERVISOR
     guests = [g for g in _catalogue() if g.level == level]
     named = [g for g in guests if g.name == text]
     if not named and _is_path(text):

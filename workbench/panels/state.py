@@ -188,7 +188,11 @@ class PanelState:
 
     def guests(self, level: int) -> tuple[Guest, ...]:
         """The programs to choose from; an own file that is in use is one of them."""
-        shipped = catalogue.l1_guests() if level == 1 else catalogue.l2_guests()
+        shipped = (
+            (*catalogue.l1_guests(), catalogue.NO_HYPERVISOR)
+            if level == 1
+            else catalogue.l2_guests()
+        )
         found = [guest for guest in shipped if self.backend in guest.backends]
         current = self.guest(level)
         names = [guest.name for guest in found]

@@ -34,6 +34,7 @@ from ..mmu.walk import (
     PTE_W,
     nested_entry_rights,
     nested_reserved,
+    nested_wanted,
 )
 from ..structs import i64
 from ..words import lshr
@@ -63,11 +64,7 @@ def _walk_l1_table(m, gpa, access):
 
     Sets ``m.np_present``, ``m.np_rights``, ``m.np_clean``, and ``m.walk.shift``.
     """
-    wanted = 1
-    if access & 1:
-        wanted |= 2
-    if access & 2:
-        wanted |= 4
+    wanted = nested_wanted(access)
     accessed, dirty = _marks(m)
     table = m.nv.np2m_base & ADDRESS_MASK
     m.np_present = 0
@@ -136,8 +133,37 @@ def _entry(m, ma, rights, leaf, shift):
 
 
 @inner
+def _present_in(m, table):
+    """How many entries of a nested table are present."""
+    present = 0
+    for i in range(512):
+        if nested_entry_rights(m, ma_ld64(m, table + i * 8)) >= 0:
+            present += 1
+    return present
+
+
+@unit(Machine, i64, i64)
+def _pages_below(m, entry, shift):
+    """Pages that an entry of a nested p2m, covering ``1 << shift`` bytes, maps: itself or a table."""
+    if nested_entry_rights(m, entry) < 0:
+        return 0
+    if shift == 12 or entry & PTE_PS:
+        return 1
+    table = entry & ADDRESS_MASK
+    if shift == 21:
+        return _present_in(m, table)
+    pages = 0
+    for i in range(512):
+        lower = ma_ld64(m, table + i * 8)
+        if nested_entry_rights(m, lower) >= 0:
+            pages += 1 if lower & PTE_PS else _present_in(m, lower & ADDRESS_MASK)
+    return pages
+
+
+@inner
 def _install(m, gpa, ma, shift, rights):
-    """Enter the page into n2p_to_l0m; returns 0 when the pool is used up."""
+    """Enter the page into n2p_to_l0m in place of what is there; 0 when the pool is used up."""
+    t = m.np2m[m.nv.np2m_slot]
     table = m.nv.n2p_to_l0m
     level = 39
     while level > shift:
@@ -147,13 +173,15 @@ def _install(m, gpa, ma, shift, rights):
             fresh = new_table_page(m)
             if fresh == 0:
                 return 0
+            t.entries -= 1 if entry & PTE_PS else 0  # a large page makes way
             entry = _entry(m, fresh, 7, False, level)
             ma_st64(m, address, entry)
         table = entry & ADDRESS_MASK
         level -= 9
     mask = (1 << shift) - 1
-    ma_st64(m, table + (lshr(gpa, shift) & 511) * 8, _entry(m, ma & ~mask, rights, True, shift))
-    m.np2m[m.nv.np2m_slot].entries += 1
+    address = table + (lshr(gpa, shift) & 511) * 8
+    t.entries += 1 - _pages_below(m, ma_ld64(m, address), shift)
+    ma_st64(m, address, _entry(m, ma & ~mask, rights, True, shift))
     count(m, E_L0_NP2M_INSTALLED, 1)
     return 1
 

@@ -18,6 +18,7 @@ from ..layout import (
     TLB2,
     TR_DIRTY,
     TR_GLOBAL,
+    TR_NO_READ,
     Machine,
 )
 from ..ledger import (
@@ -271,6 +272,8 @@ def _sufficient(m, rights, access):
     """May the cached translation serve the access without another walk?"""
     user = 1 if m.cpu.cpl == 3 and access & ACC_SYSTEM == 0 else 0
     if not allowed(m, rights, access, user):
+        return False
+    if rights & TR_NO_READ and access & ACC_EXEC == 0:
         return False
     return access & ACC_WRITE == 0 or rights & TR_DIRTY != 0
 

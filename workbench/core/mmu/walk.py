@@ -25,6 +25,7 @@ from ..layout import (
     TR_DIRTY,
     TR_EXEC,
     TR_GLOBAL,
+    TR_NO_READ,
     TR_USER,
     TR_WRITE,
     Machine,
@@ -54,6 +55,8 @@ RESERVED_MASK = ADDRESS_MASK & ~((1 << ADDRESS_BITS) - 1)
 
 EPT_R, EPT_W, EPT_X = 1, 2, 4
 EPT_A, EPT_D = 1 << 8, 1 << 9
+EPT_RESERVED_TYPES = 1 << 2 | 1 << 3 | 1 << 7
+"""Bit k set: memory type k of a leaf (its bits 5:3) is reserved."""
 
 CR0_WP, CR0_PG = 1 << 16, 1 << 31
 CR4_PGE, CR4_PCIDE, CR4_SMEP, CR4_SMAP = 1 << 7, 1 << 17, 1 << 20, 1 << 21
@@ -134,16 +137,27 @@ def with_marks(m, entry, dirty):
 
 @inner
 def nested_reserved(m, entry, shift, leaf):
+    """Is a present nested entry malformed? NPT as other tables (APM vol. 2, 5.3); EPT as SDM vol. 3,
+    29.3.3.1: write without read, reserved bits, reserved memory type.
+    """
     if entry & RESERVED_MASK:
         return 1
-    if leaf and shift > 12 and entry & ((1 << shift) - 1) & ADDRESS_MASK & ~0x1000:
+    low = entry & ((1 << shift) - 1) & ADDRESS_MASK if leaf else 0
+    if m.hw.backend == BACKEND_SVM:
+        return 1 if low & ~0x1000 or (shift == 39 and entry & PTE_PS) else 0
+    if low or entry & 3 == EPT_W:
         return 1
-    if m.hw.backend != BACKEND_SVM:
-        if entry & 3 == EPT_W:
-            return 1
-        if not leaf and entry & 0xF8:
-            return 1
-    return 0
+    if not leaf:
+        return 1 if entry & 0xF8 else 0
+    return lshr(EPT_RESERVED_TYPES, lshr(entry, 3) & 7) & 1
+
+
+@inner
+def nested_wanted(access):
+    """RWX that an access needs of a nested table: a fetch needs no right to read (EPT)."""
+    if access & 2:
+        return EPT_X
+    return EPT_R | EPT_W if access & 1 else EPT_R
 
 
 @unit(Machine, i64, i64, i64, i64)
@@ -154,11 +168,7 @@ def nested_walk(m, gpa, va, access, is_table):
     the page goes to ``m.walk.shift``, RWX to ``m.walk.rights``.
     """
     w = m.walk
-    wanted = 1
-    if access & 1:
-        wanted |= 2
-    if access & 2:
-        wanted |= 4
+    wanted = nested_wanted(access)
     if m.feat.paging_structure_caches:
         for i in range(NTLB_ENTRIES):
             e = m.tlb.ntlb[i]
@@ -415,6 +425,8 @@ def walk(m, va, access):
     if m.hw.hap_root != 0:
         if w.rights & 4 == 0:
             rights &= ~TR_EXEC
+        if w.rights & 1 == 0:
+            rights |= TR_NO_READ
         if w.shift < shift:
             shift = w.shift
     w.frame = ma & ~((1 << shift) - 1)

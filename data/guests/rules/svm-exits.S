@@ -1,0 +1,364 @@
+# @title   Rules of SVM: instructions that exit, and those that do not
+# @backend svm
+.intel_syntax noprefix
+.include "svm_rules.inc"
+# @param rule 16 0 0 1000 number : which rule of the file to check
+RULES   svm.exits
+
+.macro EXITED_AT code
+        CHECK   [vmcb + VMCB_EXIT_CODE], \code
+.endm
+
+# ------------------------------------------------------------------ intercepted: APM vol. 2, 15.9
+
+RULE cpuid_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_CPUID, cpuid
+RULE hlt_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_HLT, hlt
+RULE rdtsc_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_RDTSC, rdtsc
+RULE rdtscp_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_RDTSCP, rdtscp
+RULE rdpmc_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_RDPMC, rdpmc
+RULE pause_exits, "without a filter every PAUSE", "APM vol. 2, 15.14.4"
+        EXITS   VMEXIT_PAUSE, pause
+RULE invd_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_INVD, invd
+RULE wbinvd_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_WBINVD, wbinvd
+RULE pushf_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_PUSHF, pushfq
+RULE popf_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_POPF, popfq
+RULE iret_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_IRET, iretq
+RULE icebp_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_ICEBP, .byte 0xf1          # INT1
+RULE monitor_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_MONITOR, monitor
+RULE mwait_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_MWAIT, mwait
+RULE sidt_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_IDTR_READ, sidt [scratch]
+        CHECK   [scratch], 0
+RULE sgdt_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_GDTR_READ, sgdt [scratch]
+RULE sldt_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_LDTR_READ, sldt eax
+RULE str_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_TR_READ, str eax
+RULE lidt_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_IDTR_WRITE, lidt [idt_pointer]
+RULE lgdt_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_GDTR_WRITE, lgdt [idt_pointer]
+RULE lldt_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_LDTR_WRITE, lldt ax
+RULE ltr_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_TR_WRITE, ltr ax
+RULE vmload_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_VMLOAD, vmload rax
+RULE vmsave_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_VMSAVE, vmsave rax
+RULE stgi_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_STGI, stgi
+RULE clgi_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_CLGI, clgi
+RULE skinit_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_SKINIT, skinit
+RULE vmmcall_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_VMMCALL, vmmcall
+RULE invlpga_exits, "", "APM vol. 2, 15.9"
+        EXITS   VMEXIT_INVLPGA, invlpga rax, ecx
+RULE vmrun_exits, "always intercepted", "APM vol. 2, 15.5.1"
+        L2      vmrun rax
+        EXITED  VMEXIT_VMRUN
+        INFO1   0
+
+RULE invlpg_exits_with_its_address, "decode assists", "APM vol. 2, 15.8.4"
+        mov     rcx, 0x12345000
+        INTERCEPT VMEXIT_INVLPG
+        L2      invlpg [rcx + 8]
+        EXITED  VMEXIT_INVLPG
+        INFO1   0x12345008
+
+RULE int_n_exits_with_its_vector, "decode assists", "APM vol. 2, 15.8.3"
+        INTERCEPT VMEXIT_SWINT
+        L2      int 0x25
+        EXITED  VMEXIT_SWINT
+        INFO1   0x25
+        CHECK   [exc_vector], NO_EXCEPTION
+
+RULE int3_is_no_software_interrupt, "INT3 raises #BP", "APM vol. 2, 15.13.4"
+        INTERCEPT VMEXIT_SWINT
+        RUN     l2_int3
+        HALTED
+        CHECK   [exc_vector], EXC_BP
+
+RULE cpl3_faults_before_the_intercept, "privilege first", "APM vol. 2, 15.7"
+        INTERCEPT VMEXIT_INVD
+        RUN     l2_user_invd
+        HALTED
+        CHECK   [exc_vector], EXC_GP
+
+RULE cpuid_exits_at_cpl3, "", "APM vol. 2, 15.9"
+        INTERCEPT VMEXIT_CPUID
+        RUN     l2_user_cpuid
+        CHECK   [vmcb + VMCB_EXIT_CODE], VMEXIT_CPUID
+        movzx   ebx, byte ptr [vmcb + VMCB_CPL]
+        CHECK   rbx, 3
+
+RULE rdtsc_with_tsd_faults_before_the_intercept, "exceptions first", "APM vol. 2, 15.9"
+        or      dword ptr [vmcb + VMCB_CR4], 4
+        INTERCEPT VMEXIT_RDTSC
+        RUN     l2_user_rdtsc
+        HALTED
+        CHECK   [exc_vector], EXC_GP
+
+RULE exits_come_in_order, "L2 goes on where L1 puts it", "APM vol. 2, 15.6"
+        INTERCEPT VMEXIT_CPUID
+        INTERCEPT VMEXIT_RDTSC
+        RUN     l2_cpuid_rdtsc
+        EXITED_AT VMEXIT_CPUID
+        call    run_next
+        EXITED_AT VMEXIT_RDTSC
+        call    run_next
+        HALTED
+
+# ------------------------------------------------------------------ not intercepted
+
+RULE cpuid_executes, "not intercepted, L0 answers", "APM vol. 2, 15.9"
+        mov     qword ptr [vmcb + VMCB_RAX], 0
+        L2      cpuid
+        EXECUTED
+        CHECK   rbx, 0x68747541             # "Auth"
+
+RULE rdtsc_executes, "", "APM vol. 2, 15.9"
+        mov     rdx, -1
+        L2      rdtsc
+        EXECUTED
+        CHECK   [l2_rdx], 0
+
+RULE pause_executes, "", "APM vol. 2, 15.9"
+        L2      pause
+        EXECUTED
+RULE wbinvd_executes, "", "APM vol. 2, 15.9"
+        L2      wbinvd
+        EXECUTED
+RULE invlpg_executes, "", "APM vol. 2, 15.9"
+        L2      invlpg [scratch]
+        EXECUTED
+RULE pushf_executes, "", "APM vol. 2, 15.9"
+        L2      pushfq
+        EXECUTED
+        CHECK_AT [vmcb + VMCB_RSP], l2_stack_end - 8
+RULE sidt_executes, "", "APM vol. 2, 15.9"
+        L2      sidt [scratch]
+        EXECUTED
+        CHECK_BITS [scratch], 0xffff, 64*16 - 1
+RULE str_executes, "", "APM vol. 2, 15.9"
+        L2      str ebx
+        EXECUTED
+        CHECK   rbx, SEL_TSS
+RULE int_n_executes, "", "APM vol. 2, 15.9"
+        RUN     l2_int
+        HALTED
+        CHECK   [exc_vector], 0x25
+RULE ud2_is_an_exception, "", "APM vol. 2, 15.12.7"
+        RUN     l2_ud2
+        HALTED
+        CHECK   [exc_vector], EXC_UD
+RULE monitor_without_support_is_ud, "", "APM vol. 3, MONITOR (CPUID 1 ECX.MONITOR = 0)"
+        RUN     l2_monitor
+        HALTED
+        CHECK   [exc_vector], EXC_UD
+RULE vmmcall_not_intercepted_is_ud, "", "APM vol. 3, VMMCALL"
+DEVIATION "", "Xen gives every VMMCALL of L2 to L1 (nestedsvm_check_intercepts)"
+        RUN     l2_vmmcall
+        HALTED
+        CHECK   [exc_vector], EXC_UD
+
+# ------------------------------------------------------------------ control registers
+
+.set BY_MOV, 1 << 63
+
+RULE cr0_read_exits, "", "APM vol. 2, 15.8.1"
+        INTERCEPT VMEXIT_CR0_READ
+        L2      mov rbx, cr0
+        EXITED  VMEXIT_CR0_READ
+        INFO1   BY_MOV | 3
+RULE cr3_read_exits, "", "APM vol. 2, 15.8.1"
+        INTERCEPT VMEXIT_CR0_READ + 3
+        L2      mov r12, cr3
+        EXITED  VMEXIT_CR0_READ + 3
+        INFO1   BY_MOV | 12
+RULE cr4_read_exits, "", "APM vol. 2, 15.8.1"
+        INTERCEPT VMEXIT_CR0_READ + 4
+        L2      mov rax, cr4
+        EXITED  VMEXIT_CR0_READ + 4
+        INFO1   BY_MOV
+RULE cr2_read_exits, "", "APM vol. 2, 15.8.1"
+        INTERCEPT VMEXIT_CR0_READ + 2
+        L2      mov rsi, cr2
+        EXITED  VMEXIT_CR0_READ + 2
+        INFO1   BY_MOV | 6
+RULE cr8_read_exits, "", "APM vol. 2, 15.8.1"
+        INTERCEPT VMEXIT_CR0_READ + 8
+        L2      mov rdi, cr8
+        EXITED  VMEXIT_CR0_READ + 8
+        INFO1   BY_MOV | 7
+RULE cr0_write_exits, "", "APM vol. 2, 15.8.1"
+        INTERCEPT VMEXIT_CR0_WRITE
+        L2      mov cr0, rcx
+        EXITED  VMEXIT_CR0_WRITE
+        INFO1   BY_MOV | 1
+RULE cr2_write_exits, "", "APM vol. 2, 15.8.1"
+        INTERCEPT VMEXIT_CR0_WRITE + 2
+        L2      mov cr2, r9
+        EXITED  VMEXIT_CR0_WRITE + 2
+        INFO1   BY_MOV | 9
+RULE cr3_write_exits, "", "APM vol. 2, 15.8.1"
+        INTERCEPT VMEXIT_CR0_WRITE + 3
+        L2      mov cr3, rdx
+        EXITED  VMEXIT_CR0_WRITE + 3
+        INFO1   BY_MOV | 2
+        CHECK   [vmcb + VMCB_CR3], L1_TABLES
+RULE cr4_write_exits, "", "APM vol. 2, 15.8.1"
+        INTERCEPT VMEXIT_CR4_WRITE
+        L2      mov cr4, r15
+        EXITED  VMEXIT_CR4_WRITE
+        INFO1   BY_MOV | 15
+RULE cr8_write_exits, "", "APM vol. 2, 15.8.1"
+        INTERCEPT VMEXIT_CR0_WRITE + 8
+        L2      mov cr8, rbx
+        EXITED  VMEXIT_CR0_WRITE + 8
+        INFO1   BY_MOV | 3
+RULE clts_exits_as_cr0_write, "bit 63 clear", "APM vol. 2, 15.8.1"
+        INTERCEPT VMEXIT_CR0_WRITE
+        L2      clts
+        EXITED  VMEXIT_CR0_WRITE
+        INFO1   0
+RULE lmsw_exits_as_cr0_write, "bit 63 clear", "APM vol. 2, 15.8.1"
+        INTERCEPT VMEXIT_CR0_WRITE
+        L2      lmsw bx
+        EXITED  VMEXIT_CR0_WRITE
+        INFO1   0
+RULE smsw_exits_as_cr0_read, "CR0 read", "APM vol. 2, 15.9"
+        INTERCEPT VMEXIT_CR0_READ
+        L2      smsw ebx
+        EXITED  VMEXIT_CR0_READ
+        INFO1   0
+RULE selective_cr0_write_exits, "bits other than TS and MP", "APM vol. 2, 15.9"
+DEVIATION "", "Xen intercepts every CR0 write and then looks at L1's plain CR0 bit only"
+        INTERCEPT VMEXIT_CR0_SEL_WRITE
+        mov     ebx, CR0_GUEST ^ (1 << 16)
+        L2      mov cr0, rbx
+        EXITED  VMEXIT_CR0_SEL_WRITE
+        INFO1   BY_MOV | 3
+RULE selective_cr0_write_passes_ts, "", "APM vol. 2, 15.9"
+        INTERCEPT VMEXIT_CR0_SEL_WRITE
+        mov     ebx, CR0_GUEST ^ CR0_TS
+        L2      mov cr0, rbx
+        EXECUTED
+        CHECK   [vmcb + VMCB_CR0], CR0_GUEST ^ CR0_TS
+RULE selective_cr0_write_passes_clts, "", "APM vol. 2, 15.9"
+        INTERCEPT VMEXIT_CR0_SEL_WRITE
+        or      dword ptr [vmcb + VMCB_CR0], CR0_TS
+        L2      clts
+        EXECUTED
+        CHECK   [vmcb + VMCB_CR0], CR0_GUEST
+RULE plain_cr0_write_intercept_comes_first, "", "APM vol. 2, 15.9"
+        INTERCEPT VMEXIT_CR0_SEL_WRITE
+        INTERCEPT VMEXIT_CR0_WRITE
+        xor     ebx, ebx
+        L2      mov cr0, rbx
+        EXITED  VMEXIT_CR0_WRITE
+RULE cr0_write_executes, "not intercepted", "APM vol. 2, 15.8.1"
+        mov     ebx, CR0_GUEST ^ (1 << 16)
+        L2      mov cr0, rbx
+        EXECUTED
+        CHECK   [vmcb + VMCB_CR0], CR0_GUEST ^ (1 << 16)
+RULE cr3_write_executes, "not intercepted", "APM vol. 2, 15.8.1"
+        call    build_l2_tables
+        mov     ebx, offset l2_root
+        L2      mov cr3, rbx
+        EXECUTED
+        CHECK_AT [vmcb + VMCB_CR3], l2_root
+RULE cr4_write_executes, "not intercepted", "APM vol. 2, 15.8.1"
+        mov     ebx, CR4_GUEST | 4
+        L2      mov cr4, rbx
+        EXECUTED
+        CHECK   [vmcb + VMCB_CR4], CR4_GUEST | 4
+RULE cr2_write_executes, "not intercepted", "APM vol. 2, 15.8.1"
+        mov     rbx, 0x123456789
+        L2      mov cr2, rbx
+        EXECUTED
+        CHECK   [vmcb + VMCB_CR2], 0x123456789
+RULE bad_cr4_write_is_gp, "exceptions as without a hypervisor", "APM vol. 2, 15.8.1"
+        mov     rbx, 1 << 31 | CR4_GUEST
+        RUN     l2_write_cr4
+        HALTED
+        CHECK   [exc_vector], EXC_GP
+        CHECK   [vmcb + VMCB_CR4], CR4_GUEST
+
+# ------------------------------------------------------------------ debug registers
+
+RULE dr0_read_exits, "", "APM vol. 2, 15.8.2"
+        INTERCEPT VMEXIT_DR0_READ
+        L2      mov rbx, dr0
+        EXITED  VMEXIT_DR0_READ
+        INFO1   3
+RULE dr3_write_exits, "", "APM vol. 2, 15.8.2"
+        INTERCEPT VMEXIT_DR0_WRITE + 3
+        L2      mov dr3, r14
+        EXITED  VMEXIT_DR0_WRITE + 3
+        INFO1   14
+RULE dr7_read_exits, "", "APM vol. 2, 15.8.2"
+        INTERCEPT VMEXIT_DR0_READ + 7
+        L2      mov rcx, dr7
+        EXITED  VMEXIT_DR0_READ + 7
+        INFO1   1
+RULE dr7_write_exits, "", "APM vol. 2, 15.8.2"
+        INTERCEPT VMEXIT_DR0_WRITE + 7
+        L2      mov dr7, rdx
+        EXITED  VMEXIT_DR0_WRITE + 7
+        INFO1   2
+RULE dr_accesses_execute, "not intercepted", "APM vol. 2, 15.8.2"
+        mov     rbx, 0x1234
+        RUN     l2_write_dr1
+        HALTED
+        CHECK   [l2_rcx], 0x1234
+RULES_END
+
+# ------------------------------------------------------------------ code of L2
+
+.macro USER_CODE insn:vararg
+        CATCH_USER \insn
+        hlt
+.endm
+l2_user_invd:   USER_CODE invd
+l2_user_cpuid:  USER_CODE cpuid
+l2_user_rdtsc:  USER_CODE rdtsc
+l2_cpuid_rdtsc: cpuid
+        rdtsc
+        hlt
+l2_int: CATCH   int 0x25
+        hlt
+l2_ud2: CATCH   ud2
+        hlt
+l2_int3:
+        CATCH   int3
+        hlt
+l2_monitor:
+        CATCH   monitor
+        hlt
+l2_vmmcall:
+        CATCH   vmmcall
+        hlt
+l2_write_cr4:
+        CATCH   mov cr4, rbx
+        hlt
+l2_write_dr1:
+        mov     dr1, rbx
+        mov     rcx, dr1
+        hlt

@@ -1,0 +1,248 @@
+# @title   Rules of SVM: MSR and I/O permission maps
+# @backend svm
+.intel_syntax noprefix
+.include "svm_rules.inc"
+# @param rule 16 0 0 1000 number : which rule of the file to check
+RULES   svm.maps
+
+.set MSR_STAR,      0xc0000081
+.set MSR_SYSENTER,  0x174
+.set RANGE_2,       0x800
+.set RANGE_3,       0x1000
+
+# ------------------------------------------------------------------ MSRs: APM vol. 2, 15.11
+
+.macro FORBID_MSR range, number, bit        # bit 0: reads, 1: writes
+        or      byte ptr [msrpm + \range + (\number)*2/8], 1 << (((\number)*2 & 7) + \bit)
+.endm
+
+RULE msr_read_exits, "even bit", "APM vol. 2, 15.11"
+        FORBID_MSR RANGE_2, 0x81, 0
+        mov     ecx, MSR_STAR
+        INTERCEPT VMEXIT_MSR
+        L2      rdmsr
+        EXITED  VMEXIT_MSR
+        INFO1   0
+        CHECK   [l2_rcx], MSR_STAR
+RULE msr_write_exits, "odd bit", "APM vol. 2, 15.11"
+        FORBID_MSR RANGE_2, 0x81, 1
+        mov     ecx, MSR_STAR
+        INTERCEPT VMEXIT_MSR
+        L2      wrmsr
+        EXITED  VMEXIT_MSR
+        INFO1   1
+RULE msr_read_bit_lets_writes_pass, "", "APM vol. 2, 15.11"
+        FORBID_MSR RANGE_2, 0x81, 0
+        mov     ecx, MSR_STAR
+        xor     edx, edx
+        INTERCEPT VMEXIT_MSR
+        L2      wrmsr
+        EXECUTED
+RULE msr_write_bit_lets_reads_pass, "", "APM vol. 2, 15.11"
+        FORBID_MSR RANGE_2, 0x81, 1
+        mov     ecx, MSR_STAR
+        INTERCEPT VMEXIT_MSR
+        L2      rdmsr
+        EXECUTED
+RULE msr_of_first_range_exits, "0000_0000 to 0000_1FFF", "APM vol. 2, 15.11"
+        FORBID_MSR 0, MSR_SYSENTER, 0
+        mov     ecx, MSR_SYSENTER
+        INTERCEPT VMEXIT_MSR
+        L2      rdmsr
+        EXITED  VMEXIT_MSR
+RULE msr_of_third_range_exits, "C001_0000 to C001_1FFF", "APM vol. 2, 15.11"
+        FORBID_MSR RANGE_3, 0x114, 0
+        mov     ecx, MSR_VM_CR
+        INTERCEPT VMEXIT_MSR
+        L2      rdmsr
+        EXITED  VMEXIT_MSR
+RULE msr_out_of_range_exits, "whatever the map says", "APM vol. 2, 15.11"
+        mov     ecx, 0x40000000
+        INTERCEPT VMEXIT_MSR
+        L2      rdmsr
+        EXITED  VMEXIT_MSR
+        INFO1   0
+RULE msr_neighbour_does_not_exit, "", "APM vol. 2, 15.11"
+        FORBID_MSR RANGE_2, 0x82, 0
+        FORBID_MSR RANGE_2, 0x80, 0
+        mov     ecx, MSR_STAR
+        INTERCEPT VMEXIT_MSR
+        L2      rdmsr
+        EXECUTED
+RULE msr_map_without_intercept_is_not_read, "MSR_PROT clear", "APM vol. 2, 15.11"
+        FORBID_MSR RANGE_2, 0x81, 0
+        mov     ecx, MSR_STAR
+        L2      rdmsr
+        EXECUTED
+RULE msr_map_address_ignores_low_bits, "", "APM vol. 2, 15.11"
+        FORBID_MSR RANGE_2, 0x81, 0
+        or      dword ptr [vmcb + VMCB_MSRPM_BASE_PA], 0xfff
+        mov     ecx, MSR_STAR
+        INTERCEPT VMEXIT_MSR
+        L2      rdmsr
+        EXITED  VMEXIT_MSR
+RULE msr_high_half_of_rcx_is_ignored, "", "APM vol. 3, RDMSR"
+        FORBID_MSR RANGE_2, 0x81, 0
+        mov     rcx, 0xffffffffc0000081
+        INTERCEPT VMEXIT_MSR
+        L2      rdmsr
+        EXITED  VMEXIT_MSR
+RULE msr_access_at_cpl3_is_gp, "privilege first", "APM vol. 2, 15.11"
+        FORBID_MSR RANGE_2, 0x81, 0
+        INTERCEPT VMEXIT_MSR
+        RUN     l2_user_rdmsr
+        HALTED
+        CHECK   [exc_vector], EXC_GP
+RULE unknown_msr_is_gp, "not intercepted", "APM vol. 3, RDMSR"
+        RUN     l2_unknown_msr
+        HALTED
+        CHECK   [exc_vector], EXC_GP
+RULE msr_written_by_l2_reads_back, "not intercepted", "APM vol. 2, 15.11"
+        RUN     l2_star
+        HALTED
+        CHECK   [vmcb + VMCB_RAX], 0x11223344
+        CHECK   [l2_rdx], 0x55667788
+RULE efer_written_by_l2_is_in_the_vmcb, "EFER is switched", "APM vol. 2, 15.5.1"
+        mov     ecx, MSR_EFER
+        mov     edx, 0
+        mov     qword ptr [vmcb + VMCB_RAX], EFER_SVME | 0xd00
+        L2      wrmsr
+        EXECUTED
+        CHECK   [vmcb + VMCB_EFER], EFER_SVME | 0xd00
+
+# ------------------------------------------------------------------ ports: APM vol. 2, 15.10
+
+.macro FORBID_PORT port
+        or      byte ptr [iopm + (\port)/8], 1 << ((\port) & 7)
+.endm
+
+# \info: bits 15:0 of EXITINFO1.  The port is in DX.
+.macro PORT_EXITS port, info, insn:vararg
+        FORBID_PORT \port
+        mov     edx, \port
+        INTERCEPT VMEXIT_IOIO
+        L2      \insn
+        EXITED  VMEXIT_IOIO
+        INFO1   (\port << 16) | \info
+        INFO2   [l2_next]
+.endm
+.set IN_, 1
+.set STR_, 4
+.set REP_, 8
+.set SZ8, 0x10
+.set SZ16, 0x20
+.set SZ32, 0x40
+.set A32, 0x100
+.set A64, 0x200
+
+RULE in_byte_exits, "", "APM vol. 2, 15.10.2"
+        PORT_EXITS 0x60, IN_ | SZ8 | A64, in al, dx
+RULE in_word_exits, "", "APM vol. 2, 15.10.2"
+        PORT_EXITS 0x60, IN_ | SZ16 | A64, in ax, dx
+RULE in_dword_exits, "", "APM vol. 2, 15.10.2"
+        PORT_EXITS 0x60, IN_ | SZ32 | A64, in eax, dx
+RULE out_byte_exits, "", "APM vol. 2, 15.10.2"
+        PORT_EXITS 0xcf8, SZ8 | A64, out dx, al
+RULE out_word_exits, "", "APM vol. 2, 15.10.2"
+        PORT_EXITS 0xcf8, SZ16 | A64, out dx, ax
+RULE out_dword_exits, "", "APM vol. 2, 15.10.2"
+        PORT_EXITS 0xcf8, SZ32 | A64, out dx, eax
+RULE in_immediate_exits, "", "APM vol. 2, 15.10.2"
+        PORT_EXITS 0x61, IN_ | SZ8 | A64, in al, 0x61
+RULE out_immediate_exits, "", "APM vol. 2, 15.10.2"
+        PORT_EXITS 0x61, SZ32 | A64, out 0x61, eax
+RULE ins_exits, "STR, segment ES", "APM vol. 2, 15.10.2"
+        PORT_EXITS 0x60, IN_ | STR_ | SZ8 | A64, insb
+RULE outs_exits, "STR, segment DS", "APM vol. 2, 15.10.2"
+        PORT_EXITS 0x60, STR_ | SZ8 | A64 | 3 << 10, outsb
+RULE rep_ins_exits, "STR and REP", "APM vol. 2, 15.10.2"
+        mov     ecx, 5
+        PORT_EXITS 0x60, IN_ | STR_ | REP_ | SZ16 | A64, rep insw
+        CHECK   [l2_rcx], 5
+RULE rep_outs_exits, "STR and REP", "APM vol. 2, 15.10.2"
+        mov     ecx, 5
+        PORT_EXITS 0x60, STR_ | REP_ | SZ32 | A64 | 3 << 10, rep outsd
+RULE outs_with_segment_exits, "segment FS", "APM vol. 2, 15.10.2"
+        PORT_EXITS 0x60, STR_ | SZ8 | A64 | 4 << 10, .byte 0x64, 0x6e
+RULE outs_with_32_bit_address_exits, "A32", "APM vol. 2, 15.10.2"
+        PORT_EXITS 0x60, STR_ | SZ8 | A32 | 3 << 10, .byte 0x67, 0x6e
+RULE port_0xffff_exits, "", "APM vol. 2, 15.10.1"
+        PORT_EXITS 0xffff, IN_ | SZ8 | A64, in al, dx
+RULE second_byte_of_an_access_counts, "", "APM vol. 2, 15.10.1"
+        FORBID_PORT 0x61
+        mov     edx, 0x60
+        INTERCEPT VMEXIT_IOIO
+        L2      in ax, dx
+        EXITED  VMEXIT_IOIO
+        INFO1   0x60 << 16 | IN_ | SZ16 | A64
+RULE fourth_byte_across_a_byte_of_the_map_counts, "", "APM vol. 2, 15.10.1"
+        FORBID_PORT 0x68
+        mov     edx, 0x65
+        INTERCEPT VMEXIT_IOIO
+        L2      in eax, dx
+        EXITED  VMEXIT_IOIO
+RULE access_behind_port_0xffff_counts, "the map's third page", "APM vol. 2, 15.10.1"
+        FORBID_PORT 0x10000
+        mov     edx, 0xffff
+        INTERCEPT VMEXIT_IOIO
+        L2      in ax, dx
+        EXITED  VMEXIT_IOIO
+RULE neighbouring_port_does_not_exit, "", "APM vol. 2, 15.10.1"
+        FORBID_PORT 0x62
+        FORBID_PORT 0x5f
+        mov     edx, 0x60
+        INTERCEPT VMEXIT_IOIO
+        L2      in ax, dx
+        EXECUTED
+RULE port_map_without_intercept_is_not_read, "IOIO_PROT clear", "APM vol. 2, 15.10"
+        FORBID_PORT 0x60
+        mov     edx, 0x60
+        L2      in al, dx
+        EXECUTED
+RULE port_of_l0_is_read_by_l0, "not intercepted by L1, so L0's device answers", "nested L0"
+        mov     edx, 0x3fd
+        mov     qword ptr [vmcb + VMCB_RAX], 0x1100
+        L2      in al, dx
+        EXECUTED
+        CHECK   [vmcb + VMCB_RAX], 0x1160
+RULE in_dword_clears_the_upper_half, "", "APM vol. 3, IN"
+        mov     edx, 0x60
+        mov     qword ptr [vmcb + VMCB_RAX], -1
+        L2      in eax, dx
+        EXECUTED
+        CHECK   [vmcb + VMCB_RAX], 0xffffffff
+RULE repeated_outs_by_l0_ends, "string I/O that L1 does not want", "nested L0"
+        mov     ecx, 3
+        mov     edx, 0x60
+        mov     rsi, offset scratch
+        L2      rep outsb
+        EXECUTED
+        CHECK   [l2_rcx], 0
+        CHECK_AT rsi, scratch + 3
+RULE port_at_cpl3_is_gp, "the TSS's map and IOPL first", "APM vol. 2, 15.10"
+        FORBID_PORT 0x60
+        INTERCEPT VMEXIT_IOIO
+        RUN     l2_user_in
+        HALTED
+        CHECK   [exc_vector], EXC_GP
+RULES_END
+
+l2_user_rdmsr:
+        CATCH_USER rdmsr
+        hlt
+l2_user_in:
+        CATCH_USER in al, 0x60
+        hlt
+l2_unknown_msr:
+        mov     ecx, 0x1234
+        CATCH   rdmsr
+        hlt
+l2_star:
+        mov     ecx, MSR_STAR
+        mov     eax, 0x11223344
+        mov     edx, 0x55667788
+        wrmsr
+        xor     eax, eax
+        xor     edx, edx
+        rdmsr
+        hlt

@@ -1,0 +1,239 @@
+# @title   Rules of SVM: nested paging and its faults
+# @backend svm
+.intel_syntax noprefix
+.include "svm_rules.inc"
+# @param rule 16 0 0 1000 number : which rule of the file to check
+RULES   svm.paging
+
+.set PAGE_1, WINDOW + 0x1000
+.set ENTRY_1, WINDOW_ENTRY + 8
+.set NX, 1 << 63
+.set ACCESSED, 0x20
+.set DIRTY, 0x40
+
+.macro FAULTED info, address
+        CHECK   [vmcb + VMCB_EXIT_CODE], VMEXIT_NPF
+        CHECK   [vmcb + VMCB_RIP], [l2_first]
+        INFO1   \info
+        INFO2   \address
+.endm
+
+RULE read_of_an_absent_page, "", "APM vol. 2, 15.25.6"
+        mov     qword ptr [ENTRY_1], 0
+        L2      mov rbx, [PAGE_1 + 0x18]
+        FAULTED NPF_USER | NPF_FINAL, PAGE_1 + 0x18
+RULE write_to_an_absent_page, "", "APM vol. 2, 15.25.6"
+        mov     qword ptr [ENTRY_1], 0
+        L2      mov [PAGE_1], rbx
+        FAULTED NPF_USER | NPF_WRITE | NPF_FINAL, PAGE_1
+RULE fetch_from_an_absent_page, "", "APM vol. 2, 15.25.6"
+        mov     qword ptr [ENTRY_1], 0
+        mov     qword ptr [l2_first], PAGE_1
+        call    run_first
+        FAULTED NPF_USER | NPF_FETCH | NPF_FINAL, PAGE_1
+RULE absent_directory, "P is clear whatever level is missing", "APM vol. 2, 15.25.6"
+        mov     qword ptr [nested_pd + (WINDOW >> 21)*8], 0
+        L2      mov rbx, [PAGE_1]
+        FAULTED NPF_USER | NPF_FINAL, PAGE_1
+RULE address_beyond_the_table, "", "APM vol. 2, 15.25.6"
+        call    build_l2_tables
+        mov     qword ptr [vmcb + VMCB_CR3], offset l2_root
+        mov     rax, 0x4000000000 + 7
+        mov     [L2_PRIVATE_ENTRY], rax
+        mov     rcx, L2_PRIVATE
+        L2      mov rbx, [rcx]
+        FAULTED NPF_USER | NPF_FINAL, 0x4000000000
+RULE write_to_a_read_only_page, "P and RW", "APM vol. 2, 15.25.6"
+        and     byte ptr [ENTRY_1], ~2
+        L2      mov [PAGE_1], rbx
+        FAULTED NPF_PRESENT | NPF_WRITE | NPF_USER | NPF_FINAL, PAGE_1
+RULE write_to_a_read_only_page_after_a_read, "", "APM vol. 2, 15.25.5"
+        and     byte ptr [ENTRY_1], ~2
+        L2      mov rbx, [PAGE_1]
+        EXECUTED
+        L2      mov [PAGE_1], rbx
+        FAULTED NPF_PRESENT | NPF_WRITE | NPF_USER | NPF_FINAL, PAGE_1
+RULE write_below_a_read_only_directory, "rights of all levels", "APM vol. 2, 15.25.5"
+        and     byte ptr [nested_pd + (WINDOW >> 21)*8], ~2
+        L2      mov [PAGE_1], rbx
+        FAULTED NPF_PRESENT | NPF_WRITE | NPF_USER | NPF_FINAL, PAGE_1
+RULE write_is_not_excused_by_cr0_wp, "nested accesses are user accesses", "APM vol. 2, 15.25.5"
+        and     byte ptr [ENTRY_1], ~2
+        and     dword ptr [vmcb + VMCB_CR0], ~(1 << 16)
+        L2      mov [PAGE_1], rbx
+        FAULTED NPF_PRESENT | NPF_WRITE | NPF_USER | NPF_FINAL, PAGE_1
+RULE read_of_a_read_only_page, "", "APM vol. 2, 15.25.5"
+        and     byte ptr [ENTRY_1], ~2
+        mov     qword ptr [PAGE_1], 0x4711
+        L2      mov rbx, [PAGE_1]
+        EXECUTED
+        CHECK   rbx, 0x4711
+RULE fetch_from_a_no_execute_page, "P and ID", "APM vol. 2, 15.25.6"
+        mov     byte ptr [PAGE_1], 0xf4
+        or      dword ptr [ENTRY_1 + 4], 1 << 31
+        mov     qword ptr [l2_first], PAGE_1
+        call    run_first
+        FAULTED NPF_PRESENT | NPF_FETCH | NPF_USER | NPF_FINAL, PAGE_1
+RULE read_of_a_no_execute_page, "", "APM vol. 2, 15.25.5"
+        or      dword ptr [ENTRY_1 + 4], 1 << 31
+        L2      mov rbx, [PAGE_1]
+        EXECUTED
+RULE supervisor_page_of_the_nested_table, "U must be set", "APM vol. 2, 15.25.5"
+DEVIATION "", "the simulated processor counts a nested entry without U as not present"
+        and     byte ptr [ENTRY_1], ~4
+        L2      mov rbx, [PAGE_1]
+        FAULTED NPF_PRESENT | NPF_USER | NPF_FINAL, PAGE_1
+RULE reserved_bit_of_a_nested_entry, "RSVD", "APM vol. 2, 15.25.6"
+        or      dword ptr [ENTRY_1 + 4], 1 << 19
+        L2      mov rbx, [PAGE_1]
+        FAULTED NPF_PRESENT | NPF_USER | 8 | NPF_FINAL, PAGE_1
+RULE walk_of_l2_tables_faults, "bit 33, as a write", "APM vol. 2, 15.25.6"
+        call    build_l2_tables
+        mov     qword ptr [vmcb + VMCB_CR3], offset l2_root
+        mov     qword ptr [WINDOW_ENTRY + 5*8], 0
+        mov     rcx, L2_PRIVATE
+        L2      mov rbx, [rcx]
+        FAULTED NPF_USER | NPF_WRITE | NPF_TABLE, L2_PRIVATE_ENTRY
+RULE walk_of_read_only_l2_tables_faults, "table accesses are writes", "APM vol. 2, 15.25.6"
+        call    build_l2_tables
+        mov     qword ptr [vmcb + VMCB_CR3], offset l2_root
+        and     byte ptr [WINDOW_ENTRY + 5*8], ~2
+        mov     rcx, L2_PRIVATE
+        L2      mov rbx, [rcx]
+        FAULTED NPF_PRESENT | NPF_USER | NPF_WRITE | NPF_TABLE, L2_PRIVATE_ENTRY
+RULE fault_of_l2_comes_before_the_nested_fault, "guest rights first", "APM vol. 2, 15.25.6"
+        INTERCEPT VMEXIT_EXCEPTION + EXC_PF
+        call    build_l2_tables
+        mov     qword ptr [vmcb + VMCB_CR3], offset l2_root
+        and     byte ptr [L2_PRIVATE_ENTRY], ~2
+        mov     qword ptr [WINDOW_ENTRY], 0
+        mov     rcx, L2_PRIVATE
+        L2      mov [rcx], rbx
+        CHECK   [vmcb + VMCB_EXIT_CODE], VMEXIT_EXCEPTION + EXC_PF
+        INFO1   3
+RULE page_mapped_after_its_fault, "L1 maps it and L2 tries again", "APM vol. 2, 15.25.6"
+        mov     qword ptr [ENTRY_1], 0
+        mov     qword ptr [PAGE_1], 0x815
+        L2      mov rbx, [PAGE_1]
+        CHECK   [vmcb + VMCB_EXIT_CODE], VMEXIT_NPF
+        mov     qword ptr [ENTRY_1], PAGE_1 + LEAF_FLAGS
+        call    run_on
+        EXECUTED
+        CHECK   rbx, 0x815
+RULE page_elsewhere, "the nested table decides where a page is", "APM vol. 2, 15.25.5"
+        mov     qword ptr [ENTRY_1], WINDOW + 0x3000 + LEAF_FLAGS
+        mov     qword ptr [WINDOW + 0x3000], 0x999
+        L2      mov rbx, [PAGE_1]
+        EXECUTED
+        CHECK   rbx, 0x999
+RULE large_page_of_2_mb, "", "APM vol. 2, 15.25.5"
+        mov     qword ptr [nested_pd + (WINDOW >> 21)*8], WINDOW + 0x200000 + LEAF_FLAGS + 0x80
+        mov     qword ptr [WINDOW + 0x200000 + 0x12340], 0x2222
+        L2      mov rbx, [WINDOW + 0x12340]
+        EXECUTED
+        CHECK   rbx, 0x2222
+RULE large_page_of_1_gb, "", "APM vol. 2, 15.25.5"
+        mov     qword ptr [nested_pdpt], LEAF_FLAGS + 0x80
+        mov     qword ptr [PAGE_1], 0x1111
+        L2      mov rbx, [PAGE_1]
+        EXECUTED
+        CHECK   rbx, 0x1111
+RULE read_only_large_page, "", "APM vol. 2, 15.25.5"
+        mov     qword ptr [nested_pd + (WINDOW >> 21)*8], WINDOW + 0x80 + 5
+        L2      mov [PAGE_1], rbx
+        FAULTED NPF_PRESENT | NPF_WRITE | NPF_USER | NPF_FINAL, PAGE_1
+
+# ------------------------------------------------------------------ accessed and dirty bits
+
+RULE read_sets_accessed, "", "APM vol. 2, 15.25.7"
+        L2      mov rbx, [PAGE_1]
+        EXECUTED
+        CHECK_BITS [ENTRY_1], ACCESSED | DIRTY, ACCESSED
+        CHECK_BITS [nested_pd + (WINDOW >> 21)*8], ACCESSED, ACCESSED
+        CHECK_BITS [nested_pdpt], ACCESSED, ACCESSED
+        CHECK_BITS [nested_root], ACCESSED, ACCESSED
+RULE write_sets_dirty, "", "APM vol. 2, 15.25.7"
+        L2      mov [PAGE_1], rbx
+        EXECUTED
+        CHECK_BITS [ENTRY_1], ACCESSED | DIRTY, ACCESSED | DIRTY
+RULE write_after_a_read_sets_dirty, "", "APM vol. 2, 15.25.7"
+DEVIATION "", "as in Xen the walk that fills n2p_to_l0m grants the write without the dirty bit"
+        L2      mov rbx, [PAGE_1]
+        EXECUTED
+        L2      mov [PAGE_1], rbx
+        EXECUTED
+        CHECK_BITS [ENTRY_1], ACCESSED | DIRTY, ACCESSED | DIRTY
+RULE untouched_page_stays_clean, "", "APM vol. 2, 15.25.7"
+        L2      mov rbx, [PAGE_1]
+        EXECUTED
+        CHECK_BITS [ENTRY_1 + 8], ACCESSED | DIRTY, 0
+RULE refused_write_sets_nothing_dirty, "", "APM vol. 2, 15.25.7"
+        and     byte ptr [ENTRY_1], ~2
+        L2      mov [PAGE_1], rbx
+        CHECK   [vmcb + VMCB_EXIT_CODE], VMEXIT_NPF
+        CHECK_BITS [ENTRY_1], DIRTY, 0
+
+# ------------------------------------------------------------------ invalidation
+
+RULE tlb_control_flush_asid, "TLB_CONTROL 3", "APM vol. 2, 15.16.1"
+        mov     qword ptr [PAGE_1], 0x1
+        mov     qword ptr [WINDOW + 0x3000], 0x3
+        L2      mov rbx, [PAGE_1]
+        CHECK   rbx, 1
+        mov     qword ptr [ENTRY_1], WINDOW + 0x3000 + LEAF_FLAGS
+        mov     byte ptr [vmcb + VMCB_TLB_CTL], 3
+        L2      mov rbx, [PAGE_1]
+        EXECUTED
+        CHECK   rbx, 3
+RULE tlb_control_flush_all, "TLB_CONTROL 1", "APM vol. 2, 15.16.1"
+        mov     qword ptr [PAGE_1], 0x1
+        mov     qword ptr [WINDOW + 0x3000], 0x3
+        L2      mov rbx, [PAGE_1]
+        mov     qword ptr [ENTRY_1], WINDOW + 0x3000 + LEAF_FLAGS
+        mov     byte ptr [vmcb + VMCB_TLB_CTL], 1
+        L2      mov rbx, [PAGE_1]
+        EXECUTED
+        CHECK   rbx, 3
+RULE new_asid_starts_empty, "", "APM vol. 2, 15.16"
+        mov     qword ptr [PAGE_1], 0x1
+        mov     qword ptr [WINDOW + 0x3000], 0x3
+        L2      mov rbx, [PAGE_1]
+        mov     qword ptr [ENTRY_1], WINDOW + 0x3000 + LEAF_FLAGS
+        inc     dword ptr [vmcb + VMCB_ASID]
+        L2      mov rbx, [PAGE_1]
+        EXECUTED
+        CHECK   rbx, 3
+RULE invlpga_drops_a_translation, "", "APM vol. 2, 15.16.3"
+        call    build_l2_tables
+        mov     qword ptr [vmcb + VMCB_CR3], offset l2_root
+        mov     qword ptr [WINDOW], 0x1
+        mov     qword ptr [WINDOW + 0x3000], 0x3
+        mov     rcx, L2_PRIVATE
+        L2      mov rbx, [rcx]
+        EXECUTED
+        CHECK   rbx, 1
+        mov     qword ptr [L2_PRIVATE_ENTRY], WINDOW + 0x3000 + 7
+        mov     rax, L2_PRIVATE
+        mov     ecx, 1
+        invlpga rax, ecx
+        mov     rcx, L2_PRIVATE
+        L2      mov rbx, [rcx]
+        EXECUTED
+        CHECK   rbx, 3
+RULE invlpg_of_l2_drops_a_translation, "", "APM vol. 3, INVLPG"
+        call    build_l2_tables
+        mov     qword ptr [vmcb + VMCB_CR3], offset l2_root
+        mov     qword ptr [WINDOW], 0x1
+        mov     qword ptr [WINDOW + 0x3000], 0x3
+        RUN     l2_remaps
+        HALTED
+        CHECK   rbx, 3
+RULES_END
+
+l2_remaps:
+        mov     rcx, L2_PRIVATE
+        mov     rbx, [rcx]
+        mov     qword ptr [L2_PRIVATE_ENTRY], WINDOW + 0x3000 + 7
+        invlpg  [rcx]
+        mov     rbx, [rcx]
+        hlt
