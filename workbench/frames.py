@@ -230,7 +230,7 @@ def timeline_reason(backend: str, kind: str, code: int, info: int = 0) -> str:
     if kind.endswith("entry"):
         return ""
     name = exit_name(backend, exit_place(backend, code))
-    if backend == "svm" and code < 0 and kind == "virtual_exit":
+    if backend == "svm" and code < 0 and info:
         return f"{name}: {svm.check_text(info)}"
     return name
 

@@ -49,6 +49,7 @@ _SWITCHES = (
     "nrip_save",
     "decode_assists",
     "pause_filter",
+    "vmcb_clean_bits",
     "flush_by_asid",
 )
 _POLICIES = ("own", "shared_flush", "xen_2013", "kvm")

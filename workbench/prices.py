@@ -51,7 +51,13 @@ def part_of(event: str) -> str:
         return "halted"
     if event == "L1_INSTRUCTION" or event.endswith(("_SHADOWED", "_VIRTUALIZED")):
         return "L1 handler"
-    if event in ("HW_EXIT", "HW_ENTRY", "PERMISSION_MAP_LOOKUP", "PAUSE_FILTERED"):
+    if event in (
+        "HW_EXIT",
+        "HW_ENTRY",
+        "PERMISSION_MAP_LOOKUP",
+        "PAUSE_FILTERED",
+        "VMCB_GROUP_KEPT",
+    ):
         return "hardware switches"
     return "other address translation" if event in _TRANSLATION else "L0 software"
 

@@ -46,7 +46,8 @@ class Result:
         Single values of the machine: stop_code, steps, l1_instructions, l2_instructions,
         bare_instructions, simulated_cycles, serial, fatal, unknown_count, unknown (the last
         instruction that raised #UD because the machine lacks it), virtual_entries, virtual_exits,
-        host_ticks, entry_check (what VMRUN found wrong with a VMCB, the last time it refused one).
+        host_ticks, entry_check (what VMRUN found wrong with a VMCB, the last time it refused one),
+        stale_vmcb_groups (groups of a VMCB that were called unchanged but were not).
     run_seconds : float
         Wall time of the kernel.
     provenance : mapping
@@ -259,6 +260,7 @@ def machine_facts(machine: np.ndarray) -> dict[str, Any]:
         "fatal": FATAL[reason] if reason < len(FATAL) else f"reason {reason}",
         "fatal_code": int(machine["fatal_code"][0]),
         "entry_check": _entry_check(machine),
+        "stale_vmcb_groups": svm.clean_groups(int(machine["stale_groups"][0])),
         "unknown_count": int(machine["unknown_count"][0]),
         "unknown": describe_unknown(machine),
     }

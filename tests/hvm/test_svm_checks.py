@@ -105,7 +105,7 @@ def test_a_vmcb01_that_fails_names_its_check():
 
 def test_a_wrong_claim_of_being_unchanged_is_an_invalid_opcode_for_l1():
     """vmcb12 is sound, but L1 calls a segment unchanged that was not: vmcb02 still has the old one."""
-    machine = SvmMachine()
+    machine = SvmMachine(vmcb_clean_bits=1)
     bad = machine.good_vmcb12()
     oracle.put(bad, "cs", 8 | 0xC9B << 16 | 0xFFFFFFFF << 32)
     assert machine.start_vmrun(bad) == 1

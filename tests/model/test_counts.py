@@ -155,6 +155,7 @@ SHOWN_BY = {
     "np2m_tables": {"l1": "twin", "np2m_flush": "generation"},
     "np2m_rights": {"l1": "twin", "l1_params": WRITE_PROTECTING, "l2": "compute"},
     "flush_by_asid": {"l2_tag_policy": "kvm"},
+    "pause_filter": {"l2": "spin"},
 }
 """Runs in which a feature has something to act on; the others show with L1 minimal."""
 

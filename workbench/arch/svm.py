@@ -64,5 +64,11 @@ def check_text(number: int) -> str:
     return f"check {number}" if number else ""
 
 
+def clean_groups(mask: int) -> str:
+    """Names of the groups of VMCB clean bits in ``mask``, joined by commas."""
+    names = (row["name"] for row in rows("vmcb_cleanbits") if mask >> int(row["value"]) & 1)
+    return ", ".join(names)
+
+
 def __getattr__(name: str) -> int:
     raise AttributeError(f"no SVM constant called {identifier(name)} in data/arch")

@@ -310,6 +310,7 @@ FEATURES = np.dtype(
         ("virtual_gif", "i8"),
         ("virtual_vmload_vmsave", "i8"),
         ("nrip_save", "i8"), ("decode_assists", "i8"), ("pause_filter", "i8"),
+        ("vmcb_clean_bits", "i8"),
         ("vmcs_shadowing", "i8"),
         ("vpid_for_l1", "i8"),
         ("paging_structure_caches", "i8"),
@@ -322,6 +323,11 @@ NP2M_LAZY, NP2M_EAGER, NP2M_GENERATION = range(3)
 P2M_EVENT_NONE, P2M_EVENT_BALLOON, P2M_EVENT_LOG_DIRTY = range(3)
 MSR_MAP_MERGED, MSR_MAP_INTERCEPT_ALL, MSR_MAP_NONE = range(3)
 IO_MAP_XEN, IO_MAP_MERGED, IO_MAP_INTERCEPT_ALL = range(3)
+
+N_VMCB_COPIES, VMCB_COPY_BYTES = 4, 0x6A0
+"""VMCBs that the processor keeps a copy of, and how much of one VMRUN loads at most."""
+VMCB_COPY = np.dtype([("ma", "i8"), ("used", "i8"), ("bytes", "u1", (VMCB_COPY_BYTES,))])
+"""What the processor holds of a VMCB (hvm/svm_clean.py); ``ma`` 0: nothing."""
 
 MAX_NP2M = 10
 NP2M_POOL_PAGES = 4096
@@ -496,6 +502,9 @@ MACHINE = np.dtype(
         ("delivering", "i8"),                     # nesting of exception delivery
         ("stop_code", "i8"),
         ("fatal", "i8"), ("fatal_code", "i8"),
+        ("vmcb_copies", VMCB_COPY, (N_VMCB_COPIES,)),
+        ("vmcb_place", "i8"), ("vmcb_clock", "i8"),  # copy in use; counts VMRUNs
+        ("stale_groups", "i8"),                   # clean-bit groups that VMRUN found changed all the same
         ("entry_check", "i8"),                    # number of the VMRUN check that failed last
         ("unknown_count", "i8"), ("unknown_rip", "i8"), ("unknown_bytes", "i8"),
         ("np2m", NP2M, (MAX_NP2M,)),
@@ -530,6 +539,7 @@ GuestInsn = struct("GuestInsn", GUEST_INSN)
 Hw = struct("Hw", HW)
 NestedVcpu = struct("NestedVcpu", NESTED_VCPU)
 Np2m = struct("Np2m", NP2M)
+VmcbCopy = struct("VmcbCopy", VMCB_COPY)
 Features = struct("Features", FEATURES)
 Apic = struct("Apic", APIC)
 Interrupts = struct("Interrupts", INTERRUPTS)

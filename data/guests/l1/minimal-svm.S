@@ -57,6 +57,7 @@ switched:
         vmload  rax                         # the rest of L2's state
         vmrun   rax                         # L2 runs until something makes it exit
         vmsave  rax
+        mov     dword ptr [rax + VMCB_CLEAN], CLEAN_ALL     # nothing is changed but RIP and RAX
         stgi
         dec     qword ptr [exits_left]
         jz      exits_over

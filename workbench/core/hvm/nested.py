@@ -42,6 +42,7 @@ from .nested_vcpu import REFLECT_TO_L1, is_n2_guest
 from .np2m import np2m_select
 from .p2m_script import p2m_scripted_change
 from .svm import svm_enter_n2, svm_exit_n2, svm_handle, svm_route, svm_set_hap_root
+from .svm_clean import all_clean
 from .svm_hw import svm_hw_enter, svm_hw_exit
 from .svm_intr import V_IRQ, svm_intr_assist
 from .svm_tables import code_index
@@ -85,6 +86,8 @@ def _end_cause(m):
 def _hw_exit(m):
     if m.hw.backend == BACKEND_SVM:
         svm_hw_exit(m)
+        if m.feat.vmcb_clean_bits:
+            all_clean(m.ram + m.hw.vmcx)
     else:
         vmx_hw_exit(m)
 

@@ -17,6 +17,7 @@ from ..mmu.access import load, store
 from ..structs import i64
 from ..words import ld64, lshr, st32, st64
 from .svm_checks import CR0_CD, CR0_NW, CR0_PE, CR0_PG, CR4_PAE, CR4_RESERVED
+from .svm_clean import CLEAN_CR, CLEAN_INTERCEPTS, CLEAN_LBR, CLEAN_NP, touch
 from .svm_current import current_vmcb, read_gpr, write_gpr
 from .svm_decode import CLTS, GROUP_7, LMSW, MOV_FROM_CR, MOV_TO_CR, SMSW, l0_decode
 from .svm_l0 import (
@@ -45,7 +46,7 @@ CR4_FLUSHING = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 17 | 1 << 20
 @inner
 def _adjust_svm_leaves(m, leaf):
     """What L0 adds to the processor's answer: it honours clean bits of vmcb12."""
-    if leaf == CPUID_SVM:
+    if leaf == CPUID_SVM and m.feat.vmcb_clean_bits:
         m.cpuid[3] |= EDX_VMCB_CLEAN
 
 
@@ -100,6 +101,7 @@ def _write_msr(m, h, number, value):
     # these live in the VMCB while L0 works
     st64(h + vmcb.G_PAT, m.cpu.pat)
     st64(h + vmcb.DBGCTL, m.cpu.debugctl)
+    touch(h, CLEAN_NP | CLEAN_LBR)
     return status
 
 
@@ -235,6 +237,7 @@ def _set_cr4(m, h, value):
 @inner
 def _write_cr(m, h, cr, value):
     status = _set_cr0(m, h, value) if cr == 0 else _set_cr4(m, h, value)
+    touch(h, CLEAN_CR)
     return skip_instruction(m, h) if status == ST_OK else inject_gp(m)
 
 
@@ -318,5 +321,7 @@ def svm_emulate_cr(m):
 @unit(Machine)
 def svm_emulate_dr(m):
     """First use of a debug register: Xen loads the guest's and stops intercepting them."""
-    st32(current_vmcb(m) + vmcb.INTERCEPT_WORD1, 0)
+    h = current_vmcb(m)
+    st32(h + vmcb.INTERCEPT_WORD1, 0)
+    touch(h, CLEAN_INTERCEPTS)
     return ST_OK

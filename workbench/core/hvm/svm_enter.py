@@ -20,11 +20,21 @@ from ..ledger import (
     count_field,
 )
 from ..mmu.physical import host_of
-from ..words import ld8, ld32, ld64, lshr, st32, st64
+from ..words import count_trailing_zeros, ld8, ld32, ld64, lshr, st32, st64
 from .memory_map import L2_MSRPM_MA, VMCX01_MA, VMCX02_MA
 from .nested_vcpu import enter_n2_guest
 from .np2m import np2m_note_vmrun, np2m_select
-from .svm_checks import NP_ENABLE, svm_vmcb_invalid
+from .svm_checks import F_ASID, NP_ENABLE, svm_vmcb_faults, svm_vmcb_invalid
+from .svm_clean import (
+    CLEAN_DR,
+    CLEAN_DT,
+    CLEAN_INTERCEPTS,
+    CLEAN_LBR,
+    CLEAN_NP,
+    CLEAN_SEG,
+    CLEAN_TPR,
+    touch,
+)
 from .svm_decode import svm_next_rip
 from .svm_exit import svm_abandon_entry
 from .svm_hw import V_INTR_MASKING
@@ -35,11 +45,6 @@ from .tags import N2, tags_renew
 from .vmcb import copy8, copy32, copy64, copy128
 
 RFLAGS_IF = 1 << 9
-(
-    CLEAN_INTERCEPTS, CLEAN_MAPS, CLEAN_ASID, CLEAN_TPR, CLEAN_NP, CLEAN_CR, CLEAN_DR, CLEAN_DT,
-    CLEAN_SEG, CLEAN_CR2, CLEAN_LBR,
-) = (1 << k for k in range(11))  # fmt: skip
-"""Clean bits of vmcb12 (vmcb_cleanbits.csv)."""
 FAILED = 1
 
 HOST_SAVE_BYTES = 6 * 8
@@ -119,7 +124,7 @@ def svm_merge_controls(m):
     h02 = m.ram + VMCX02_MA
     h12 = host_of(m, nv.vmcx12_ma)
     clean = _read32(m, h12, vmcb.CLEAN, vmcb.FIELD_CLEAN)
-    if nv.last_vmcx12_addr != nv.n1_vmcx12_addr:
+    if nv.last_vmcx12_addr != nv.n1_vmcx12_addr or m.feat.vmcb_clean_bits == 0:
         clean = 0
     # 1. intercepts
     if clean & CLEAN_TPR == 0:
@@ -169,6 +174,7 @@ def _merge_paging(m, h02, h01):
 def svm_set_hap_root(m, root):
     """L2's nested table is another one now, or was emptied, while L2 is current."""
     st64(m.ram + VMCX02_MA + vmcb.NESTED_CR3, root)
+    touch(m.ram + VMCX02_MA, CLEAN_NP)
 
 
 @inner
@@ -287,7 +293,10 @@ def svm_enter_n2(m):
         m.exit.code = svm.VMEXIT_INVALID
         request_virtual_exit(m, svm.VMEXIT_INVALID, 0, 0)
         return FAILED
-    if clean and svm_vmcb_invalid(m, h02):  # L1 called something unchanged that was never sound
-        svm_abandon_entry(m)
-        return FAILED
+    if clean:  # L1 may have called something unchanged that was never sound
+        faults = svm_vmcb_faults(m, h02) & ~F_ASID  # L0 chooses the ASID later
+        if faults:
+            m.entry_check = count_trailing_zeros(faults)
+            svm_abandon_entry(m)
+            return FAILED
     return ST_OK

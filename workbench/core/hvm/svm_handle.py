@@ -39,6 +39,7 @@ from .nested_vcpu import nestedhvm_is_enabled
 from .np2m import np2m_invalidate_current
 from .p2m import n1p_to_l0m, p2m_resolve
 from .svm_checks import EVENT_VALID
+from .svm_clean import CLEAN_INTERCEPTS, CLEAN_TPR, touch
 from .svm_current import current_vmcb
 from .svm_emulate import (
     svm_emulate_cpuid,
@@ -176,6 +177,7 @@ def _handle_gif(m, h):
         set_gif(m, 0)
         st32(h + vmcb.INT_CTL, ld32(h + vmcb.INT_CTL) & ~V_IRQ)
         st32(h + vmcb.INTERCEPT_WORD3, ld32(h + vmcb.INTERCEPT_WORD3) & ~VINTR_BIT)
+        touch(h, CLEAN_TPR | CLEAN_INTERCEPTS)
         m.irq.window = 0
     return skip_instruction(m, h)
 

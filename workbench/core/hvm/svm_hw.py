@@ -16,8 +16,10 @@ from ..jit import inner, unit
 from ..layout import CS, DS, ES, PAGE, RAX, RSP, SS, ST_FAULT, ST_OK, Machine
 from ..ledger import C_ENTRY_FAILURE
 from ..mmu.generation import flush_all, flush_tag, flush_tag_nonglobal
+from ..structs import i64
 from ..words import copy_bytes, ld8, ld16, ld32, ld64, lshr, st8, st32, st64
 from .svm_checks import EVENT_VALID, NP_ENABLE, svm_vmcb_invalid
+from .svm_clean import CLEAN_ASID, held_copy, svm_load_vmcb, touch
 from .svm_leave import leave
 from .vmcb import bit, load_segment, save_segment
 
@@ -105,6 +107,14 @@ def _save_guest(m, h):
         st64(h + vmcb.DBGCTL, c.debugctl)
 
 
+@unit(Machine, i64)
+def svm_store_vmcb(m, h):
+    """Guest state and exit information into the VMCB at host address ``h``."""
+    _save_controls(m, h)
+    _save_guest(m, h)
+    return ST_OK
+
+
 @unit(Machine)
 def svm_hw_exit(m):
     """#VMEXIT with the exit in ``m.exit``, RIP at the intercepted instruction. APM vol. 2, 15.6."""
@@ -112,8 +122,11 @@ def svm_hw_exit(m):
     # 1. GIF is cleared, so that L0 is not interrupted
     m.hw.gif = 0
     # 2. guest state and exit information into the VMCB
-    _save_controls(m, h)
-    _save_guest(m, h)
+    svm_store_vmcb(m, h)
+    if m.feat.vmcb_clean_bits:
+        copy = held_copy(m)
+        if copy:
+            svm_store_vmcb(m, copy)
     # 3. vectoring belongs to one exit only
     m.exit.vectoring = 0
     m.exit.vectoring_error = 0
@@ -179,8 +192,7 @@ def _load_guest(m, h):
 @inner
 def _flush_tlb(m, h):
     """TLB_CONTROL (15.16.1): 1 everything, 3 this ASID, 7 this ASID but for global pages."""
-    control = m.hw.tlb_control
-    st8(h + vmcb.TLB_CTL, control)
+    control = ld8(h + vmcb.TLB_CTL)
     if control:
         if control == svm.TLB_FLUSH_ALL_ASID:
             flush_all(m, m.hw.tlb_reason)
@@ -210,6 +222,15 @@ def _inject(m, h, event):
     return ST_FAULT
 
 
+@inner
+def _write_choice(m, h):
+    """The ASID and TLB_CONTROL that L0 has chosen, written to the VMCB (Xen, svm_asid_handle_vmrun)."""
+    if ld32(h + vmcb.ASID) != m.hw.tag:
+        st32(h + vmcb.ASID, m.hw.tag)
+        touch(h, CLEAN_ASID)
+    st8(h + vmcb.TLB_CTL, m.hw.tlb_control)
+
+
 @unit(Machine)
 def svm_hw_enter(m):
     """VMRUN of the VMCB at ``m.hw.vmcx``. APM vol. 2, 15.5.
@@ -219,13 +240,16 @@ def svm_hw_enter(m):
     code INVALID).
     """
     h = m.ram + m.hw.vmcx
-    st32(h + vmcb.ASID, m.hw.tag)
+    _write_choice(m, h)
+    if m.feat.vmcb_clean_bits:
+        h = svm_load_vmcb(m, h)
+        m.hw.tag = ld32(h + vmcb.ASID)
     # 1. consistency checks
     failed = svm_vmcb_invalid(m, h)
     if failed:
         m.entry_check = failed
         leave(m, svm.VMEXIT_INVALID, 0, 0, 0, C_ENTRY_FAILURE)
-        st64(h + vmcb.EXIT_CODE, svm.VMEXIT_INVALID)
+        st64(m.ram + m.hw.vmcx + vmcb.EXIT_CODE, svm.VMEXIT_INVALID)
         return -1
     # 2. TLB_CONTROL, controls, guest state
     _flush_tlb(m, h)

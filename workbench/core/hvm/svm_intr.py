@@ -38,6 +38,7 @@ from ..structs import i64
 from ..words import ld8, ld32, ld64, st8, st32
 from .memory_map import VMCX01_MA, VMCX02_MA
 from .svm_checks import EVENT_VALID
+from .svm_clean import CLEAN_INTERCEPTS, CLEAN_TPR, touch
 from .svm_current import current_vmcb
 from .svm_instructions import V_GIF, V_GIF_ENABLE
 from .svm_l0 import V_IRQ, VINTR_BIT, request_virtual_exit
@@ -241,6 +242,9 @@ def svm_intr_assist(m):
     take_signals(m)
     _assist(m)
     _give_virtual_tpr(m)
+    # V_INTR and the window's intercepts may have changed, here or by the exit's handler
+    touch(m.ram + VMCX01_MA, CLEAN_TPR | CLEAN_INTERCEPTS)
+    touch(m.ram + VMCX02_MA, CLEAN_TPR | CLEAN_INTERCEPTS)
     return 0
 
 

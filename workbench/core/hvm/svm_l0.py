@@ -17,6 +17,7 @@ from ..words import ld32, ld64, lshr, st32, st64
 from .memory_map import VMCX01_MA
 from .np2m import np2m_reset
 from .svm_checks import CR0_PG, EFER_LME, EFER_RESERVED, EFER_SVME, EVENT_VALID
+from .svm_clean import CLEAN_CR, CLEAN_CR2, CLEAN_INTERCEPTS, CLEAN_TPR, touch
 from .svm_current import current_vmcb
 from .svm_decode import svm_next_rip
 from .svm_instructions import V_GIF, V_GIF_ENABLE, VIRT_EXT_VMLOAD_VMSAVE
@@ -79,6 +80,7 @@ def svm_inject(m, vector, error, has_error):
     st32(h + vmcb.EVENT_INJ_ERR, error)
     if vector == PF:
         st64(h + vmcb.CR2, info2)
+        touch(h, CLEAN_CR2)
     count(m, E_L0_EVENT_INJECTED, 1)
     return ST_OK
 
@@ -105,6 +107,7 @@ def set_gif(m, value):
     int_ctl = ld32(h01 + vmcb.INT_CTL)
     if int_ctl & V_GIF_ENABLE:
         st32(h01 + vmcb.INT_CTL, (int_ctl & ~V_GIF) | (V_GIF if value else 0))
+        touch(h01, CLEAN_TPR)
     m.nv.gif = value
 
 
@@ -141,6 +144,7 @@ def _stop_assist(m, h01):
 def svm_nested_features_on_efer_update(m):
     """Set or drop virtual GIF and virtual VMLOAD/VMSAVE as L1's EFER.SVME says (Xen, svm.c)."""
     h01 = m.ram + VMCX01_MA
+    touch(h01, CLEAN_INTERCEPTS | CLEAN_TPR)
     if m.nv.guest_efer & EFER_SVME:
         _assist(m, h01)
     else:
@@ -179,6 +183,7 @@ def svm_set_efer(m, value):
     value = (value & ~EFER_LMA) | (old & EFER_LMA)
     nv.guest_efer = value
     st64(h + vmcb.EFER, value | EFER_SVME)
+    touch(h, CLEAN_CR)
     if nv.n2_guest == 0 and (value ^ old) & EFER_SVME:
         svm_nested_features_on_efer_update(m)
         if value & EFER_SVME == 0:
