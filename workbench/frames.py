@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .arch import exit_code, exit_name, svm, vmcb, vmcs
+from .arch import check_name, exit_code, exit_name, svm, vmcb, vmcs
 from .core.layout import TIMELINE_KINDS
 from .core.ledger import (
     BLOCK_REASONS,
@@ -191,9 +191,7 @@ def interrupts_frame(raw: RawCounts) -> pd.DataFrame:
 def timeline_frame(raw: RawCounts, backend: str) -> pd.DataFrame:
     """What happened in which order, as far as recorded; cycles are simulated time of that run."""
     entry = {name: raw.timeline[:, i] for i, name in enumerate(TIMELINE_COLUMNS)}
-    triples = zip(
-        entry["kind"].tolist(), entry["code"].tolist(), entry["info"].tolist(), strict=True
-    )
+    pairs = zip(entry["kind"].tolist(), entry["code"].tolist(), strict=True)
     return pd.DataFrame(
         {
             "step": entry["step"],
@@ -201,7 +199,7 @@ def timeline_frame(raw: RawCounts, backend: str) -> pd.DataFrame:
             "from_level": [LEVELS[i] for i in entry["from_level"]],
             "to_level": [LEVELS[i] for i in entry["to_level"]],
             "kind": [TIMELINE_KINDS[i] for i in entry["kind"]],
-            "reason": [timeline_reason(backend, TIMELINE_KINDS[k], c, i) for k, c, i in triples],
+            "reason": [timeline_reason(backend, TIMELINE_KINDS[k], c) for k, c in pairs],
             "cause": [cause_name(int(i)) for i in entry["cause"]],
             "info": entry["info"],
             "rip": entry["rip"],
@@ -218,21 +216,15 @@ def exit_place(backend: str, code: int) -> int:
     return svm.NPF_INDEX + (code & 3) if code >= 0x400 else code
 
 
-def timeline_reason(backend: str, kind: str, code: int, info: int = 0) -> str:
-    """What a timeline entry's ``code`` means: exit code, field number, or flush reason.
-
-    For a VMRUN that was refused (INVALID) also why.
-    """
+def timeline_reason(backend: str, kind: str, code: int) -> str:
+    """What a timeline entry's ``code`` means: exit code, field number, flush reason, failed check."""
     if kind in ("field_read", "field_write"):
         return field_name(backend, code)
     if kind == "flush":
         return FLUSH_REASONS[code] if 0 <= code < len(FLUSH_REASONS) else f"reason {code}"
-    if kind.endswith("entry"):
-        return ""
-    name = exit_name(backend, exit_place(backend, code))
-    if backend == "svm" and code < 0 and info:
-        return f"{name}: {svm.check_text(info)}"
-    return name
+    if kind == "entry_refused":
+        return check_name(backend, code)
+    return "" if kind.endswith("entry") else exit_name(backend, exit_place(backend, code))
 
 
 def operations_frame(raw: RawCounts, preset: PricePreset, level: int = 2) -> pd.DataFrame:

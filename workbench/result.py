@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from . import frames, provenance, store
-from .arch import svm
-from .core.layout import BACKEND_SVM, FATAL
+from .arch import check_text, svm
+from .core.layout import BACKEND_VMX, FATAL
 from .core.ledger import CAUSES, TIME_SCALE
 from .counts import RawCounts
 from .errors import ResultError, did_you_mean
@@ -46,8 +46,9 @@ class Result:
         Single values of the machine: stop_code, steps, l1_instructions, l2_instructions,
         bare_instructions, simulated_cycles, serial, fatal, unknown_count, unknown (the last
         instruction that raised #UD because the machine lacks it), virtual_entries, virtual_exits,
-        host_ticks, entry_check (what VMRUN found wrong with a VMCB, the last time it refused one),
-        stale_vmcb_groups (groups of a VMCB that were called unchanged but were not).
+        host_ticks, refused_entries (VM entries and VMRUNs that failed a check), refused_by (the
+        last such check: what it demands and where the manual says so), stale_vmcb_groups (groups of
+        a VMCB that were called unchanged but were not).
     run_seconds : float
         Wall time of the kernel.
     provenance : mapping
@@ -235,9 +236,8 @@ class Result:
         return cls(**store.load(Path(directory)))
 
 
-def _entry_check(machine: np.ndarray) -> str:
-    number = int(machine["entry_check"][0])
-    return svm.check_text(number) if machine["hw"]["backend"][0] == BACKEND_SVM else ""
+def _backend(machine: np.ndarray) -> str:
+    return "vmx" if machine["hw"]["backend"][0] == BACKEND_VMX else "svm"
 
 
 def machine_facts(machine: np.ndarray) -> dict[str, Any]:
@@ -259,7 +259,8 @@ def machine_facts(machine: np.ndarray) -> dict[str, Any]:
         "serial": bytes(machine["serial"][0][:written]).decode("latin-1"),
         "fatal": FATAL[reason] if reason < len(FATAL) else f"reason {reason}",
         "fatal_code": int(machine["fatal_code"][0]),
-        "entry_check": _entry_check(machine),
+        "refused_entries": int(machine["checks_failed"][0]),
+        "refused_by": check_text(_backend(machine), int(machine["check"][0])),
         "stale_vmcb_groups": svm.clean_groups(int(machine["stale_groups"][0])),
         "unknown_count": int(machine["unknown_count"][0]),
         "unknown": describe_unknown(machine),

@@ -169,6 +169,11 @@ class Scenario:
         if not isinstance(name, str):
             raise ScenarioError(f"l{level} is {name!r}", "the name of a guest program")
         self.all_params(level)
+        if level == 1:
+            from .guests import catalogue
+
+            guest = catalogue.find(1, name, self.backend)
+            catalogue.check_paging(guest, self.all_features["paging"], self.backend)
 
     def all_params(self, level: int) -> dict[str, int]:
         """Every parameter of the level's program with its value."""

@@ -77,7 +77,7 @@ def test_every_check_has_a_message_a_section_and_a_number_of_its_own():
     assert [int(row["number"]) for row in table] == list(range(1, len(table) + 1))
     texts = [svm.check_text(int(row["number"])) for row in table]
     assert len(set(texts)) == len(texts)
-    assert svm.check_text(1) == "EFER.SVME is clear (APM vol. 2, 15.5.1)"
+    assert svm.check_text(1) == "SVME: EFER.SVME is clear (APM vol. 2, 15.5.1)"
     assert all("APM vol. 2, 15." in text for text in texts[:-1])
     assert svm.check_text(0) == ""
 
@@ -87,7 +87,7 @@ def test_l0_leaves_the_number_of_the_check_that_failed(machine):
         damaged = machine.good_vmcb12()
         oracle.put(damaged, name, 0)
         assert machine.start_vmrun(damaged) == 1
-        assert machine.m["entry_check"][0] == number
+        assert machine.m["check"][0] == number
         assert machine.m["exit"]["code"][0] == -1
         machine.call("svm_exit_n2")
         machine.call("svm_hw_enter")
@@ -99,7 +99,7 @@ def test_a_vmcb01_that_fails_names_its_check():
     oracle.put(page, "cr4", 0)
     machine.write(VMCB01, bytes(page))
     assert machine.call("svm_hw_enter") == -1
-    assert machine.m["entry_check"][0] == 9
+    assert machine.m["check"][0] == 9
     assert machine.field(VMCB01, "exit_code") == (1 << 64) - 1
 
 
@@ -130,10 +130,14 @@ def test_result_and_timeline_say_which_check_failed(tmp_path):
     path.write_text(text)
     result = run(Scenario(l1=str(path), l2="cpuid", timeline=4000))
     assert result.stop_code == 3, "L1 minimal does not expect exit code INVALID"
-    assert result.facts["entry_check"] == "the VMRUN intercept is clear (APM vol. 2, 15.5.1)"
-    reasons = result.timeline[result.timeline.kind == "virtual_exit"].reason
-    assert list(reasons) == ["INVALID: the VMRUN intercept is clear (APM vol. 2, 15.5.1)"]
-    assert simulated("svm").facts["entry_check"] == ""
+    text = "VMRUN_INTERCEPT: the VMRUN intercept is clear (APM vol. 2, 15.5.1)"
+    assert (result.facts["refused_entries"], result.facts["refused_by"]) == (1, text)
+    assert list(result.timeline[result.timeline.kind == "entry_refused"].reason) == [
+        "VMRUN_INTERCEPT"
+    ]
+    assert list(result.timeline[result.timeline.kind == "virtual_exit"].reason) == ["INVALID"]
+    sound = simulated("svm").facts
+    assert (sound["refused_entries"], sound["refused_by"]) == (0, "")
 
 
 DAMAGED = """call    build_vmcb

@@ -318,8 +318,6 @@ def test_entry_is_refused_behind_mov_ss():
         {"PIN_BASED_VM_EXEC_CONTROL": 0},
         {"PIN_BASED_VM_EXEC_CONTROL": 0x16 | vmx.PIN_POSTED_INTR},
         {"CPU_BASED_VM_EXEC_CONTROL": 0},
-        {"CPU_BASED_VM_EXEC_CONTROL": 0x04006172},
-        {"SECONDARY_VM_EXEC_CONTROL": 0},
         {"SECONDARY_VM_EXEC_CONTROL": 2 | vmx.CPU2_SHADOW_VMCS},
         {"SECONDARY_VM_EXEC_CONTROL": 2 | vmx.CPU2_ENABLE_VPID},
         {"VM_ENTRY_CONTROLS": 0},

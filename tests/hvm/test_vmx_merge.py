@@ -143,7 +143,7 @@ def test_without_load_efer_l2_runs_with_l1s_efer():
         ({"GUEST_RIP": 1 << 60}, 0),
         ({"GUEST_CR0": 0x11}, 0),
         ({"GUEST_CR4": 0x20}, 0),
-        ({"GUEST_CS_AR_BYTES": 0xC09B}, 0),
+        ({"GUEST_CS_AR_BYTES": 0xC093}, 0),
         ({"GUEST_TR_AR_BYTES": 0x89}, 0),
         ({"GUEST_ACTIVITY_STATE": 1}, 0),
         ({"GUEST_IA32_EFER": 0x100}, 0),

@@ -26,6 +26,7 @@ def scenarios(draw):
     band = st.lists(price, min_size=3, max_size=3).map(sorted)
     return Scenario(
         backend=backend,
+        l1="minimal" if toggles.get("paging", "non") == "non" else "shadow",
         l2_params=draw(st.fixed_dictionaries({}, optional={"iterations": st.integers(1, 10_000)})),
         features=toggles,
         price_values=draw(st.dictionaries(st.sampled_from(["HW_EXIT", "HW_ENTRY"]), price | band)),

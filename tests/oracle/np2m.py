@@ -87,13 +87,15 @@ class L1Tables:
     svm: bool
     words: dict[int, int]
 
-    def entry_rights(self, entry: int) -> int:
-        """0: not present."""
+    def entry_rights(self, entry: int) -> int | None:
+        """None: not present."""
         if self.svm:
-            if not entry & 1 or not entry & 4:
+            if not entry & 1:
+                return None
+            if not entry & 4:
                 return 0
             return R | (W if entry & 2 else 0) | (0 if entry >> 63 else X)
-        return entry & 7
+        return entry & 7 or None
 
     def misconfigured(self, entry: int, shift: int, leaf: bool) -> bool:
         if entry & TOO_WIDE:
@@ -285,7 +287,7 @@ class NestedP2ms:
             place = table + (n2p >> shift & 511) * 8
             entry = self.l1.words.get(place, 0) if self.host.has_memory(place) else (1 << 64) - 1
             granted = self.l1.entry_rights(entry)
-            if not granted:
+            if granted is None:
                 raise Fault(False, None)
             leaf = shift == 12 or (shift < 39 and bool(entry & 0x80))
             if self.l1.misconfigured(entry, shift, leaf):

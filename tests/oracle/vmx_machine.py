@@ -116,7 +116,7 @@ class VmxMachine:
         c["dr"][0][6], c["dr"][0][7] = 0xFFFF0FF0, 0x400
         c["seg_attr"][0][:] = (0xC093, 0xA09B, 0xC093, 0xC093, 0xC093, 0xC093, 1 << 16, 0x8B)
         c["seg_sel"][0][:] = (0x10, 8, 0x10, 0x10, 0, 0, 0, 0x28)
-        c["seg_limit"][0][:] = 0xFFFFFFFF
+        c["seg_limit"][0][:] = (0xFFFFFFFF,) * 6 + (0, 0x67)
         c["gdtr_base"], c["gdtr_limit"] = 0x6000, 0x37
 
     # ------------------------------------------------------------ memory

@@ -27,6 +27,7 @@ def test_names_are_unique_and_sources_are_given():
     assert len({rule.name for rule in RULES}) == len(RULES)
     for rule in RULES:
         assert rule.source.startswith(("APM", "SDM", "nested L0")), rule.name
+        assert len(rule.says) > 12 and rule.says != rule.name, rule.name
 
 
 def _without(image: Image, *symbols: str) -> Image:

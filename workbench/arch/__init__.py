@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from . import msr, svm, vmcb, vmcs, vmx
 
-__all__ = ["exit_code", "exit_name", "msr", "svm", "vmcb", "vmcs", "vmx"]
+__all__ = [
+    "check_name",
+    "check_text",
+    "exit_code",
+    "exit_name",
+    "msr",
+    "svm",
+    "vmcb",
+    "vmcs",
+    "vmx",
+]
 
 
 def exit_name(backend: str, index: int) -> str:
@@ -15,3 +25,13 @@ def exit_name(backend: str, index: int) -> str:
 def exit_code(backend: str, index: int) -> int:
     """SVM EXITCODE or VMX basic exit reason of a place in the ledger's exit table."""
     return (svm if backend == "svm" else vmx).exit_code(index)
+
+
+def check_name(backend: str, number: int) -> str:
+    """Name of a check that a control structure has to pass when a guest is entered."""
+    return (svm if backend == "svm" else vmx).check_name(number)
+
+
+def check_text(backend: str, number: int) -> str:
+    """What such a check demands, and how the entry fails; empty for no check."""
+    return (svm if backend == "svm" else vmx).check_text(number)

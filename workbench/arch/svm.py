@@ -53,15 +53,20 @@ def exit_code(index: int) -> int:
     return index if index < NPF_INDEX else index - NPF_INDEX + 0x400
 
 
+def check_name(number: int) -> str:
+    """Name of a consistency check of VMRUN."""
+    return VMRUN_CHECKS.get(number, f"check {number}")
+
+
 def check_text(number: int) -> str:
-    """What a consistency check of VMRUN found, with the manual's section; empty for 0."""
+    """What a consistency check of VMRUN found wrong, and where the manual demands it; empty for 0."""
     for row in rows("svm_vmrun_checks"):
         if int(row["number"]) == number:
-            where = (
-                f"APM vol. 2, {row['section']}" if row["section"][0].isdigit() else row["section"]
-            )
-            return f"{row['message']} ({where})"
-    return f"check {number}" if number else ""
+            where = "not in the manual"
+            if row["section"][0].isdigit():
+                where = f"APM vol. 2, {row['section']}"
+            return f"{row['id']}: {row['message']} ({where})"
+    return ""
 
 
 def clean_groups(mask: int) -> str:

@@ -1,8 +1,9 @@
 """VMX constants: exit reasons (EXIT_*), instruction errors (ERROR_*), control masks (PIN_*, CPU_*,
-CPU2_*, CPU3_*, EXIT_CTL_*, ENTRY_CTL_*), entry-failure qualifications, interruption information.
+CPU2_*, CPU3_*, EXIT_CTL_*, ENTRY_CTL_*), entry-failure qualifications, checks of a VM entry by number
+(CHECK_*), interruption information.
 
-Tables: vmx_exit_reasons, vmx_insn_errors, vmx_controls, vmx_entry_failure, vmx_intr_info,
-ept_violation_qual, invept_invvpid.
+Tables: vmx_exit_reasons, vmx_insn_errors, vmx_controls, vmx_entry_failure, vmx_entry_checks,
+vmx_intr_info, ept_violation_qual, invept_invvpid.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ GROUP_PREFIX = {
 globals().update(values("vmx_exit_reasons", "EXIT_"))
 globals().update(values("vmx_insn_errors", "ERROR_"))
 globals().update(values("vmx_entry_failure"))
+globals().update(values("vmx_entry_checks", "CHECK_"))
 globals().update({f"INTR_{k}": v for k, v in values("vmx_intr_info").items()})
 globals().update({f"QUAL_{k}": v for k, v in values("ept_violation_qual").items()})
 """INTR_x and QUAL_x are bit positions."""
@@ -40,6 +42,27 @@ ENTRY_CTL_DEFAULT1 = 0x11FF
 """Bits that read as 1 in the non-TRUE capability MSRs (SDM vol. 3, appendix A)."""
 
 _NAMES = {int(r["value"], 0): r["name"] for r in rows("vmx_exit_reasons")}
+
+
+_CHECKS = rows("vmx_entry_checks")
+
+
+def check_name(number: int) -> str:
+    """Name of a check of a VM entry."""
+    return _CHECKS[number - 1]["name"] if 0 < number <= len(_CHECKS) else f"check {number}"
+
+
+def check_text(number: int) -> str:
+    """What a check of a VM entry demands, where the manual says so, and how it fails."""
+    if not 0 < number <= len(_CHECKS):
+        return ""
+    row = _CHECKS[number - 1]
+    where = f"SDM vol. 3, {row['section']}" if row["section"] != "-" else "not in the manual"
+    if row["failure"] in ("7", "8"):
+        failure = f"VM-instruction error {row['failure']}"
+    else:
+        failure = f"exit reason {row['failure']}, qualification {row['qualification']}"
+    return f"{row['name']}: {row['demand']} ({where}; {failure})"
 
 
 def exit_name(reason: int) -> str:

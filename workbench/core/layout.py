@@ -80,9 +80,14 @@ ST_REPEAT = 9
 
 STATUS = ("ok", "fault", "vmexit", "branch", "halted", "stopped", "shutdown", "fatal", "decode")
 
-FATAL_NONE, FATAL_UNHANDLED_EXIT, FATAL_BAD_VMCX01, FATAL_RECURSION, FATAL_N1P_UNMAPPED = range(5)
+(
+    FATAL_NONE, FATAL_UNHANDLED_EXIT, FATAL_BAD_VMCX01, FATAL_RECURSION, FATAL_N1P_UNMAPPED,
+    FATAL_BAD_VMCX02, FATAL_NOT_64_BIT,
+) = range(7)  # fmt: skip
 FATAL = ("", "exit that L0 does not handle", "vmcx01 failed its entry checks",
-         "L0 kept exiting without progress", "L1 touched memory that it does not have")  # fmt: skip
+         "L0 kept exiting without progress", "L1 touched memory that it does not have",
+         "vmcx02 failed its entry checks",
+         "a guest outside of 64-bit mode, which is not modelled")  # fmt: skip
 
 # ---------------------------------------------------------------- hardware back-end
 
@@ -422,9 +427,10 @@ TIMELINE_ENTRY = np.dtype(
     TL_FIELD_READ,
     TL_FIELD_WRITE,
     TL_FLUSH,
-) = range(7)
+    TL_ENTRY_REFUSED,
+) = range(8)
 TIMELINE_KINDS = ("hw_exit", "hw_entry", "virtual_exit", "virtual_entry", "field_read",
-                  "field_write", "flush")  # fmt: skip
+                  "field_write", "flush", "entry_refused")  # fmt: skip
 
 LEDGER = np.dtype(
     [
@@ -505,7 +511,8 @@ MACHINE = np.dtype(
         ("vmcb_copies", VMCB_COPY, (N_VMCB_COPIES,)),
         ("vmcb_place", "i8"), ("vmcb_clock", "i8"),  # copy in use; counts VMRUNs
         ("stale_groups", "i8"),                   # clean-bit groups that VMRUN found changed all the same
-        ("entry_check", "i8"),                    # number of the VMRUN check that failed last
+        ("check", "i8"),                          # the check that refused an entry last, 0 none
+        ("checks_failed", "i8"),                  # entries refused
         ("unknown_count", "i8"), ("unknown_rip", "i8"), ("unknown_bytes", "i8"),
         ("np2m", NP2M, (MAX_NP2M,)),
         ("np2m_clock", "i8"),                     # counts choices of a table

@@ -4,6 +4,7 @@ A program is described by comments in its own source::
 
     # @title   CPUID in a loop
     # @backend svm                       (L1 only; without it the program suits both)
+    # @paging  non son                   (L1 only: its paging modes; without it only nested paging)
     # @param iterations 16 5000 1 1000000000 operations : how many CPUIDs
     # @memory 0x200000 + 4096 * pages    (memory it needs, in bytes)
 
@@ -36,6 +37,8 @@ from .load import load_image
 from .mixed import TABLE_ADDRESS, build_mixed_table
 
 BACKENDS = ("svm", "vmx")
+PAGING_MODES = ("non", "son")
+NESTED_ONLY = ("non",)
 PARAMETER_PAGE = 0x8000
 PAGE_WORDS = 512
 FIRST_OWN_WORD = 16
@@ -93,6 +96,8 @@ class Guest:
         Expression over the parameters for the bytes of memory it needs; may be empty.
     text : str
         Assembly text of a generated program; empty for a program in a file.
+    paging : tuple of str
+        Paging modes (feature ``paging``) that an L1 program can be run in.
     """
 
     name: str
@@ -103,6 +108,7 @@ class Guest:
     params: tuple[Param, ...] = ()
     memory: str = ""
     text: str = field(default="", repr=False)
+    paging: tuple[str, ...] = NESTED_ONLY
 
     @property
     def defaults(self) -> dict[str, int]:
@@ -222,6 +228,23 @@ def find(level: int, name: str | Path, backend: str) -> Guest:
     )
 
 
+def check_paging(guest: Guest, mode: str, backend: str) -> None:
+    """Can the L1 program be run in this paging mode?
+
+    Raises
+    ------
+    GuestError
+        It cannot; the hint names those that can.
+    """
+    if mode in guest.paging:
+        return
+    able = [g.name for g in l1_guests() if mode in g.paging and backend in g.backends]
+    hint = f"choose l1={' or '.join(map(repr, able))}"
+    if _is_path(guest.name):
+        hint += f", or add '# @paging {mode}' to its header if it keeps shadow tables for L2"
+    raise GuestError(f"L1 program {guest.name!r} cannot run with paging={mode}", hint)
+
+
 def _names_hint(level: int) -> str:
     return f"Known: {', '.join(sorted({g.name for g in _catalogue() if g.level == level}))}."
 
@@ -245,7 +268,8 @@ def read_guest(path: Path, level: int, name: str) -> Guest:
             Param(f"word{i}", i, 0, 0, (1 << 64) - 1, "", f"word {i} of the parameter page")
             for i in range(FIRST_OWN_WORD, PAGE_WORDS)
         )
-        return Guest(name, level, BACKENDS, path, f"{path.name} (own program)", words)
+        title = f"{path.name} (own program)"
+        return Guest(name, level, BACKENDS, path, title, words, paging=PAGING_MODES)
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
@@ -261,6 +285,7 @@ _TAG = re.compile(r"^\s*(?:#|//|;)\s*@(\w+)\s+(.*?)\s*$")
 def _parse_header(path: Path, level: int, name: str, text: str) -> Guest:
     title, memory = "", ""
     backends: tuple[str, ...] = BACKENDS
+    paging: tuple[str, ...] = NESTED_ONLY
     params: list[Param] = []
     for number, line in enumerate(text.splitlines(), 1):
         found = _TAG.match(line)
@@ -272,6 +297,8 @@ def _parse_header(path: Path, level: int, name: str, text: str) -> Guest:
                 title = rest
             elif tag == "backend":
                 backends = _parse_backends(rest)
+            elif tag == "paging":
+                paging = _parse_paging(rest)
             elif tag == "memory":
                 memory = rest
             elif tag == "param":
@@ -283,7 +310,9 @@ def _parse_header(path: Path, level: int, name: str, text: str) -> Guest:
                 f"{path}:{number}: {error}\n    {line.strip()}",
                 "A parameter reads: # @param name word default minimum maximum unit : text",
             ) from None
-    guest = Guest(name, level, backends, path, title or path.name, tuple(params), memory)
+    guest = Guest(
+        name, level, backends, path, title or path.name, tuple(params), memory, paging=paging
+    )
     try:
         guest.memory_needed(guest.defaults)
     except ValueError as error:
@@ -296,6 +325,14 @@ def _parse_backends(text: str) -> tuple[str, ...]:
     wrong = [b for b in chosen if b not in BACKENDS]
     if wrong or not chosen:
         raise ValueError(f"unknown back-end {wrong[0]!r}")
+    return chosen
+
+
+def _parse_paging(text: str) -> tuple[str, ...]:
+    chosen = tuple(text.replace(",", " ").split())
+    wrong = [mode for mode in chosen if mode not in PAGING_MODES]
+    if wrong or not chosen:
+        raise ValueError(f"unknown paging mode {''.join(wrong[:1])!r}")
     return chosen
 
 

@@ -105,15 +105,31 @@ class PanelState:
 
     def set_feature(self, name: str, value: Any) -> Need:
         """Set one toggle; its default needs no mention in the scenario."""
-        changed = self._scenario.replace(**{f"features.{name}": value})
+        suited = self._l1_for_paging(value) if name == "paging" else {}
+        changed = self._scenario.replace(**{f"features.{name}": value}, **suited)
         kept = dict(changed.features)
         if kept[name] == features.catalogue()[name].default_value:
             del kept[name]
-        return self.change(features=kept)
+        return self.change(features=kept, **suited)
+
+    def _l1_for_paging(self, mode: str) -> dict[str, Any]:
+        """Another L1 program, when the one in use does not know the paging mode."""
+        if mode in self.guest(1).paging:
+            return {}
+        able = [g.name for g in self.guests(1) if mode in g.paging]
+        return {"l1": able[0], "l1_params": {}} if able else {}
 
     def set_guest(self, level: int, name: str) -> Need:
-        """Choose the program of a level; its parameters go to their defaults."""
-        return self.change(**{f"l{level}": name, f"l{level}_params": {}})
+        """Choose the program of a level; its parameters go to their defaults.
+
+        An L1 program that does not know the paging mode in use brings its own.
+        """
+        changes: dict[str, Any] = {f"l{level}": name, f"l{level}_params": {}}
+        if level == 1:
+            known = catalogue.find(1, name, self.backend).paging
+            if self._scenario.all_features["paging"] not in known:
+                changes["features.paging"] = known[0]
+        return self.change(**changes)
 
     def set_param(self, level: int, name: str, value: int) -> Need:
         """Set one parameter of the program of a level."""

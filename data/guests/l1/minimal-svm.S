@@ -29,6 +29,9 @@ _start:
         SVM_ON
         call    build_permission_maps
         call    build_vmcb
+.ifdef SHADOW                               # shadow-svm.S is this program with shadow paging
+        call    shadow_on
+.endif
 
         # ---- count exits only if pages are to be taken away; a countdown from 0 never ends
         mov     rax, [L1_OWN + 0*8]
@@ -59,6 +62,9 @@ switched:
         vmsave  rax
         mov     dword ptr [rax + VMCB_CLEAN], CLEAN_ALL     # nothing is changed but RIP and RAX
         stgi
+.ifdef SHADOW
+        mov     byte ptr [vmcb + VMCB_TLB_CTL], TLB_DO_NOTHING
+.endif
         dec     qword ptr [exits_left]
         jz      exits_over
 dispatch:
@@ -88,6 +94,10 @@ handle_cpuid_end:
 
 # ============================================================== the other exits
 not_cpuid:
+.ifdef SHADOW
+        jmp     shadow_exit
+shadow_none:
+.endif
         cmp     eax, VMEXIT_MSR
         je      handle_msr
         cmp     eax, VMEXIT_IOIO

@@ -42,6 +42,9 @@ _start:
         call    write_controls
         call    write_host_state
         call    write_guest_state
+.ifdef SHADOW                               # shadow-vmx.S is this program with shadow paging
+        call    shadow_on
+.endif
 
         # ---- count exits only if pages are to be taken away; a countdown from 0 never ends
         mov     rax, [L1_OWN + 0*8]
@@ -95,6 +98,10 @@ handle_cpuid_end:
 
 # ============================================================== the other exits
 not_cpuid:
+.ifdef SHADOW
+        jmp     shadow_exit
+shadow_none:
+.endif
         push    rdx
         push    rbx
         cmp     ecx, EXIT_MSR_READ
@@ -257,8 +264,13 @@ take_next:
         call    unmap_last
         cmp     rax, -1
         je      take_done
+.ifdef SHADOW
+        cmp     qword ptr [L1_SHADOW_PAGING], 0
+        jne     forget_address
+.endif
         mov     eax, INVEPT_KIND
         invept  rax, [invept_descriptor]
+page_taken:
         dec     ebx
         jnz     take_next
 take_done:

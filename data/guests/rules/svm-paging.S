@@ -18,24 +18,24 @@ RULES   svm.paging
         INFO2   \address
 .endm
 
-RULE read_of_an_absent_page, "", "APM vol. 2, 15.25.6"
+RULE read_of_an_absent_page, "A read of a page that is not present has U and the final access in EXITINFO1, the address in EXITINFO2", "APM vol. 2, 15.25.6"
         mov     qword ptr [ENTRY_1], 0
         L2      mov rbx, [PAGE_1 + 0x18]
         FAULTED NPF_USER | NPF_FINAL, PAGE_1 + 0x18
-RULE write_to_an_absent_page, "", "APM vol. 2, 15.25.6"
+RULE write_to_an_absent_page, "A write to a page that is not present has RW", "APM vol. 2, 15.25.6"
         mov     qword ptr [ENTRY_1], 0
         L2      mov [PAGE_1], rbx
         FAULTED NPF_USER | NPF_WRITE | NPF_FINAL, PAGE_1
-RULE fetch_from_an_absent_page, "", "APM vol. 2, 15.25.6"
+RULE fetch_from_an_absent_page, "A fetch from a page that is not present has ID", "APM vol. 2, 15.25.6"
         mov     qword ptr [ENTRY_1], 0
         mov     qword ptr [l2_first], PAGE_1
         call    run_first
         FAULTED NPF_USER | NPF_FETCH | NPF_FINAL, PAGE_1
-RULE absent_directory, "P is clear whatever level is missing", "APM vol. 2, 15.25.6"
+RULE absent_directory, "P is 0 whatever level is missing", "APM vol. 2, 15.25.6"
         mov     qword ptr [nested_pd + (WINDOW >> 21)*8], 0
         L2      mov rbx, [PAGE_1]
         FAULTED NPF_USER | NPF_FINAL, PAGE_1
-RULE address_beyond_the_table, "", "APM vol. 2, 15.25.6"
+RULE address_beyond_the_table, "An address that no entry covers is a nested page fault", "APM vol. 2, 15.25.6"
         call    build_l2_tables
         mov     qword ptr [vmcb + VMCB_CR3], offset l2_root
         mov     rax, 0x4000000000 + 7
@@ -43,65 +43,64 @@ RULE address_beyond_the_table, "", "APM vol. 2, 15.25.6"
         mov     rcx, L2_PRIVATE
         L2      mov rbx, [rcx]
         FAULTED NPF_USER | NPF_FINAL, 0x4000000000
-RULE write_to_a_read_only_page, "P and RW", "APM vol. 2, 15.25.6"
+RULE write_to_a_read_only_page, "A write to a read-only page has P and RW", "APM vol. 2, 15.25.6"
         and     byte ptr [ENTRY_1], ~2
         L2      mov [PAGE_1], rbx
         FAULTED NPF_PRESENT | NPF_WRITE | NPF_USER | NPF_FINAL, PAGE_1
-RULE write_to_a_read_only_page_after_a_read, "", "APM vol. 2, 15.25.5"
+RULE write_to_a_read_only_page_after_a_read, "A cached translation does not grant the write", "APM vol. 2, 15.25.5"
         and     byte ptr [ENTRY_1], ~2
         L2      mov rbx, [PAGE_1]
         EXECUTED
         L2      mov [PAGE_1], rbx
         FAULTED NPF_PRESENT | NPF_WRITE | NPF_USER | NPF_FINAL, PAGE_1
-RULE write_below_a_read_only_directory, "rights of all levels", "APM vol. 2, 15.25.5"
+RULE write_below_a_read_only_directory, "The rights of all levels are combined", "APM vol. 2, 15.25.5"
         and     byte ptr [nested_pd + (WINDOW >> 21)*8], ~2
         L2      mov [PAGE_1], rbx
         FAULTED NPF_PRESENT | NPF_WRITE | NPF_USER | NPF_FINAL, PAGE_1
-RULE write_is_not_excused_by_cr0_wp, "nested accesses are user accesses", "APM vol. 2, 15.25.5"
+RULE write_is_not_excused_by_cr0_wp, "CR0.WP of L2 does not count: nested accesses are user accesses", "APM vol. 2, 15.25.5"
         and     byte ptr [ENTRY_1], ~2
         and     dword ptr [vmcb + VMCB_CR0], ~(1 << 16)
         L2      mov [PAGE_1], rbx
         FAULTED NPF_PRESENT | NPF_WRITE | NPF_USER | NPF_FINAL, PAGE_1
-RULE read_of_a_read_only_page, "", "APM vol. 2, 15.25.5"
+RULE read_of_a_read_only_page, "A read-only page may be read", "APM vol. 2, 15.25.5"
         and     byte ptr [ENTRY_1], ~2
         mov     qword ptr [PAGE_1], 0x4711
         L2      mov rbx, [PAGE_1]
         EXECUTED
         CHECK   rbx, 0x4711
-RULE fetch_from_a_no_execute_page, "P and ID", "APM vol. 2, 15.25.6"
+RULE fetch_from_a_no_execute_page, "A fetch from a no-execute page has P and ID", "APM vol. 2, 15.25.6"
         mov     byte ptr [PAGE_1], 0xf4
         or      dword ptr [ENTRY_1 + 4], 1 << 31
         mov     qword ptr [l2_first], PAGE_1
         call    run_first
         FAULTED NPF_PRESENT | NPF_FETCH | NPF_USER | NPF_FINAL, PAGE_1
-RULE read_of_a_no_execute_page, "", "APM vol. 2, 15.25.5"
+RULE read_of_a_no_execute_page, "A no-execute page may be read", "APM vol. 2, 15.25.5"
         or      dword ptr [ENTRY_1 + 4], 1 << 31
         L2      mov rbx, [PAGE_1]
         EXECUTED
-RULE supervisor_page_of_the_nested_table, "U must be set", "APM vol. 2, 15.25.5"
-DEVIATION "", "the simulated processor counts a nested entry without U as not present"
+RULE supervisor_page_of_the_nested_table, "An entry without U faults with P, as nested accesses are user accesses", "APM vol. 2, 15.25.5"
         and     byte ptr [ENTRY_1], ~4
         L2      mov rbx, [PAGE_1]
         FAULTED NPF_PRESENT | NPF_USER | NPF_FINAL, PAGE_1
-RULE reserved_bit_of_a_nested_entry, "RSVD", "APM vol. 2, 15.25.6"
+RULE reserved_bit_of_a_nested_entry, "A reserved bit in an entry has RSV", "APM vol. 2, 15.25.6"
         or      dword ptr [ENTRY_1 + 4], 1 << 19
         L2      mov rbx, [PAGE_1]
         FAULTED NPF_PRESENT | NPF_USER | 8 | NPF_FINAL, PAGE_1
-RULE walk_of_l2_tables_faults, "bit 33, as a write", "APM vol. 2, 15.25.6"
+RULE walk_of_l2_tables_faults, "A fault on the way through L2's tables has bit 33 and counts as a write", "APM vol. 2, 15.25.6"
         call    build_l2_tables
         mov     qword ptr [vmcb + VMCB_CR3], offset l2_root
         mov     qword ptr [WINDOW_ENTRY + 5*8], 0
         mov     rcx, L2_PRIVATE
         L2      mov rbx, [rcx]
         FAULTED NPF_USER | NPF_WRITE | NPF_TABLE, L2_PRIVATE_ENTRY
-RULE walk_of_read_only_l2_tables_faults, "table accesses are writes", "APM vol. 2, 15.25.6"
+RULE walk_of_read_only_l2_tables_faults, "L2's tables must be writable, as references to them count as writes", "APM vol. 2, 15.25.6"
         call    build_l2_tables
         mov     qword ptr [vmcb + VMCB_CR3], offset l2_root
         and     byte ptr [WINDOW_ENTRY + 5*8], ~2
         mov     rcx, L2_PRIVATE
         L2      mov rbx, [rcx]
         FAULTED NPF_PRESENT | NPF_USER | NPF_WRITE | NPF_TABLE, L2_PRIVATE_ENTRY
-RULE fault_of_l2_comes_before_the_nested_fault, "guest rights first", "APM vol. 2, 15.25.6"
+RULE fault_of_l2_comes_before_the_nested_fault, "L2's own rights come before those of the nested table", "APM vol. 2, 15.25.6"
         INTERCEPT VMEXIT_EXCEPTION + EXC_PF
         call    build_l2_tables
         mov     qword ptr [vmcb + VMCB_CR3], offset l2_root
@@ -111,7 +110,7 @@ RULE fault_of_l2_comes_before_the_nested_fault, "guest rights first", "APM vol. 
         L2      mov [rcx], rbx
         CHECK   [vmcb + VMCB_EXIT_CODE], VMEXIT_EXCEPTION + EXC_PF
         INFO1   3
-RULE page_mapped_after_its_fault, "L1 maps it and L2 tries again", "APM vol. 2, 15.25.6"
+RULE page_mapped_after_its_fault, "L2 goes on when L1 has mapped the page", "APM vol. 2, 15.25.6"
         mov     qword ptr [ENTRY_1], 0
         mov     qword ptr [PAGE_1], 0x815
         L2      mov rbx, [PAGE_1]
@@ -120,54 +119,54 @@ RULE page_mapped_after_its_fault, "L1 maps it and L2 tries again", "APM vol. 2, 
         call    run_on
         EXECUTED
         CHECK   rbx, 0x815
-RULE page_elsewhere, "the nested table decides where a page is", "APM vol. 2, 15.25.5"
+RULE page_elsewhere, "The nested table decides where a page of L2 is", "APM vol. 2, 15.25.5"
         mov     qword ptr [ENTRY_1], WINDOW + 0x3000 + LEAF_FLAGS
         mov     qword ptr [WINDOW + 0x3000], 0x999
         L2      mov rbx, [PAGE_1]
         EXECUTED
         CHECK   rbx, 0x999
-RULE large_page_of_2_mb, "", "APM vol. 2, 15.25.5"
+RULE large_page_of_2_mb, "Bit 7 of a directory entry maps 2 MB", "APM vol. 2, 15.25.5"
         mov     qword ptr [nested_pd + (WINDOW >> 21)*8], WINDOW + 0x200000 + LEAF_FLAGS + 0x80
         mov     qword ptr [WINDOW + 0x200000 + 0x12340], 0x2222
         L2      mov rbx, [WINDOW + 0x12340]
         EXECUTED
         CHECK   rbx, 0x2222
-RULE large_page_of_1_gb, "", "APM vol. 2, 15.25.5"
+RULE large_page_of_1_gb, "Bit 7 of a directory-pointer entry maps 1 GB", "APM vol. 2, 15.25.5"
         mov     qword ptr [nested_pdpt], LEAF_FLAGS + 0x80
         mov     qword ptr [PAGE_1], 0x1111
         L2      mov rbx, [PAGE_1]
         EXECUTED
         CHECK   rbx, 0x1111
-RULE read_only_large_page, "", "APM vol. 2, 15.25.5"
+RULE read_only_large_page, "A large page has rights of its own", "APM vol. 2, 15.25.5"
         mov     qword ptr [nested_pd + (WINDOW >> 21)*8], WINDOW + 0x80 + 5
         L2      mov [PAGE_1], rbx
         FAULTED NPF_PRESENT | NPF_WRITE | NPF_USER | NPF_FINAL, PAGE_1
 
 # ------------------------------------------------------------------ accessed and dirty bits
 
-RULE read_sets_accessed, "", "APM vol. 2, 15.25.7"
+RULE read_sets_accessed, "A read sets the accessed bit of every level and no dirty bit", "APM vol. 2, 15.25.7"
         L2      mov rbx, [PAGE_1]
         EXECUTED
         CHECK_BITS [ENTRY_1], ACCESSED | DIRTY, ACCESSED
         CHECK_BITS [nested_pd + (WINDOW >> 21)*8], ACCESSED, ACCESSED
         CHECK_BITS [nested_pdpt], ACCESSED, ACCESSED
         CHECK_BITS [nested_root], ACCESSED, ACCESSED
-RULE write_sets_dirty, "", "APM vol. 2, 15.25.7"
+RULE write_sets_dirty, "A write sets the dirty bit of the leaf", "APM vol. 2, 15.25.7"
         L2      mov [PAGE_1], rbx
         EXECUTED
         CHECK_BITS [ENTRY_1], ACCESSED | DIRTY, ACCESSED | DIRTY
-RULE write_after_a_read_sets_dirty, "", "APM vol. 2, 15.25.7"
+RULE write_after_a_read_sets_dirty, "A write to a page that was only read sets its dirty bit", "APM vol. 2, 15.25.7"
 DEVIATION "", "as in Xen the walk that fills n2p_to_l0m grants the write without the dirty bit"
         L2      mov rbx, [PAGE_1]
         EXECUTED
         L2      mov [PAGE_1], rbx
         EXECUTED
         CHECK_BITS [ENTRY_1], ACCESSED | DIRTY, ACCESSED | DIRTY
-RULE untouched_page_stays_clean, "", "APM vol. 2, 15.25.7"
+RULE untouched_page_stays_clean, "A page that L2 does not touch keeps its bits clear", "APM vol. 2, 15.25.7"
         L2      mov rbx, [PAGE_1]
         EXECUTED
         CHECK_BITS [ENTRY_1 + 8], ACCESSED | DIRTY, 0
-RULE refused_write_sets_nothing_dirty, "", "APM vol. 2, 15.25.7"
+RULE refused_write_sets_nothing_dirty, "A write that faults sets no dirty bit", "APM vol. 2, 15.25.7"
         and     byte ptr [ENTRY_1], ~2
         L2      mov [PAGE_1], rbx
         CHECK   [vmcb + VMCB_EXIT_CODE], VMEXIT_NPF
@@ -175,7 +174,7 @@ RULE refused_write_sets_nothing_dirty, "", "APM vol. 2, 15.25.7"
 
 # ------------------------------------------------------------------ invalidation
 
-RULE tlb_control_flush_asid, "TLB_CONTROL 3", "APM vol. 2, 15.16.1"
+RULE tlb_control_flush_asid, "TLB_CONTROL 3 makes a changed mapping visible", "APM vol. 2, 15.16.1"
         mov     qword ptr [PAGE_1], 0x1
         mov     qword ptr [WINDOW + 0x3000], 0x3
         L2      mov rbx, [PAGE_1]
@@ -185,7 +184,7 @@ RULE tlb_control_flush_asid, "TLB_CONTROL 3", "APM vol. 2, 15.16.1"
         L2      mov rbx, [PAGE_1]
         EXECUTED
         CHECK   rbx, 3
-RULE tlb_control_flush_all, "TLB_CONTROL 1", "APM vol. 2, 15.16.1"
+RULE tlb_control_flush_all, "TLB_CONTROL 1 makes a changed mapping visible", "APM vol. 2, 15.16.1"
         mov     qword ptr [PAGE_1], 0x1
         mov     qword ptr [WINDOW + 0x3000], 0x3
         L2      mov rbx, [PAGE_1]
@@ -194,7 +193,7 @@ RULE tlb_control_flush_all, "TLB_CONTROL 1", "APM vol. 2, 15.16.1"
         L2      mov rbx, [PAGE_1]
         EXECUTED
         CHECK   rbx, 3
-RULE new_asid_starts_empty, "", "APM vol. 2, 15.16"
+RULE new_asid_starts_empty, "A new ASID has no translations of the old one", "APM vol. 2, 15.16"
         mov     qword ptr [PAGE_1], 0x1
         mov     qword ptr [WINDOW + 0x3000], 0x3
         L2      mov rbx, [PAGE_1]
@@ -203,7 +202,7 @@ RULE new_asid_starts_empty, "", "APM vol. 2, 15.16"
         L2      mov rbx, [PAGE_1]
         EXECUTED
         CHECK   rbx, 3
-RULE invlpga_drops_a_translation, "", "APM vol. 2, 15.16.3"
+RULE invlpga_drops_a_translation, "INVLPGA of L1 makes a change of L2's tables visible", "APM vol. 2, 15.16.3"
         call    build_l2_tables
         mov     qword ptr [vmcb + VMCB_CR3], offset l2_root
         mov     qword ptr [WINDOW], 0x1
@@ -220,7 +219,7 @@ RULE invlpga_drops_a_translation, "", "APM vol. 2, 15.16.3"
         L2      mov rbx, [rcx]
         EXECUTED
         CHECK   rbx, 3
-RULE invlpg_of_l2_drops_a_translation, "", "APM vol. 3, INVLPG"
+RULE invlpg_of_l2_drops_a_translation, "INVLPG of L2 makes a change of its tables visible", "APM vol. 3, INVLPG"
         call    build_l2_tables
         mov     qword ptr [vmcb + VMCB_CR3], offset l2_root
         mov     qword ptr [WINDOW], 0x1

@@ -269,16 +269,18 @@ def deliver_event(m):
             _fill_vectoring(m, vector, kind, has_error, error)
             m.exit.insn_len = length
             return ST_VMEXIT
-        # a second fault: intercepted, turned into a double fault, or delivered in its turn
+        # a second fault: intercepted (also during a double fault: SDM vol. 3, 26.2), turned into a
+        # double fault, or delivered in its turn
         first = _severity(vector, kind)
         second = _severity(e.vector, KIND_EXCEPTION)
-        if first == DOUBLE:
-            return _shutdown(m)
         _fill_vectoring(m, vector, kind, has_error, error)
         if m.hw.guest:
             if exception_exit(m):
                 _fill_vectoring(m, vector, kind, has_error, error)
+                m.exit.insn_len = length
                 return ST_VMEXIT
+        if first == DOUBLE:
+            return _shutdown(m)
         if (first == CONTRIBUTORY and second == CONTRIBUTORY) or (
             first == PAGE_FAULT and second != BENIGN
         ):

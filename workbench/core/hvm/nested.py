@@ -9,12 +9,14 @@ L1 (``vmentry_pending``, ``vmexit_pending``); the switch happens before the next
 
 from __future__ import annotations
 
-from ...arch import svm, vmx
+from ...arch import vmx
 from ..cpu.sources import idle, schedule
 from ..jit import inner, unit
 from ..layout import (
     BACKEND_SVM,
     FATAL_BAD_VMCX01,
+    FATAL_BAD_VMCX02,
+    FATAL_NONE,
     ST_BRANCH,
     ST_FATAL,
     ST_FAULT,
@@ -47,7 +49,14 @@ from .svm_hw import svm_hw_enter, svm_hw_exit
 from .svm_intr import V_IRQ, svm_intr_assist
 from .svm_tables import code_index
 from .tags import tag_for_entry, tags_after_n2_exit
-from .vmx import vmx_enter_n2, vmx_exit_n2, vmx_handle, vmx_route, vmx_set_hap_root
+from .vmx import (
+    vmx_enter_n2,
+    vmx_exit_n2,
+    vmx_handle,
+    vmx_route,
+    vmx_set_hap_root,
+    vmx_set_vpid,
+)
 from .vmx_hw import vmx_hw_enter, vmx_hw_exit
 from .vmx_intr import vmx_intr_assist
 
@@ -158,8 +167,7 @@ def _switch(m):
         nv.vmexit_pending = 0
         nv.vmentry_pending = 0
         m.ledger.virtual_exits += 1
-        failed_check = m.entry_check if code == svm.VMEXIT_INVALID else 0
-        record(m, TL_VIRTUAL_EXIT, code, failed_check, 2, 1)
+        record(m, TL_VIRTUAL_EXIT, code, 0, 2, 1)
     elif nv.vmentry_pending:
         nv.vmentry_pending = 0
         if _enter_n2(m) == ST_OK:
@@ -204,14 +212,17 @@ def enter_guest(m):
         _choose_np2m(m)
     # 3. tag and flushes
     tag_for_entry(m)
+    if m.hw.backend != BACKEND_SVM:
+        vmx_set_vpid(m)
     # 4. the hardware entry
     count(m, E_HW_ENTRY, 1)
     outcome = _hw_enter(m)
     record(m, TL_HW_ENTRY, 0, 0, 0, m.level)
     _end_cause(m)
     if outcome < 0:
-        m.fatal = FATAL_BAD_VMCX01
-        m.fatal_code = m.entry_check
+        if m.fatal == FATAL_NONE:
+            m.fatal = FATAL_BAD_VMCX02 if is_n2_guest(m) else FATAL_BAD_VMCX01
+            m.fatal_code = m.check
         return ST_FATAL
     _note_address_space(m)
     m.irq.attention = _watch(m)

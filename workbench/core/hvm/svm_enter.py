@@ -20,6 +20,7 @@ from ..ledger import (
     count_field,
 )
 from ..mmu.physical import host_of
+from ..timeline import refuse
 from ..words import count_trailing_zeros, ld8, ld32, ld64, lshr, st32, st64
 from .memory_map import L2_MSRPM_MA, VMCX01_MA, VMCX02_MA
 from .nested_vcpu import enter_n2_guest
@@ -289,14 +290,14 @@ def svm_enter_n2(m):
     # 5. consistency checks, after loading as in Xen
     failed = svm_vmcb_invalid(m, h12)
     if failed:
-        m.entry_check = failed
+        refuse(m, failed, 1)
         m.exit.code = svm.VMEXIT_INVALID
         request_virtual_exit(m, svm.VMEXIT_INVALID, 0, 0)
         return FAILED
     if clean:  # L1 may have called something unchanged that was never sound
         faults = svm_vmcb_faults(m, h02) & ~F_ASID  # L0 chooses the ASID later
         if faults:
-            m.entry_check = count_trailing_zeros(faults)
+            refuse(m, count_trailing_zeros(faults), 0)
             svm_abandon_entry(m)
             return FAILED
     return ST_OK

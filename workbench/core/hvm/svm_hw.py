@@ -17,6 +17,7 @@ from ..layout import CS, DS, ES, PAGE, RAX, RSP, SS, ST_FAULT, ST_OK, Machine
 from ..ledger import C_ENTRY_FAILURE
 from ..mmu.generation import flush_all, flush_tag, flush_tag_nonglobal
 from ..structs import i64
+from ..timeline import refuse
 from ..words import copy_bytes, ld8, ld16, ld32, ld64, lshr, st8, st32, st64
 from .svm_checks import EVENT_VALID, NP_ENABLE, svm_vmcb_invalid
 from .svm_clean import CLEAN_ASID, held_copy, svm_load_vmcb, touch
@@ -247,7 +248,7 @@ def svm_hw_enter(m):
     # 1. consistency checks
     failed = svm_vmcb_invalid(m, h)
     if failed:
-        m.entry_check = failed
+        refuse(m, failed, 0)
         leave(m, svm.VMEXIT_INVALID, 0, 0, 0, C_ENTRY_FAILURE)
         st64(m.ram + m.hw.vmcx + vmcb.EXIT_CODE, svm.VMEXIT_INVALID)
         return -1

@@ -81,6 +81,12 @@ def one_tag_for_both(m):
 
 
 @inner
+def tags_initialise(m):
+    """Tell the TLB how tags stand for VPIDs; before L1 starts."""
+    m.hw.tag_span = ROOTS if has_fixed_vpids(m) else 0
+
+
+@inner
 def tells_tables_apart(m):
     """Are translations made with one nested p2m out of reach while another one is used?"""
     return has_fixed_vpids(m)
@@ -104,8 +110,9 @@ def tags_np2m_emptied(m, slot, reason):
     if has_fixed_vpids(m):
         count(m, E_L0_FLUSH_EXECUTED, 1)
         flush_tags(m, _pair(VPID02, 1 + slot), 1, reason)
-        if m.tlb.live[_pair(VPID01, 1 + slot)]:
-            flush_tags(m, _pair(VPID01, 1 + slot), 1, reason)
+        without_vpid = _pair(VPID01, 1 + slot)
+        if m.tlb.live[without_vpid] or m.tlb.live_global[without_vpid]:
+            flush_tags(m, without_vpid, 1, reason)
 
 
 @unit(Machine, i64, i64)

@@ -34,6 +34,7 @@ from .memory_map import (
     VMWRITE_BITMAP_MA,
 )
 from .nested_vcpu import reset_nested_vcpu
+from .tags import tags_initialise
 from .vmcs import READS, WRITES, own_base, put, settle
 from .vmx_caps import FEATURE_CONTROL
 from .vmx_common import COMMON_READS, COMMON_WRITES, complete_instruction, fatal, inject_exception
@@ -58,7 +59,8 @@ from .vmx_emulate import (
     nested_page_fault,
     reflect_exception,
 )
-from .vmx_entry import CR0_L0_MASK, own_eptp, vmx_enter_n2, vmx_set_hap_root
+from .vmx_entry import CR0_L0_MASK, own_eptp, vmx_enter_n2, vmx_set_hap_root, vmx_set_vpid
+from .vmx_host_area import write_host_area
 from .vmx_hw import save_guest_state
 from .vmx_insn import NONE, vmx_instruction
 from .vmx_intr import vmx_close_window
@@ -67,6 +69,7 @@ from .vmx_route import N_REASONS, vmx_route
 
 __all__ = [
     "vmx_enter_n2", "vmx_exit_n2", "vmx_handle", "vmx_initialise", "vmx_route", "vmx_set_hap_root",
+    "vmx_set_vpid",
 ]  # fmt: skip
 
 
@@ -148,6 +151,7 @@ def _write_controls(m, base):
     if m.feat.tlb_tagging == 0:
         secondary &= ~vmx.CPU2_ENABLE_VPID
     put(base, vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL, secondary)
+    put(base, vmcs.SLOT_VIRTUAL_PROCESSOR_ID, 1)  # until a tag is chosen
     put(base, vmcs.SLOT_VM_EXIT_CONTROLS, L0_EXIT)
     put(base, vmcs.SLOT_VM_ENTRY_CONTROLS, L0_ENTRY)
     put(base, vmcs.SLOT_EXCEPTION_BITMAP, L0_EXCEPTIONS)
@@ -158,6 +162,7 @@ def _write_controls(m, base):
     put(base, vmcs.SLOT_VMCS_LINK_POINTER, -1)
     put(base, vmcs.SLOT_CR0_GUEST_HOST_MASK, CR0_L0_MASK)
     put(base, vmcs.SLOT_CR4_GUEST_HOST_MASK, CR4_L0_MASK)
+    write_host_area(base)
 
 
 @inner
@@ -189,6 +194,7 @@ def vmx_initialise(m):
     _write_boot_state(m, base)
     _write_controls(m, base)
     m.hw.backend = BACKEND_VMX
+    tags_initialise(m)
     m.hw.guest = 1
     m.hw.vmcx = VMCX01_MA
     m.level = 1

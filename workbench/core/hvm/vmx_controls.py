@@ -5,7 +5,7 @@ processor implements; L0's defaults are Xen's (column ``xen_L0_default``, the va
 paging) as far as the hardware goes; what L1 is offered is Xen's filter (vvmx.c,
 nvmx_msr_read_intercept), likewise cut down to the hardware.
 
-Not modelled, and so offered to nobody: TPR shadow and APIC virtualization, monitor trap flag, preemption timer, posted interrupts, unrestricted guest, PAUSE-loop
+Not modelled, and so offered to nobody: TPR shadow and APIC virtualization, monitor trap flag, preemption timer, posted interrupts, PAUSE-loop
 exiting, page-modification logging, VM functions, XSAVES, TSC scaling, SGX, tertiary controls.
 """
 
@@ -30,6 +30,7 @@ HARDWARE: dict[str, frozenset[str]] = {
         {
             "ENABLE_EPT", "DESC", "ENABLE_RDTSCP", "ENABLE_VPID", "WBINVD_EXITING",
             "RDRAND_EXITING", "ENABLE_INVPCID", "SHADOW_VMCS", "RDSEED_EXITING",
+            "UNRESTRICTED_GUEST",
         }
     ),
     "exit": frozenset(
@@ -132,12 +133,14 @@ def _l0_default(group: str) -> int:
     return word
 
 
-def _capability(group: str, true: bool, without: int = 0) -> tuple[int, int]:
-    """(must be 1, may be 1) of a group as L1 reads it."""
+def _capability(group: str, true: bool, mine: bool = False) -> tuple[int, int]:
+    """(must be 1, may be 1) of a group as L1 reads it, or (``mine``) as the hardware has it."""
     flexible = _word(group, frozenset(r["name"] for r in _ROWS if r["default1"] == "1"))
     must = DEFAULT1[group] & ~flexible if true else DEFAULT1[group]
-    offered = _word(group, HARDWARE[group]) & _word(group, OFFERED[group])
-    return must, (DEFAULT1[group] | offered) & ~without
+    offered = _word(group, HARDWARE[group])
+    if not mine:
+        offered &= _word(group, OFFERED[group])
+    return must, DEFAULT1[group] | offered
 
 
 L0_PIN = _l0_default("pin")
@@ -153,12 +156,11 @@ TRUE_CAPABILITIES: dict[str, tuple[int, int]] = {
     group: _capability(group, true=True) for group in HARDWARE
 }
 
-PIN_MUST, PIN_MAY = TRUE_CAPABILITIES["pin"]
-CPU_MUST, CPU_MAY = TRUE_CAPABILITIES["cpu"]
-CPU2_MAY = TRUE_CAPABILITIES["sec"][1]
-EXIT_MUST, EXIT_MAY = TRUE_CAPABILITIES["exit"]
-ENTRY_MUST, ENTRY_MAY = TRUE_CAPABILITIES["entry"]
-"""What VMLAUNCH checks the controls of vmcs12 against (the TRUE capability MSRs)."""
+CAPABILITIES_HARDWARE: dict[str, tuple[int, int]] = {
+    group: _capability(group, true=True, mine=True) for group in HARDWARE
+}
+"""What a VM entry checks controls against: those of vmcs12 against the TRUE capability MSRs as L1
+reads them, those of vmcs01 and vmcs02 against the hardware's own."""
 
 L0_EXCEPTIONS = (1 << 1) | (1 << 17) | (1 << 18)
 """L0's exception bitmap: #DB, #AC, #MC (Xen, HVM_TRAP_MASK, with nested paging)."""

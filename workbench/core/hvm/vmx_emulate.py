@@ -149,7 +149,8 @@ def _string_fault(m):
     status = m.pending
     m.pending = 0
     if status == ST_VMEXIT:
-        if m.nv.n2_guest == 0 and p2m_resolve(m, m.exit.info2, m.exit.info1 & ACCESS_WRITE):
+        own = m.nv.n2_guest == 0 or m.nv.hap_enabled == 0
+        if own and p2m_resolve(m, m.exit.info2, m.exit.info1 & ACCESS_WRITE):
             return ST_OK  # the guest executes the instruction again
         return fatal(m, FATAL_N1P_UNMAPPED, m.exit.info2)
     return inject_pending(m)
@@ -347,7 +348,7 @@ def _inject_violation(m, qualification):
 def nested_page_fault(m, reason):
     """EPT violation: of L2 by way of the nested p2m; of L1, a page that L0 took or L1 never had."""
     gpa = vmread(m, vmcs.SLOT_GUEST_PHYSICAL_ADDRESS)
-    if m.nv.n2_guest == 0:
+    if m.nv.n2_guest == 0 or m.nv.hap_enabled == 0:
         if not p2m_resolve(m, gpa, m.exit.info1 & ACCESS_WRITE):
             return fatal(m, FATAL_N1P_UNMAPPED, gpa)
         if m.exit.vectoring & EVENT_VALID:

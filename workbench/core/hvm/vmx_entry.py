@@ -3,7 +3,7 @@
 The rules are those of vmcs02_merge.csv, column ``xen``.  Where L0 = Xen differs from what L1 would
 see on hardware, the manual is followed for two registers: L2's EFER and PAT come from vmcs12 when
 its VM-entry controls say so (Xen lets L2 run with L1's EFER but for LMA and LME).  The guest-state
-checks of the manual are made on the merged state: a failure is exit reason 33 for L1, where Xen
+checks of the manual are made on vmcs12: a failure is exit reason 33 for L1, where Xen
 would end the domain.  vmcs12's MSR lists are ignored, as in Xen.
 """
 
@@ -57,11 +57,11 @@ from .vmcs import (
     vmwrite,
     vvmcs_base,
 )
-from .vmx_checks import guest_state_wrong
-from .vmx_controls import CR0_FIXED0, CR4_FIXED0, CR4_L0_MASK
+from .vmx_checks import QUALIFICATION, guest_state_wrong, refuse
+from .vmx_controls import CR4_FIXED0, CR4_L0_MASK
+from .vmx_hw import ENTRY_FAILED
 from .vmx_route import secondary_of
 
-ENTRY_FAILED = 1 << 31
 EPT_WRITE_BACK_4_LEVELS = 6 | (3 << 3)
 EFER_LMA_LME = (1 << 10) | (1 << 8)
 CR0_L0_MASK = -1
@@ -347,10 +347,15 @@ def own_eptp(m, root):
 
 
 @inner
-def _load_nested_paging(m, v):
-    """EPTP = root of the nested p2m for L1's EPT pointer (Xen, nvmx_eptp_update)."""
-    m.nv.hap_enabled = 1
-    root = np2m_select(m, get_vvmcs(m, v, vmcs.SLOT_EPT_POINTER, P_ENTRY))
+def _load_nested_paging(m, v, cpu2):
+    """EPTP = root of the nested p2m for L1's EPT pointer (Xen, nvmx_eptp_update).
+
+    L0's own table when L1 shadows L2's tables: L2's guest-physical addresses then are L1's.
+    """
+    root = m.l1_hap_root
+    m.nv.hap_enabled = 1 if cpu2 & vmx.CPU2_ENABLE_EPT else 0
+    if m.nv.hap_enabled:
+        root = np2m_select(m, get_vvmcs(m, v, vmcs.SLOT_EPT_POINTER, P_ENTRY))
     vmwrite(m, vmcs.SLOT_EPT_POINTER, own_eptp(m, root))
 
 
@@ -379,19 +384,23 @@ def _load_vpid(m, v, cpu2):
 
 
 @inner
-def _entry_failure(m, v):
-    """Exit qualification of a VM-entry failure by the manual's checks, -1 when there is none."""
-    if get(v, vmcs.SLOT_VMCS_LINK_POINTER) != -1:
-        return vmx.ENTRY_FAIL_VMCS_LINK_PTR
-    # composed state may not hide what L1 got wrong
-    cr0 = get(v, vmcs.SLOT_GUEST_CR0)
-    cr4 = get(v, vmcs.SLOT_GUEST_CR4)
-    if cr0 & CR0_FIXED0 != CR0_FIXED0 or cr4 & CR4_FIXED0 == 0:
-        return vmx.ENTRY_FAIL_DEFAULT
-    activity = get(v, vmcs.SLOT_GUEST_ACTIVITY_STATE) & MASKS[vmcs.SLOT_GUEST_ACTIVITY_STATE]
-    if activity or guest_state_wrong(own_base(m, m.hw.vmcx)):
-        return vmx.ENTRY_FAIL_DEFAULT
-    return -1
+def vmx_set_vpid(m):
+    """The tag chosen for this entry is the VPID of the current VMCS; without one there is none."""
+    base = own_base(m, m.hw.vmcx)
+    if m.hw.tag:
+        put(base, vmcs.SLOT_VIRTUAL_PROCESSOR_ID, m.hw.tag)
+    else:
+        slot = vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL
+        put(base, slot, get(base, slot) & ~vmx.CPU2_ENABLE_VPID)
+
+
+@inner
+def _fail_entry(m, reason, qualification):
+    """The virtual entry failed after the point of no return: an exit to L1 at once (27.8)."""
+    m.exit.code = ENTRY_FAILED | reason
+    m.exit.info1 = qualification
+    m.exit.cause = C_ENTRY_FAILURE
+    m.nv.vmexit_pending = 1
 
 
 @unit(Machine)
@@ -411,16 +420,14 @@ def vmx_enter_n2(m):
     cpu2 = vmx_load_shadow_control(m, v)
     vmx_load_shadow_guest_state(m, v)
     # 3. nested paging, then the tag
-    _load_nested_paging(m, v)
+    _load_nested_paging(m, v, cpu2)
     _load_vpid(m, v, cpu2)
     settle(m)
     # 4. checks on guest state
-    failure = _entry_failure(m, v)
-    if failure >= 0:
-        m.exit.code = ENTRY_FAILED | vmx.EXIT_INVALID_STATE
-        m.exit.info1 = failure
-        m.exit.cause = C_ENTRY_FAILURE
-        nv.vmexit_pending = 1
+    check = guest_state_wrong(m)
+    if check:
+        refuse(m, check, 1)
+        _fail_entry(m, vmx.EXIT_INVALID_STATE, QUALIFICATION[check])
     else:
         set_launch_state(m, nv.vmcx12_ma, LAUNCHED)
     return ST_OK

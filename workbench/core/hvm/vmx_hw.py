@@ -13,10 +13,13 @@ from __future__ import annotations
 from ...arch import vmcs, vmx
 from ..cpu.flags import get_rflags, set_rflags
 from ..jit import inner, unit
-from ..layout import RSP, SS, ST_FAULT, ST_OK, Machine
+from ..layout import FATAL_NOT_64_BIT, RSP, SS, ST_FAULT, ST_OK, Machine
 from ..words import address, copy_bytes, lshr
 from .vmcs import current_base, get, put
-from .vmx_checks import event_wrong, guest_state_wrong
+from .vmx_check_controls import vmx_check_controls
+from .vmx_check_guest import runs_64_bit_code, vmx_check_guest
+from .vmx_check_host import vmx_check_host
+from .vmx_checks import HARDWARE_VIEW, QUALIFICATION, refuse
 from .vmx_intercepts import merge_owned
 
 EIGHT = 64
@@ -25,6 +28,9 @@ EPTP_AD = 1 << 6
 EPTP_ADDRESS = 0x000F_FFFF_FFFF_F000
 DR7_FIXED = 0x400
 EVENT_VALID = 1 << vmx.INTR_VALID
+DOUBLE_FAULT = vmx.INTR_TYPE_HW_EXCEPTION << 8 | 8
+ENTRY_FAILED = 1 << 31
+"""Bit of the exit reason: the VM entry failed."""
 
 _SEGMENT_ARRAYS = ("SELECTOR", "LIMIT", "AR_BYTES", "BASE")
 for _kind in _SEGMENT_ARRAYS:
@@ -87,6 +93,16 @@ def get_eight(base, slot, target):
     copy_bytes(target, base + slot * 8, EIGHT)
 
 
+@inner
+def _vectoring(e):
+    """IDT-vectoring information: none for a triple fault, nor for a #DF that exits (28.2.4)."""
+    if e.code == vmx.EXIT_TRIPLE_FAULT:
+        return 0
+    if e.code == vmx.EXIT_EXCEPTION_NMI and e.intr_info & 0x7FF == DOUBLE_FAULT:
+        return 0
+    return e.vectoring
+
+
 @unit(Machine)
 def vmx_hw_exit(m):
     """VM exit: exit information, then guest state, into the VMCS in use (SDM 28.2, 28.3)."""
@@ -100,7 +116,7 @@ def vmx_hw_exit(m):
     put(base, vmcs.SLOT_VM_EXIT_INTR_ERROR_CODE, e.intr_error)
     put(base, vmcs.SLOT_VM_EXIT_INSTRUCTION_LEN, e.insn_len)
     put(base, vmcs.SLOT_VMX_INSTRUCTION_INFO, e.insn_info)
-    put(base, vmcs.SLOT_IDT_VECTORING_INFO_FIELD, e.vectoring)
+    put(base, vmcs.SLOT_IDT_VECTORING_INFO_FIELD, _vectoring(e))
     put(base, vmcs.SLOT_IDT_VECTORING_ERROR_CODE, e.vectoring_error)
     save_guest_state(m, base)
     event = get(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD)
@@ -202,12 +218,41 @@ def _inject_event(m, base, info):
     return ST_FAULT
 
 
+@inner
+def _passes_checks(m, base):
+    """Checks of the VMCS in use; what fails is reported as the manual says (27.2, 27.8)."""
+    # 1. controls and host state: VMfailValid
+    check = vmx_check_controls(m, base, HARDWARE_VIEW)
+    error = vmx.ERROR_ENTRY_INVALID_CONTROL_FIELD
+    if check == 0:
+        check = vmx_check_host(m, base)
+        error = vmx.ERROR_ENTRY_INVALID_HOST_STATE_FIELD
+    if check:
+        put(base, vmcs.SLOT_VM_INSTRUCTION_ERROR, error)
+        refuse(m, check, 0)
+        return False
+    # 2. guest state: exit reason 33
+    check = vmx_check_guest(m, base, HARDWARE_VIEW, m.hw.vmcx)
+    if check:
+        put(base, vmcs.SLOT_VM_EXIT_REASON, ENTRY_FAILED | vmx.EXIT_INVALID_STATE)
+        put(base, vmcs.SLOT_EXIT_QUALIFICATION, QUALIFICATION[check])
+        refuse(m, check, 0)
+        return False
+    return True
+
+
 @unit(Machine)
 def vmx_hw_enter(m):
-    """VM entry with the VMCS in use: ST_OK, ST_FAULT (an event to deliver), -1 (checks failed)."""
+    """VM entry with the VMCS in use: ST_OK, ST_FAULT (an event to deliver), -1 (it failed).
+
+    A guest that the manual allows but this machine cannot run fails with ``m.fatal`` set.
+    """
     base = current_base(m)
-    # 1. checks on guest state and event injection
-    if guest_state_wrong(base) or event_wrong(base):
+    # 1. checks
+    if not _passes_checks(m, base):
+        return -1
+    if not runs_64_bit_code(base):
+        m.fatal = FATAL_NOT_64_BIT
         return -1
     # 2. controls, then guest state
     _load_controls(m, base)

@@ -66,7 +66,13 @@ from .vmcs import (
     vvmcs_base,
     write_encoded,
 )
-from .vmx_checks import BLOCK_MOV_SS, controls_wrong, host_state_wrong, not_canonical
+from .vmx_checks import (
+    BLOCK_MOV_SS,
+    controls_wrong,
+    host_state_wrong,
+    not_canonical,
+    refuse,
+)
 from .vmx_common import complete_instruction, fatal, inject_exception, inject_pending, set_gpr
 from .vmx_operands import REGISTER_FORM, decoded_address, first_register, second_register
 
@@ -351,10 +357,14 @@ def _enter(m, launch):
         return _fail(m, vmx.ERROR_VMLAUNCH_NONCLEAR_VMCS)
     if not launch and not launched:
         return _fail(m, vmx.ERROR_VMRESUME_NONLAUNCHED_VMCS)
-    if controls_wrong(m):
-        return _fail(m, vmx.ERROR_ENTRY_INVALID_CONTROL_FIELD)
-    if host_state_wrong(m):
-        return _fail(m, vmx.ERROR_ENTRY_INVALID_HOST_STATE_FIELD)
+    check = controls_wrong(m)
+    error = vmx.ERROR_ENTRY_INVALID_CONTROL_FIELD
+    if check == 0:
+        check = host_state_wrong(m)
+        error = vmx.ERROR_ENTRY_INVALID_HOST_STATE_FIELD
+    if check:
+        refuse(m, check, 1)
+        return _fail(m, error)
     nv.vmentry_pending = 1
     return ST_OK
 

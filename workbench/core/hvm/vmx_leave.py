@@ -32,7 +32,8 @@ from .vmcs import (
     vvmcs_base,
 )
 from .vmx_controls import CR4_FIXED0
-from .vmx_entry import EFER_LMA_LME, ENTRY_FAILED, GUEST_COPY, N_GUEST_COPY
+from .vmx_entry import EFER_LMA_LME, GUEST_COPY, N_GUEST_COPY
+from .vmx_hw import ENTRY_FAILED
 
 _GROUP = vmcs.column("xen_vvmx_group")
 RO_COPY = np.array([i for i, g in enumerate(_GROUP) if g == "ro_copy"], np.int64)

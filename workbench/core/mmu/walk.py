@@ -115,8 +115,10 @@ def _nested_fault(m, gpa, va, access, is_table, rights, reserved):
 def nested_entry_rights(m, entry):
     """RWX that one nested entry grants, -1 when not present."""
     if m.hw.backend == BACKEND_SVM:
-        if entry & PTE_P == 0 or entry & PTE_U == 0:
+        if entry & PTE_P == 0:
             return -1
+        if entry & PTE_U == 0:  # nested accesses are user accesses
+            return 0
         return 1 | (entry & PTE_W) | (0 if entry & PTE_NX else 4)
     return entry & 7 if entry & 7 else -1
 
