@@ -15,6 +15,7 @@ from .core.ledger import (
     N_EVENTS,
     N_EXIT_CODES,
     N_FIELDS,
+    N_LATENCY_BINS,
     N_PHASES,
     N_REASONS,
     N_SCOPES,
@@ -45,6 +46,8 @@ SHAPES = {
     "blocked": (N_BLOCK_REASONS,),
     "blocked_time": (N_BLOCK_REASONS,),
     "delivered": (3, 2),
+    "latency": (3, 2, N_LATENCY_BINS),
+    "latency_time": (3, 2),
 }
 
 
@@ -68,6 +71,9 @@ class RawCounts:
         Interrupts and NMIs that had to wait, and how long in 1/1024 cycle.
     delivered : [level, 0 = interrupt 1 = NMI]
         Handlers of interrupts and NMIs entered.
+    latency, latency_time : [level, 0 = interrupt 1 = NMI, bin], [level, kind]
+        Interrupts and NMIs taken, by cycles from raise to taking: bin k counts those of
+        2**(k-1) up to 2**k cycles, bin 0 those of less than one; and the sum in 1/1024 cycle.
     timeline : [entry, column]
         Columns as in :data:`TIMELINE_COLUMNS`; time in 1/1024 cycle.
     """
@@ -83,6 +89,8 @@ class RawCounts:
     blocked: np.ndarray
     blocked_time: np.ndarray
     delivered: np.ndarray
+    latency: np.ndarray
+    latency_time: np.ndarray
     timeline: np.ndarray
 
     def __post_init__(self) -> None:

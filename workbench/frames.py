@@ -26,6 +26,7 @@ from .counts import BOOT, TIMELINE_COLUMNS, RawCounts
 from .prices import PARTS, PricePreset, part_of
 
 LEVELS = ("L0", "L1", "L2")
+EVENT_KINDS = ("interrupt", "nmi")
 LAYOUT = "merged-2011"
 """The layout of nested state that L0 uses: what Xen merged in 2011."""
 BOUNDS = {"cycles": "value", "cycles_low": "low", "cycles_high": "high"}
@@ -184,6 +185,44 @@ def interrupts_frame(raw: RawCounts) -> pd.DataFrame:
             "reason": list(BLOCK_REASONS),
             "blocked": raw.blocked[reasons],
             "cycles": raw.blocked_time[reasons] / TIME_SCALE,
+        }
+    )
+
+
+def _taken(raw: RawCounts) -> tuple[np.ndarray, np.ndarray]:
+    """(level, kind) pairs for which something was delivered or taken."""
+    level, kind = np.nonzero(raw.delivered + raw.latency.sum(axis=2))
+    return level, kind
+
+
+def deliveries_frame(raw: RawCounts) -> pd.DataFrame:
+    """Interrupts and NMIs by level: handlers entered, events taken, mean cycles from raise to taking."""
+    level, kind = _taken(raw)
+    taken = raw.latency.sum(axis=2)[level, kind]
+    waited = raw.latency_time[level, kind] / TIME_SCALE
+    return pd.DataFrame(
+        {
+            "level": [LEVELS[i] for i in level],
+            "kind": [EVENT_KINDS[i] for i in kind],
+            "delivered": raw.delivered[level, kind],
+            "taken": taken,
+            "latency_cycles": np.divide(
+                waited, taken, out=np.full(len(taken), np.nan), where=taken > 0
+            ),
+        }
+    )
+
+
+def latency_frame(raw: RawCounts) -> pd.DataFrame:
+    """The distribution of the cycles from raise to taking: bins whose bounds are powers of two."""
+    level, kind, place = np.nonzero(raw.latency)
+    return pd.DataFrame(
+        {
+            "level": [LEVELS[i] for i in level],
+            "kind": [EVENT_KINDS[i] for i in kind],
+            "from_cycles": np.where(place > 0, 2.0 ** (place - 1), 0.0),
+            "below_cycles": 2.0**place,
+            "count": raw.latency[level, kind, place],
         }
     )
 

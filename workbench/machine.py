@@ -13,6 +13,8 @@ import numpy as np
 
 from .core import emit
 from .core import layout as lay
+from .core.cpu.apic import LVT_MASKED
+from .core.cpu.apic_registers import N_LVT, RESET_DFR, RESET_SVR
 from .core.cpu.sources import FAR_BUDGET
 from .core.hvm import memory_map as mm
 from .core.hvm.p2m import EPT_WRITE_BACK
@@ -51,6 +53,8 @@ _SWITCHES = (
     "pause_filter",
     "vmcb_clean_bits",
     "flush_by_asid",
+    "apicv",
+    "virtual_nmi",
 )
 _POLICIES = ("own", "shared_flush", "xen_2013", "kvm")
 _NP2M_FLUSHES = ("lazy", "eager", "generation")
@@ -85,6 +89,9 @@ class SimulatedMachine:
         m["nv"]["launched_addr"] = -1
         m["nv"]["vmxon_addr"] = -1
         m["irq"]["budget"] = FAR_BUDGET
+        m["apic"]["svr"], m["apic"]["dfr"] = RESET_SVR, RESET_DFR
+        m["apic"]["lvt"][0, :N_LVT] = LVT_MASKED
+        m["hw"]["apic_access"] = m["hw"]["vapic"] = -1
         m["tag_core_generation"] = m["tag_next"] = 1
         self._set_geometry(geometry)
 

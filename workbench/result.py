@@ -117,6 +117,20 @@ class Result:
         return frames.interrupts_frame(self.raw)
 
     @property
+    def deliveries(self) -> pd.DataFrame:
+        """level, kind, delivered, taken, latency_cycles.
+
+        ``delivered``: handlers entered through the IDT.  ``taken``: acknowledged by the guest's
+        processor, or by L0 for its guest; the mean latency is of those, from raise to taking.
+        """
+        return frames.deliveries_frame(self.raw)
+
+    @property
+    def latency(self) -> pd.DataFrame:
+        """level, kind, from_cycles, below_cycles, count: interrupts by cycles from raise to taking."""
+        return frames.latency_frame(self.raw)
+
+    @property
     def operations(self) -> pd.DataFrame:
         """cause, operations, exits_per_operation, cycles_per_operation and bounds."""
         return frames.operations_frame(self.raw, self.preset, self.guest_level)

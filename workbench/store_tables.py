@@ -15,6 +15,7 @@ from .errors import ResultError
 
 TIMELINE = "timeline.parquet"
 _ACCESS = tuple(f"{phase}/{how}" for phase in FIELD_PHASES for how in ("read", "write"))
+_KINDS = ("interrupt", "nmi")
 _AXES: dict[str, tuple[tuple[str, tuple[str, ...] | None], ...]] = {
     "counts": (("cause", CAUSES), ("event", EVENTS)),
     "exits": (("from_level", None), ("place", None), ("handler", None), ("cause", CAUSES)),
@@ -26,10 +27,12 @@ _AXES: dict[str, tuple[tuple[str, tuple[str, ...] | None], ...]] = {
     "fields": (("field", None), ("access", _ACCESS)),
     "blocked": (("reason", BLOCK_REASONS),),
     "blocked_time": (("reason", BLOCK_REASONS),),
-    "delivered": (("level", None), ("kind", ("interrupt", "nmi"))),
+    "delivered": (("level", None), ("kind", _KINDS)),
+    "latency": (("level", None), ("kind", _KINDS), ("bin", None)),
+    "latency_time": (("level", None), ("kind", _KINDS)),
 }
 """Axes of each array: name, and the names of its places (None = the number itself)."""
-_LATER = ("blocked", "blocked_time", "delivered")
+_LATER = ("blocked", "blocked_time", "delivered", "latency", "latency_time")
 """Arrays that the oldest stored results do not have: they counted none of it."""
 
 

@@ -8,6 +8,7 @@ from synthetic import result
 from workbench import charts
 from workbench.charts import costs, exits, tlb
 from workbench.charts.inputs import labelled
+from workbench.charts.interrupts import delivery_rates, waiting
 from workbench.core import layout
 from workbench.errors import ResultError
 from workbench.result import Result
@@ -17,6 +18,7 @@ CHARTS = {
     "exits": charts.exit_frequency,
     "cost": charts.cost,
     "tlb": charts.tlb_flushes,
+    "interrupts": charts.interrupts,
 }
 EVERY = pytest.mark.parametrize("kind", list(CHARTS))
 
@@ -192,3 +194,25 @@ def test_pyplot_is_never_used():
 
     code = "import workbench.charts, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_interrupt_bars_equal_the_tables(svm_result):
+    figure = charts.interrupts(svm_result)
+    left, right = figure.axes
+    waits, rates = waiting(svm_result), delivery_rates(svm_result)
+    assert _widths(left)[0] == pytest.approx(waits.to_numpy())
+    assert _widths(right)[0] == pytest.approx(rates.to_numpy())
+    total = svm_result.facts["simulated_cycles"]
+    assert waits["svm_gif"] == pytest.approx(100 * 100 * 800 / total)
+    assert rates.to_dict() == pytest.approx({"L1 interrupt": 1e8 / total, "L1 nmi": 1e6 / total})
+    assert "blocked rflags_ie" in charts.alt_text(figure)
+
+
+def test_latency_bins_and_their_mean(svm_result):
+    frame = svm_result.latency
+    assert frame.to_dict("records") == [
+        {"level": "L1", "kind": "interrupt", "from_cycles": 512, "below_cycles": 1024,
+         "count": 100},
+        {"level": "L1", "kind": "nmi", "from_cycles": 0, "below_cycles": 1, "count": 1},
+    ]  # fmt: skip
+    assert svm_result.deliveries["latency_cycles"].tolist() == [800, 0]

@@ -60,10 +60,16 @@ idt:    .skip 0x1000
 """
 
 
-def bare_program(body: str) -> Bare:
-    """A bare machine with ``body`` between the set-up of the local APIC and a final HLT."""
+def bare_program(body: str, *changes: tuple[str, str]) -> Bare:
+    """A bare machine with ``body`` between the set-up of the local APIC and a final HLT.
+
+    ``changes`` are texts of set-up and handlers to replace.
+    """
     machine = Bare()
-    image = assemble(PRELUDE + body + HANDLERS, "b.S")
+    prelude, handlers = PRELUDE, HANDLERS
+    for old, new in changes:
+        prelude, handlers = prelude.replace(old, new), handlers.replace(old, new)
+    image = assemble(prelude + body + handlers, "b.S")
     for address, content in image.segments:
         machine.write(address, content)
     machine.rip = CODE

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from workbench.core import layout
-from workbench.core.ledger import CAUSES, EVENTS, FIELD_PHASES, FLUSH_REASONS, FLUSH_SCOPES
+from workbench.core.ledger import (
+    BLOCK_REASONS,
+    CAUSES,
+    EVENTS,
+    FIELD_PHASES,
+    FLUSH_REASONS,
+    FLUSH_SCOPES,
+)
 from workbench.prices import load_preset
 from workbench.result import Result
 from workbench.scenario import Scenario
@@ -30,6 +37,7 @@ def machine(backend: str = "svm", operations: int = 1000, assisted: bool = False
     _events(ledger, sum(path.values()), operations)
     _tlb(ledger, operations)
     _fields(ledger, operations)
+    _interrupts(ledger, operations)
     _timeline(ledger, backend, path)
     ledger["price"] = load_preset({"svm": "zen", "vmx": "nehalem"}[backend]).kernel_prices()
     ledger["time"] = (ledger["counts"].sum(axis=0) * ledger["price"]).sum()
@@ -89,6 +97,17 @@ def _tlb(ledger, operations):
         ledger["dropped"][at, FLUSH_SCOPES.index(scope)] = dropped
         ledger["refills"][at], ledger["refill_references"][at] = refills, refills * 4
         ledger["refill_walks"][CAUSES.index("RUN"), 1] += refills * 4
+
+
+def _interrupts(ledger, operations):
+    """Interrupts for L1, held back by GIF and by RFLAGS.IF, and one NMI."""
+    for reason, times, cycles in (("svm_gif", operations // 10, 800), ("rflags_ie", 7, 90)):
+        at = BLOCK_REASONS.index(reason)
+        ledger["blocked"][at], ledger["blocked_time"][at] = times, times * cycles * 1024
+    ledger["delivered"][1] = operations // 10, 1
+    ledger["latency"][1, 0, 10] = operations // 10
+    ledger["latency_time"][1, 0] = operations // 10 * 800 * 1024
+    ledger["latency"][1, 1, 0] = 1
 
 
 def _fields(ledger, operations):

@@ -1,10 +1,12 @@
 """The panel's widgets, without a browser: what a click asks for, and what the page then shows."""
 
+import dataclasses
 import datetime
 
 import pytest
 
 from workbench import features
+from workbench.errors import ScenarioError
 from workbench.panels.drawing import CHARTS, TABLES
 from workbench.panels.view import OTHER, PINNED, Panel
 from workbench.scenario import Scenario
@@ -144,3 +146,26 @@ def test_nothing_runs_before_it_is_asked(simulation):
     assert simulation.asked == []
     panel._run.click()
     assert len(simulation.asked) == 1
+
+
+def test_the_chart_of_interrupts_is_there_only_when_there_were_any(panel):
+    chart = panel.charts["Interrupts"]
+    assert chart.layout.display is None and chart.value.startswith("<svg")
+    quiet = panel.result.raw
+    nothing = {name: getattr(quiet, name) * 0 for name in ("blocked", "delivered", "latency")}
+    panel.result = dataclasses.replace(panel.result, raw=dataclasses.replace(quiet, **nothing))
+    panel.draw()
+    assert chart.layout.display == "none" and chart.value == ""
+
+
+def test_numbers_of_the_scenario_can_be_set_and_are_checked(panel, simulation):
+    numbers = panel.controls._numbers
+    numbers["host_tick_cycles"].value = 50_000
+    assert simulation.asked[-1].host_tick_cycles == 50_000
+    with pytest.raises(ScenarioError):
+        numbers["nmi_cycles"].value = 10
+    assert numbers["nmi_cycles"].value == 0 == panel.state.scenario.nmi_cycles
+    assert numbers["balloon_period"].disabled
+    panel.controls._features["l0_p2m_event"].value = "balloon"
+    assert not numbers["balloon_period"].disabled
+    assert "cycles" in numbers["nmi_cycles"].tooltip

@@ -9,11 +9,12 @@ from __future__ import annotations
 from .anatomy import step_table, timeline
 from .costs import cost
 from .exits import exit_frequency
+from .interrupts import interrupts
 from .output import alt_text, save, to_png, to_svg
 from .text import to_text
 from .tlb import tlb_flushes
 
 __all__ = [
-    "alt_text", "cost", "exit_frequency", "save", "step_table", "timeline", "tlb_flushes",
+    "alt_text", "cost", "exit_frequency", "interrupts", "save", "step_table", "timeline", "tlb_flushes",
     "to_png", "to_svg", "to_text",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from . import costs as cost_chart
 from . import exits as exits_chart
 from . import tlb as tlb_chart
 from .inputs import Results, labelled
+from .interrupts import delivery_rates, had_events, waiting
 from .style import ROUTE_LOOKS
 
 WIDTH = 72
@@ -24,10 +25,12 @@ def to_text(kind: str, results: Results) -> str:
 
     Parameters
     ----------
-    kind : {"exits", "cost", "tlb", "summary"}
+    kind : {"exits", "cost", "tlb", "interrupts", "summary"}
     results : Result, list or dict of Result
     """
-    makers = {"exits": _exits, "cost": _cost, "tlb": _tlb, "summary": _summary}
+    makers = {
+        "exits": _exits, "cost": _cost, "tlb": _tlb, "interrupts": _interrupts, "summary": _summary,
+    }  # fmt: skip
     if kind not in makers:
         raise ResultError(f"no table called {kind!r}", did_you_mean(kind, makers))
     pairs = labelled(results)
@@ -118,6 +121,19 @@ def _tlb(results: list[Result]) -> tuple[str, pd.DataFrame]:
                 rows[name] = [t[column].get(reason, 0.0) for t in rates]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=range(len(results)))
     return "TLB flushes per thousand L2 instructions", table
+
+
+def _interrupts(results: list[Result]) -> tuple[str, pd.DataFrame]:
+    title = "Interrupts: waiting [% of the run], handlers entered per million cycles"
+    if not any(had_events(result) for result in results):
+        return title, pd.DataFrame()
+    columns = []
+    for result in results:
+        column = {f"blocked {n}": v for n, v in waiting(result).to_dict().items()}
+        rates = delivery_rates(result).to_dict()
+        column |= {f"delivered {name}": rate for name, rate in rates.items()}
+        columns.append(pd.Series(column, dtype=float))
+    return title, pd.concat(columns, axis=1, keys=range(len(columns))).fillna(0.0)
 
 
 def _summary(results: list[Result]) -> tuple[str, pd.DataFrame]:

@@ -26,6 +26,7 @@ from .ledger import (
     N_EVENTS,
     N_EXIT_CODES,
     N_FIELDS,
+    N_LATENCY_BINS,
     N_PHASES,
     N_REASONS,
     N_SCOPES,
@@ -227,6 +228,12 @@ HW = np.dtype(
         ("pause_filter", "i8"), ("pause_threshold", "i8"),  # SVM pause filter: count, cycles
         ("pause_left", "i8"), ("pause_last", "i8"),         # counter; ledger time of the last PAUSE
         ("gif", "i8"),
+        ("apic_access", "i8"),   # VMX: ma of the APIC-access page, -1 none
+        ("vapic", "i8"),         # ma of the virtual-APIC page while there is a TPR shadow, -1 none
+        ("tpr_threshold", "i8"),
+        ("rvi", "i8"), ("svi", "i8"),    # guest interrupt status
+        ("vint", "i8"),          # a virtual interrupt is recognized
+        ("eoi_exit", "i8", (4,)),
     ]
 )  # fmt: skip
 """What the processor keeps from the control structure it entered with."""
@@ -274,11 +281,14 @@ NESTED_VCPU = np.dtype(
 APIC = np.dtype(
     [
         ("tpr", "i8"), ("svr", "i8"), ("icr", "i8"), ("divide", "i8"),
+        ("ldr", "i8"), ("dfr", "i8"),    # xAPIC mode only
+        ("esr", "i8"), ("errors", "i8"), # error status as last latched, and errors since then
         ("lvt", "i8", (8,)),             # timer, thermal, counters, LINT0, LINT1, error
         ("irr", "i8", (4,)), ("isr", "i8", (4,)),
         ("initial", "i8"),               # initial count of the timer
         ("deadline", "i8"),              # ledger time at which the timer fires, 0 = not armed
         ("tsc_deadline", "i8"),
+        ("raised", "i8", (256,)),        # ledger time at which each vector was requested
     ]
 )  # fmt: skip
 """A local APIC: that of the bare machine, or the one that L0 emulates for L1 (cpu/apic.py)."""
@@ -292,6 +302,8 @@ INTERRUPTS = np.dtype(
         ("nmi_period", "i8"), ("nmi_next", "i8"),
         ("physical", "i8"),              # PHYS_*: signals at the processor, not yet taken
         ("nmi_pending", "i8"),           # an NMI waits for the guest of level 0 or 1
+        ("nmi_raised", "i8"),            # ledger time at which it came
+        ("apic_write", "i8"),            # 1 + offset of a virtualized APIC write to emulate, 0 none
         ("window", "i8"),                # SVM: VMCBs (1 = 01, 2 = 02) that hold a V_IRQ of L0's
         ("blocked_reason", "i8"),        # 1 + BLOCK_* of the event that waits now, 0 none
         ("blocked_since", "i8"),
@@ -319,6 +331,8 @@ FEATURES = np.dtype(
         ("vmcs_shadowing", "i8"),
         ("vpid_for_l1", "i8"),
         ("paging_structure_caches", "i8"),
+        ("apicv", "i8"),
+        ("virtual_nmi", "i8"),
         ("l0_page_shift", "i8"),       # 12, 21 or 30
         ("max_tag", "i8"),
     ]
@@ -452,6 +466,8 @@ LEDGER = np.dtype(
         ("blocked", "i8", (N_BLOCK_REASONS,)),             # deliveries that had to wait, by reason
         ("blocked_time", "i8", (N_BLOCK_REASONS,)),        # and how long, in 1/1024 cycle
         ("delivered", "i8", (3, 2)),                       # level, 0 interrupt 1 NMI
+        ("latency", "i8", (3, 2, N_LATENCY_BINS)),         # the same, by time from raise to taking
+        ("latency_time", "i8", (3, 2)),                    # its sum, in 1/1024 cycle
         ("host_ticks", "i8"),
     ],
     align=True,
@@ -490,6 +506,8 @@ MACHINE = np.dtype(
         ("bank_size", "i8", (N_BANKS,)),
         ("level", "i8"),                          # 0 bare machine, 1 L1, 2 L2
         ("walk", WALK),
+        ("device", "i8"),                         # ma of an access that a device is to answer
+        ("access_bytes", "i8"),                   # size of the access being translated
         ("pending", "i8"),                        # ST_FAULT or ST_VMEXIT set by a failed access
         ("steps", "i8"),                          # instructions retired, all levels
         ("level_steps", "i8", (3,)),

@@ -11,6 +11,7 @@ The tuples below are the one place where causes, events, flush reasons and scope
 from __future__ import annotations
 
 from .jit import inner
+from .words import count_leading_zeros
 
 CAUSES = (
     "BOOT", "RUN", "CPUID", "RDMSR", "WRMSR", "IO_IN", "IO_OUT", "HLT", "HYPERCALL",
@@ -59,6 +60,8 @@ BLOCK_REASONS = ("shadow", "rflags_ie", "tpr", "nmi_iret", "svm_gif")
 
 N_CAUSES, N_EVENTS = 32, 64
 N_BLOCK_REASONS = 8
+N_LATENCY_BINS = 64
+"""Bin k of a latency: 2**(k-1) up to 2**k cycles; bin 0: less than one."""
 N_REASONS, N_SCOPES = 32, 4
 N_EXIT_CODES = 192
 N_FIELDS, N_PHASES = 256, 8
@@ -90,6 +93,16 @@ def count(m, event, n):
     led = m.ledger
     led.counts[led.cause, event] += n
     led.time += n * led.price[event]
+
+
+@inner
+def note_latency(m, level, kind, raised):
+    """An event raised at ledger time ``raised`` is taken; ``kind`` 0 interrupt, 1 NMI."""
+    led = m.ledger
+    waited = led.time - raised
+    waited = 0 if waited < 0 else waited
+    led.latency[level, kind, 64 - count_leading_zeros(waited >> 10)] += 1
+    led.latency_time[level, kind] += waited
 
 
 @inner

@@ -17,7 +17,7 @@ from ..core.ledger import EVENTS
 from ..features import Feature
 from ..guests.catalogue import Guest, Param
 from ..listing import BACKEND_TITLES
-from .state import PanelState
+from .state import NUMBERS, Number, PanelState
 
 MAIN_PRICES = {
     "svm": ("HW_EXIT", "HW_ENTRY", "L0_EXIT_DISPATCH", "L0_INSTRUCTION_EMULATED", "L0_VMLOAD",
@@ -71,7 +71,9 @@ class Controls:
         self._guard = guard
         self._quiet = False
         self._params: dict[tuple[int, str, str], dict[str, w.Widget]] = {}
-        self.box = w.VBox([self._machine(), self._toggles(), self._prices()])
+        self.box = w.VBox(
+            [self._machine(), self._toggles(), self._events_and_limits(), self._prices()]
+        )
         self.box.add_class("wbp-left")
         self.refresh()
 
@@ -156,6 +158,26 @@ class Controls:
         self._on(control, lambda value: self._state.set_feature(feature.id, value))
         return control
 
+    # ---------------------------------------------------------------- numbers
+
+    def _events_and_limits(self) -> w.VBox:
+        self._numbers = {name: self._number(name, number) for name, number in NUMBERS.items()}
+        self._idle = {name: note("", "wbp-why") for name in NUMBERS}
+        rows: list[w.Widget] = []
+        for name, control in self._numbers.items():
+            unit = w.HTML(NUMBERS[name].unit)
+            unit.add_class("wbp-unit")
+            rows += [w.HBox([control, unit]), self._idle[name]]
+        return section("Events and limits", *rows)
+
+    def _number(self, name: str, number: Number) -> w.IntText:
+        control = w.IntText(
+            description=number.label, style=_WIDE, continuous_update=False,
+            tooltip=f"{number.text} [{number.unit}]",
+        )  # fmt: skip
+        self._on(control, lambda value: self._state.set_number(name, int(value)))
+        return control
+
     # ---------------------------------------------------------------- prices
 
     def _prices(self) -> w.VBox:
@@ -217,6 +239,7 @@ class Controls:
             for level in (1, 2):
                 self._refresh_guest(level)
             self._refresh_features()
+            self._refresh_numbers()
             self._refresh_prices()
         finally:
             self._quiet = False
@@ -257,6 +280,13 @@ class Controls:
             else:
                 control.remove_class("wbp-off")
             set_note(self._reasons[name], reason)
+
+    def _refresh_numbers(self) -> None:
+        reasons = self._state.idle_numbers()
+        for name, value in self._state.numbers().items():
+            self._put(self._numbers[name], value)
+            self._numbers[name].disabled = name in reasons
+            set_note(self._idle[name], reasons.get(name, ""))
 
     def _refresh_prices(self) -> None:
         state, preset = self._state, self._state.scenario.preset

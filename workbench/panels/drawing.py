@@ -12,6 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from .. import charts
+from ..charts.interrupts import had_events
 from ..charts.style import RC
 from ..result import Result
 
@@ -19,9 +20,12 @@ CHARTS: dict[str, Callable[..., Figure]] = {
     "Exit frequency": charts.exit_frequency,
     "Cost": charts.cost,
     "TLB flushes": charts.tlb_flushes,
+    "Interrupts": charts.interrupts,
 }
 PRICED = ("Cost",)
 """The charts that show prices; the others need no new drawing when a price changes."""
+ONLY_WITH: dict[str, Callable[[Result], bool]] = {"Interrupts": had_events}
+"""Charts that are shown only when a result has something for them."""
 ROWS_SHOWN = 60
 TABLES = {
     "Summary": "summary",
@@ -30,6 +34,9 @@ TABLES = {
     "Costs": "costs",
     "TLB flushes": "tlb",
     "Field accesses of vmcx12": "fields",
+    "Interrupts held back": "interrupts",
+    "Interrupts delivered": "deliveries",
+    "Interrupt latency": "latency",
     "Timeline": "timeline",
 }
 """What the table can show -> the part of a Result it comes from."""
@@ -56,6 +63,12 @@ def svg_once(figure: Figure) -> str:
     with mpl.rc_context(RC):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
+
+
+def is_shown(name: str, results: Mapping[str, Result]) -> bool:
+    """Has a chart anything to say about these results?"""
+    wanted = ONLY_WITH.get(name)
+    return wanted is None or any(wanted(result) for result in results.values())
 
 
 def table_html(name: str, results: Mapping[str, Result]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,41 @@ from ..errors import ScenarioError, WorkbenchError
 from ..guests import catalogue
 from ..guests.catalogue import Guest
 from ..prices import list_presets
-from ..scenario import Scenario
+from ..scenario import MIN_BALLOON_PERIOD, MIN_PERIOD_CYCLES, Scenario
 
 MAX_UNDO = 200
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of the scenario as the panel shows it."""
+
+    label: str
+    unit: str
+    text: str
+
+
+NUMBERS = {
+    "host_tick_cycles": Number(
+        "Host tick every", "cycles",
+        "External interrupt for L0 itself, which makes the running guest exit; "
+        f"0 for none, else at least {MIN_PERIOD_CYCLES:,}",
+    ),
+    "nmi_cycles": Number(
+        "NMI every", "cycles",
+        f"NMI that L0 hands on to L1; 0 for none, else at least {MIN_PERIOD_CYCLES:,}",
+    ),
+    "asids": Number(
+        "Tags", "ASIDs or VPIDs",
+        "How many the processor has, the host's own included; 0 for as many as it really has "
+        "(64 on SVM, 65,536 on VMX), else at least 2",
+    ),
+    "balloon_period": Number(
+        "L0 changes its table every", "exits",
+        f"Exits between two changes (toggle L0 P2M event); at least {MIN_BALLOON_PERIOD}",
+    ),
+}  # fmt: skip
+"""Events and limits of the machine that the panel can set."""
 
 
 class Need(enum.Enum):
@@ -118,6 +151,23 @@ class PanelState:
             return {}
         able = [g.name for g in self.guests(1) if mode in g.paging]
         return {"l1": able[0], "l1_params": {}} if able else {}
+
+    def set_number(self, name: str, value: int) -> Need:
+        """Set one of :data:`NUMBERS`."""
+        return self.change(**{name: value})
+
+    def numbers(self) -> dict[str, int]:
+        """Every one of :data:`NUMBERS` with its value."""
+        return {name: getattr(self._scenario, name) for name in NUMBERS}
+
+    def idle_numbers(self) -> dict[str, str]:
+        """Numbers without effect now: name -> reason."""
+        values, found = self._scenario.all_features, {}
+        if values["l0_p2m_event"] == "none":
+            found["balloon_period"] = "no effect while l0_p2m_event is none"
+        if not values["tlb_tagging"]:
+            found["asids"] = "no effect while tlb_tagging is off"
+        return found
 
     def set_guest(self, level: int, name: str) -> Need:
         """Choose the program of a level; its parameters go to their defaults.

@@ -284,7 +284,7 @@ class Panel:
                 name = next(name for name in drawing.CHARTS if name in self._stale)
                 self._stale.discard(name)
                 if results := self.shown():
-                    self._put(self.charts[name], drawing.chart_html(drawing.CHARTS[name](results)))
+                    self._put_chart(name, results)
                     self._put(self._cards, drawing.headline_html(results))
                 await asyncio.sleep(0)  # let the page have it, and newer requests in
         self._draw_table()
@@ -292,6 +292,12 @@ class Panel:
     def _draw_table(self) -> None:
         if results := self.shown():
             self._put(self._table, drawing.table_html(self._which_table.value, results))
+
+    def _put_chart(self, name: str, results: dict[str, Result]) -> None:
+        shown = drawing.is_shown(name, results)
+        html = drawing.chart_html(drawing.CHARTS[name](results)) if shown else ""
+        self._put(self.charts[name], html)
+        self.charts[name].layout.display = None if shown else "none"
 
     @staticmethod
     def _put(target: w.HTML, value: str) -> None:

@@ -1,40 +1,37 @@
-"""The local APIC in x2APIC mode: registers, timer, priorities (SDM vol. 3, chapter 11).
+"""The local APIC: requests, priorities, timer, errors (SDM vol. 3, chapter 11).
 
 One record holds it: on the bare machine the processor's own, under L0 the one that L0 emulates for
 L1.  L2 has what L1 emulates; L2's accesses that L1 does not ask for reach L1's, as in Xen.  Timer
-and time-stamp counter run at the rate of simulated time.
+and time-stamp counter run at the rate of simulated time.  Its registers are in ``apic_registers``.
 
-Not modelled: the MMIO page of xAPIC mode, level-triggered interrupts, other processors (an IPI that
-does not reach this one is dropped), the error status register, interrupts by LINT pins.
+Not modelled: level-triggered interrupts, other processors (an IPI that does not reach this one is
+dropped), interrupts by LINT pins; the spurious vector is kept but never delivered, for a request
+that the processor has seen is not withdrawn.
 """
 
 from __future__ import annotations
 
-from ...arch import msr
 from ..jit import inner, unit
-from ..layout import ST_OK, Machine
-from ..ledger import BLOCK_NMI_IRET, BLOCK_RFLAGS_IE, BLOCK_SHADOW, BLOCK_TPR
-from ..structs import i64
+from ..layout import Machine
+from ..ledger import (
+    BLOCK_NMI_IRET,
+    BLOCK_RFLAGS_IE,
+    BLOCK_SHADOW,
+    BLOCK_TPR,
+    note_latency,
+)
 from ..words import count_leading_zeros, lshr
-from .exceptions import raise_gp0
 
 BASE_EXTD, BASE_ENABLE = 1 << 10, 1 << 11
-BASE_WRITABLE = 0xF_FFFF_FD00
-(
-    ID, VERSION, TPR, PPR, EOI, LDR, SVR, ISR, TMR, IRR, ESR, ICR, LVT_TIMER, LVT_ERROR,
-    INITIAL_COUNT, CURRENT_COUNT, DIVIDE, SELF_IPI,
-) = (
-    0x02, 0x03, 0x08, 0x0A, 0x0B, 0x0D, 0x0F, 0x10, 0x18, 0x20, 0x28, 0x30, 0x32, 0x37, 0x38, 0x39,
-    0x3E, 0x3F,
-)  # fmt: skip
-"""Registers: MSR number - 0x800."""
-VERSION_WORD = 0x0005_0014
+BASE_ADDRESS = 0xF_FFFF_F000
 SVR_ENABLE = 1 << 8
 LVT_MASKED = 1 << 16
+LVT_ERROR_INDEX = 5
+LOWEST_VECTOR = 16
+"""Vectors below are illegal for interrupts."""
+ERROR_SEND_VECTOR, ERROR_RECEIVE_VECTOR, ERROR_REGISTER = 1 << 5, 1 << 6, 1 << 7
+"""Bits of the error status register (SDM figure 11-9)."""
 MODE_ONE_SHOT, MODE_PERIODIC, MODE_TSC_DEADLINE = range(3)
-ICR_FIXED, ICR_NMI = 0, 4
-SHORTHAND_NONE, SHORTHAND_SELF, SHORTHAND_ALL = 0, 1, 2
-BROADCAST = 0xFFFF_FFFF
 TIME_SHIFT = 10
 MAX_WAIT = 1 << 50
 """Longest wait of a timer, in cycles."""
@@ -53,7 +50,7 @@ def read_tsc(m):
 
 
 @inner
-def _highest(words):
+def highest_vector(words):
     """Highest vector whose bit is set in a 256-bit register, -1 none."""
     for i in range(3, -1, -1):
         if words[i]:
@@ -65,7 +62,7 @@ def _highest(words):
 def processor_priority(m):
     """PPR: the higher class of TPR and of the interrupt in service (SDM 11.8.3.1)."""
     tpr = m.apic.tpr
-    service = _highest(m.apic.isr)
+    service = highest_vector(m.apic.isr)
     if service < 0 or tpr >> 4 >= service >> 4:
         return tpr
     return service & 0xF0
@@ -76,29 +73,75 @@ def apic_pending(m):
     """Highest requested vector above those in service, -1 none; the TPR is not looked at."""
     if m.apic.svr & SVR_ENABLE == 0:
         return -1
-    wanted = _highest(m.apic.irr)
-    return wanted if wanted >> 4 > _highest(m.apic.isr) >> 4 else -1
+    wanted = highest_vector(m.apic.irr)
+    return wanted if wanted >> 4 > highest_vector(m.apic.isr) >> 4 else -1
 
 
 @inner
-def apic_acknowledge(m, vector):
-    """The processor takes ``vector``: from requested to in service."""
+def apic_acknowledge(m, vector, level):
+    """``vector`` is taken by the guest of ``level`` (0: the bare processor): requested to in service."""
+    note_latency(m, level, 0, m.apic.raised[vector & 0xFF])
     bit = 1 << (vector & 63)
     m.apic.irr[(vector >> 6) & 3] &= ~bit
     m.apic.isr[(vector >> 6) & 3] |= bit
 
 
 @inner
-def apic_request(m, vector):
-    """An interrupt arrives."""
-    m.apic.irr[(vector >> 6) & 3] |= 1 << (vector & 63)
+def apic_request(m, vector, when):
+    """An interrupt arrives; it was raised at ledger time ``when``."""
+    bit = 1 << (vector & 63)
+    if m.apic.irr[(vector >> 6) & 3] & bit == 0:
+        m.apic.raised[vector & 0xFF] = when
+    m.apic.irr[(vector >> 6) & 3] |= bit
     m.irq.active = 1
     m.irq.attention = 1
 
 
 @inner
-def _end_of_interrupt(m):
-    vector = _highest(m.apic.isr)
+def raise_nmi(m, when):
+    """An NMI arrives for the guest of level 0 or 1."""
+    if m.irq.nmi_pending == 0:
+        m.irq.nmi_raised = when
+    m.irq.nmi_pending = 1
+    m.irq.active = 1
+    m.irq.attention = 1
+
+
+@inner
+def take_nmi(m, level):
+    """The NMI that waits is taken by the guest of ``level``."""
+    m.irq.nmi_pending = 0
+    note_latency(m, level, 1, m.irq.nmi_raised)
+
+
+@inner
+def apic_error(m, bits):
+    """Errors for the status register; a new one requests the interrupt of LVT error (SDM 11.5.3)."""
+    apic = m.apic
+    fresh = bits & ~apic.errors
+    apic.errors |= bits
+    entry = apic.lvt[LVT_ERROR_INDEX]
+    if (
+        fresh
+        and entry & LVT_MASKED == 0
+        and apic.svr & SVR_ENABLE
+        and entry & 0xFF >= LOWEST_VECTOR
+    ):
+        apic_request(m, entry & 0xFF, m.ledger.time)
+
+
+@inner
+def is_apic_page(m, address):
+    """Is the page at this physical address that of the local APIC in xAPIC mode?"""
+    base = m.cpu.apic_base
+    if base & (BASE_ENABLE | BASE_EXTD) != BASE_ENABLE:
+        return False
+    return (address ^ base) & BASE_ADDRESS == 0 and lshr(address, 52) == 0
+
+
+@inner
+def end_of_interrupt(m):
+    vector = highest_vector(m.apic.isr)
     if vector >= 0:
         m.apic.isr[(vector >> 6) & 3] &= ~(1 << (vector & 63))
     m.irq.attention = 1
@@ -147,29 +190,29 @@ def note_blocked(m, reason):
 
 
 @inner
-def _timer_mode(m):
+def timer_mode(m):
     return lshr(m.apic.lvt[0], 17) & 3
 
 
 @inner
-def _divisor_shift(m):
+def divisor_shift(m):
     """The divide configuration register: 2, 4 ... 128, then 1 (SDM figure 11-10)."""
     code = (m.apic.divide & 3) | (lshr(m.apic.divide, 1) & 4)
     return (code + 1) & 7
 
 
 @inner
-def _start_timer(m):
+def start_timer(m):
     apic = m.apic
     apic.deadline = 0
-    if _timer_mode(m) < MODE_TSC_DEADLINE and apic.initial:
-        apic.deadline = m.ledger.time + ((apic.initial << _divisor_shift(m)) << TIME_SHIFT)
+    if timer_mode(m) < MODE_TSC_DEADLINE and apic.initial:
+        apic.deadline = m.ledger.time + ((apic.initial << divisor_shift(m)) << TIME_SHIFT)
 
 
 @inner
-def _arm_tsc_deadline(m, value):
+def arm_tsc_deadline(m, value):
     apic = m.apic
-    if _timer_mode(m) != MODE_TSC_DEADLINE:
+    if timer_mode(m) != MODE_TSC_DEADLINE:
         return
     apic.tsc_deadline = value
     apic.deadline = 0
@@ -181,12 +224,12 @@ def _arm_tsc_deadline(m, value):
 
 
 @inner
-def _current_count(m):
+def current_count(m):
     apic = m.apic
-    if apic.deadline == 0 or _timer_mode(m) == MODE_TSC_DEADLINE:
+    if apic.deadline == 0 or timer_mode(m) == MODE_TSC_DEADLINE:
         return 0
     left = apic.deadline - m.ledger.time
-    return lshr(left, TIME_SHIFT + _divisor_shift(m)) if left > 0 else 0
+    return lshr(left, TIME_SHIFT + divisor_shift(m)) if left > 0 else 0
 
 
 @unit(Machine)
@@ -194,154 +237,20 @@ def apic_advance(m):
     """Let the timer fire when its time has come; 1 when it requested an interrupt."""
     apic = m.apic
     now = m.ledger.time
-    if apic.deadline == 0 or now < apic.deadline:
+    due = apic.deadline
+    if due == 0 or now < due:
         return 0
-    if _timer_mode(m) == MODE_PERIODIC and apic.initial:
-        period = (apic.initial << _divisor_shift(m)) << TIME_SHIFT
+    if timer_mode(m) == MODE_PERIODIC and apic.initial:
+        period = (apic.initial << divisor_shift(m)) << TIME_SHIFT
         apic.deadline += period * (1 + (now - apic.deadline) // period)
     else:
         apic.deadline = 0
         apic.tsc_deadline = 0
     if apic.lvt[0] & LVT_MASKED or apic.svr & SVR_ENABLE == 0:
         return 0
-    apic_request(m, apic.lvt[0] & 0xFF)
+    vector = apic.lvt[0] & 0xFF
+    if vector < LOWEST_VECTOR:
+        apic_error(m, ERROR_RECEIVE_VECTOR)
+        return 0
+    apic_request(m, vector, due)
     return 1
-
-
-# ---------------------------------------------------------------- registers
-
-
-@inner
-def _is_vector_table(register):
-    return LVT_TIMER <= register <= LVT_ERROR
-
-
-@unit(Machine, i64)
-def apic_base_write(m, value):
-    """IA32_APIC_BASE; leaving x2APIC mode resets the timer and what is pending."""
-    c = m.cpu
-    if value & BASE_EXTD and value & BASE_ENABLE == 0:
-        return raise_gp0(m)
-    if c.apic_base & BASE_EXTD and value & BASE_EXTD == 0:
-        apic = m.apic
-        apic.deadline = 0
-        for i in range(4):
-            apic.irr[i] = 0
-            apic.isr[i] = 0
-    elif c.apic_base & BASE_EXTD == 0 and value & BASE_EXTD:
-        m.apic.svr = 0xFF
-        for i in range(6):
-            m.apic.lvt[i] = LVT_MASKED
-    c.apic_base = value & BASE_WRITABLE
-    return ST_OK
-
-
-@unit(Machine, i64)
-def apic_read(m, number):
-    """RDMSR of an x2APIC register or of the TSC deadline: ``m.result``, or #GP."""
-    apic = m.apic
-    if number == msr.IA32_TSC_DEADLINE:
-        m.result = apic.tsc_deadline if apic.deadline else 0
-        return ST_OK
-    register = number - msr.X2APIC_FIRST
-    if m.cpu.apic_base & BASE_EXTD == 0:
-        return raise_gp0(m)
-    m.result = 0
-    if register == VERSION:
-        m.result = VERSION_WORD
-    elif register == TPR:
-        m.result = apic.tpr
-    elif register == PPR:
-        m.result = processor_priority(m)
-    elif register == LDR:
-        m.result = 1
-    elif register == SVR:
-        m.result = apic.svr
-    elif register == ICR:
-        m.result = apic.icr
-    elif register == INITIAL_COUNT:
-        m.result = apic.initial
-    elif register == CURRENT_COUNT:
-        m.result = _current_count(m)
-    elif register == DIVIDE:
-        m.result = apic.divide
-    elif _is_vector_table(register):
-        m.result = apic.lvt[register - LVT_TIMER]
-    elif ISR <= register < ISR + 8:
-        m.result = lshr(apic.isr[(register >> 1) & 3], 32 * (register & 1)) & 0xFFFF_FFFF
-    elif IRR <= register < IRR + 8:
-        m.result = lshr(apic.irr[(register >> 1) & 3], 32 * (register & 1)) & 0xFFFF_FFFF
-    elif not (register == ID or register == ESR or TMR <= register < TMR + 8):
-        return raise_gp0(m)
-    return ST_OK
-
-
-@inner
-def _send(m, value):
-    """Interrupt command: only this processor (number 0) is there to receive."""
-    shorthand = lshr(value, 18) & 3
-    target = lshr(value, 32)
-    here = shorthand == SHORTHAND_SELF or shorthand == SHORTHAND_ALL
-    if shorthand == SHORTHAND_NONE and (target == 0 or target == BROADCAST):
-        here = True
-    if not here:
-        return
-    kind = lshr(value, 8) & 7
-    if kind == ICR_FIXED and value & 0xFF >= 16:
-        apic_request(m, value & 0xFF)
-    elif kind == ICR_NMI:
-        m.irq.nmi_pending = 1
-
-
-@inner
-def _write_timer_register(m, register, value):
-    apic = m.apic
-    if register == INITIAL_COUNT:
-        apic.initial = value & 0xFFFF_FFFF
-        _start_timer(m)
-    elif register == DIVIDE:
-        apic.divide = value & 0xB
-        if apic.deadline and _timer_mode(m) < MODE_TSC_DEADLINE:
-            _start_timer(m)
-    else:
-        index = register - LVT_TIMER
-        if index == 0 and (value ^ apic.lvt[0]) & (3 << 17):
-            apic.deadline = 0
-        apic.lvt[index & 7] = value & 0x7_17FF
-
-
-@unit(Machine, i64, i64)
-def apic_write(m, number, value):
-    """WRMSR of an x2APIC register or of the TSC deadline: ST_OK, or #GP pending."""
-    apic = m.apic
-    m.irq.active = 1
-    m.irq.attention = 1
-    if number == msr.IA32_TSC_DEADLINE:
-        _arm_tsc_deadline(m, value)
-        return ST_OK
-    register = number - msr.X2APIC_FIRST
-    if m.cpu.apic_base & BASE_EXTD == 0 or (register != ICR and lshr(value, 32)):
-        return raise_gp0(m)
-    if register == EOI:
-        if value:
-            return raise_gp0(m)
-        _end_of_interrupt(m)
-    elif register == TPR:
-        if value & ~0xFF:
-            return raise_gp0(m)
-        apic.tpr = value
-        if m.hw.guest == 0:
-            m.cpu.cr8 = value >> 4
-    elif register == SVR:
-        apic.svr = value & 0x1FF
-    elif register == ICR:
-        apic.icr = value & ~(1 << 12)
-        _send(m, value)
-    elif register == SELF_IPI:
-        if value & 0xFF >= 16:
-            apic_request(m, value & 0xFF)
-    elif register == INITIAL_COUNT or register == DIVIDE or _is_vector_table(register):
-        _write_timer_register(m, register, value)
-    elif register != ESR:
-        return raise_gp0(m)
-    return ST_OK

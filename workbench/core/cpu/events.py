@@ -26,6 +26,7 @@ from .apic import (
     blocked_by,
     note_blocked,
     pending_source,
+    take_nmi,
 )
 from .exceptions import KIND_INTERRUPT, KIND_NMI, NMI
 from .flags import IF
@@ -73,9 +74,9 @@ def _bare_event(m):
     # another may wait behind this one
     m.irq.attention = 1
     if source == SOURCE_NMI:
-        m.irq.nmi_pending = 0
+        take_nmi(m, 0)
         return _raise(m, KIND_NMI, NMI, 1)
-    apic_acknowledge(m, vector)
+    apic_acknowledge(m, vector, 0)
     return _raise(m, KIND_INTERRUPT, vector, 1)
 
 

@@ -12,7 +12,8 @@ from ..jit import inner, unit
 from ..layout import FS, GS, ST_OK, Machine
 from ..structs import i64
 from ..words import lshr
-from .apic import apic_base_write, apic_read, apic_write, read_tsc
+from .apic import read_tsc
+from .apic_registers import apic_base_write, apic_read, apic_write
 from .control_bits import write_efer
 from .exceptions import raise_gp0
 

@@ -33,6 +33,7 @@ from ..structs import i64
 from ..words import lshr, popcount, smulh
 from . import ops
 from .alu import exec_alu, exec_flag
+from .apic_page import bare_apic_access
 from .bits import exec_bits
 from .control import exec_control
 from .delivery import deliver_event
@@ -120,7 +121,7 @@ def settle(m, status):
         if status == ST_FAULT:
             status = deliver_event(m)
         elif status == ST_VMEXIT:
-            status = l0_exit(m)
+            status = l0_exit(m) if m.hw.guest else bare_apic_access(m)
         elif status == ST_HALT and m.hw.guest == 0 and m.irq.active:
             fold_steps(m)
             m.irq.attention = 1

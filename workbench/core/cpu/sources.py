@@ -40,6 +40,8 @@ def advance(m):
         m.ledger.host_ticks += 1
     if irq.nmi_period and now >= irq.nmi_next:
         period = irq.nmi_period << TIME_SHIFT
+        if irq.physical & PHYS_NMI == 0 and irq.nmi_pending == 0:
+            irq.nmi_raised = irq.nmi_next
         irq.nmi_next += period * (1 + (now - irq.nmi_next) // period)
         irq.physical |= PHYS_NMI
     if m.apic.deadline and apic_advance(m):

@@ -11,6 +11,7 @@ made it dirty, as KVM does, or the write would leave no trace in L1's table.
 
 from __future__ import annotations
 
+from ..cpu.apic import is_apic_page
 from ..jit import inner, unit
 from ..layout import BACKEND_SVM, Machine
 from ..ledger import (
@@ -41,7 +42,7 @@ from ..words import lshr
 from .np2m import EPTP_AD, new_table_page, np2m_empty_all, np2m_select
 from .p2m import EPT_WRITE_BACK, n1p_to_l0m, p2m_query, p2m_resolve
 
-NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_L0_ERROR = range(4)
+NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_L0_ERROR, NP_MMIO = range(5)
 """Outcomes of :func:`np2m_fault`."""
 
 
@@ -210,7 +211,10 @@ def np2m_fault(m, gpa, access):
     l1_shift = m.walk.shift
     ma = p2m_query(m, n1p)
     if ma < 0 or (access & 1 and m.walk.rights & 2 == 0):
-        return NP_HANDLED if p2m_resolve(m, n1p, access & 1) else NP_L0_ERROR
+        if p2m_resolve(m, n1p, access & 1):
+            return NP_HANDLED
+        m.device = n1p
+        return NP_MMIO if is_apic_page(m, n1p) else NP_L0_ERROR
     count(m, E_L0_NESTED_WALK_REFERENCE, (48 - m.walk.shift) // 9)
     # 3. both together
     shift = l1_shift if l1_shift < m.walk.shift else m.walk.shift

@@ -34,7 +34,8 @@ from ..mmu.physical import host_of, note_code_written
 from ..mmu.tlb import flush_address
 from ..mmu.walk import ACC_READ, ACC_WRITE, nested_walk
 from ..words import ld32, ld64, lshr, st32, st64
-from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, np2m_fault
+from .mmio import svm_apic_mmio
+from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_MMIO, np2m_fault
 from .nested_vcpu import nestedhvm_is_enabled
 from .np2m import np2m_invalidate_current
 from .p2m import n1p_to_l0m, p2m_resolve
@@ -229,7 +230,7 @@ def svm_handle_npf(m):
     if m.nv.n2_guest == 0 or m.nv.hap_enabled == 0:
         if p2m_resolve(m, gpa, lshr(info1, NPF_WRITE_BIT) & 1):
             return ST_OK
-        return give_up(m, FATAL_N1P_UNMAPPED, gpa)
+        return ST_OK if svm_apic_mmio(m, gpa) else give_up(m, FATAL_N1P_UNMAPPED, gpa)
     access = (lshr(info1, NPF_WRITE_BIT) & 1) | ((lshr(info1, NPF_FETCH_BIT) & 1) << 1)
     outcome = np2m_fault(m, gpa, access)
     if outcome == NP_HANDLED:
@@ -239,6 +240,8 @@ def svm_handle_npf(m):
         if outcome == NP_MISCONFIG:
             info1 |= NPF_RESERVED
         request_virtual_exit(m, svm.VMEXIT_NPF, info1, gpa)
+        return ST_OK
+    if outcome == NP_MMIO and svm_apic_mmio(m, m.device):
         return ST_OK
     return give_up(m, FATAL_N1P_UNMAPPED, gpa)
 

@@ -22,6 +22,7 @@ from ..cpu.apic import (
     blocked_by,
     note_blocked,
     pending_source,
+    take_nmi,
 )
 from ..cpu.exceptions import KIND_INTERRUPT, KIND_NMI, NMI
 from ..cpu.sources import take_signals
@@ -183,11 +184,11 @@ def _deliver(m, source, vector):
     note_blocked(m, NO_BLOCK)
     if source == SOURCE_NMI:
         h = current_vmcb(m)
-        m.irq.nmi_pending = 0
+        take_nmi(m, m.level)
         _inject(m, KIND_NMI, NMI)
         st32(h + vmcb.INTERCEPT_WORD3, ld32(h + vmcb.INTERCEPT_WORD3) | IRET_BIT)
     else:
-        apic_acknowledge(m, vector)
+        apic_acknowledge(m, vector, m.level)
         _inject(m, KIND_INTERRUPT, vector)
     more = pending_source(m)
     if more:

@@ -32,7 +32,8 @@ from ..layout import (
 from ..ledger import E_L0_EVENT_INJECTED, P_EMULATION, count
 from ..structs import i64
 from ..words import lshr
-from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, np2m_fault
+from .mmio import vmx_apic_mmio
+from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_MMIO, np2m_fault
 from .p2m import p2m_resolve
 from .vmcs import get, get_vvmcs, own_base, put, set_vvmcs, vmread, vmwrite, vvmcs_base
 from .vmx_caps import is_vmx_msr, vmx_capability
@@ -350,6 +351,8 @@ def nested_page_fault(m, reason):
     gpa = vmread(m, vmcs.SLOT_GUEST_PHYSICAL_ADDRESS)
     if m.nv.n2_guest == 0 or m.nv.hap_enabled == 0:
         if not p2m_resolve(m, gpa, m.exit.info1 & ACCESS_WRITE):
+            if vmx_apic_mmio(m, gpa):
+                return ST_OK
             return fatal(m, FATAL_N1P_UNMAPPED, gpa)
         if m.exit.vectoring & EVENT_VALID:
             return reinject(m, m.exit.vectoring, m.exit.vectoring_error)
@@ -367,6 +370,8 @@ def nested_page_fault(m, reason):
         m.exit.code = vmx.EXIT_EPT_MISCONFIG
         m.exit.info1 = 0
         m.nv.vmexit_pending = 1
+        return ST_OK
+    if outcome == NP_MMIO and vmx_apic_mmio(m, m.device):
         return ST_OK
     if outcome != NP_HANDLED:
         return fatal(m, FATAL_N1P_UNMAPPED, gpa)

@@ -17,6 +17,7 @@ from ..cpu.apic import (
     blocked_by,
     note_blocked,
     pending_source,
+    take_nmi,
 )
 from ..cpu.exceptions import KIND_INTERRUPT, KIND_NMI, NMI
 from ..cpu.sources import take_signals
@@ -137,7 +138,7 @@ def _nested_interrupt(m, vector):
     if controls & vmx.EXIT_CTL_ACK_INTR_ON_EXIT:
         info = vector | (KIND_INTERRUPT << vmx.INTR_TYPE) | INTR_VALID
         _request_exit(m, vmx.EXIT_EXTERNAL_INTERRUPT, info)
-        apic_acknowledge(m, vector)
+        apic_acknowledge(m, vector, 1)
         more = pending_source(m)
         if more:
             vmx_enable_intr_window(m, more)
@@ -150,12 +151,13 @@ def _nested_interrupt(m, vector):
 @inner
 def _deliver_nmi(m):
     """NMI: L2's run ends when L1 has NMI exiting, else the current guest gets it."""
-    m.irq.nmi_pending = 0
     if m.nv.n2_guest:
         pin = get_vvmcs(m, vvmcs_base(m), vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, P_ROUTING)
         if pin & vmx.PIN_NMI_EXITING:
+            take_nmi(m, 1)
             _request_exit(m, vmx.EXIT_EXCEPTION_NMI, NMI | (KIND_NMI << vmx.INTR_TYPE) | INTR_VALID)
             return
+    take_nmi(m, m.level)
     _inject(m, KIND_NMI, NMI)
 
 
@@ -193,7 +195,7 @@ def _assist(m):
     if source == SOURCE_NMI:
         _deliver_nmi(m)
     else:
-        apic_acknowledge(m, vector)
+        apic_acknowledge(m, vector, m.level)
         _inject(m, KIND_INTERRUPT, vector)
     more = pending_source(m)
     if more:

@@ -33,6 +33,7 @@ from ..ledger import (
 )
 from ..structs import i64
 from ..words import lshr
+from .device import not_ram
 from .generation import (
     current_generation,
     drop_other_roots,
@@ -339,9 +340,11 @@ def translate(m, va, access):
             if i < 0:
                 return 0
     e = t.entries[i]
-    host = host_of(m, e.frame | (va & ((1 << e.shift) - 1)))
-    if host != 0:
-        _install_fast(m, va, host - (va & 0xFFF), e.rights, access)
+    ma = e.frame | (va & ((1 << e.shift) - 1))
+    host = host_of(m, ma)
+    if host == 0 or ma & ~0xFFF == m.hw.apic_access:
+        return not_ram(m, ma, va, access)
+    _install_fast(m, va, host - (va & 0xFFF), e.rights, access)
     return host
 
 
