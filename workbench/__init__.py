@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .errors import WorkbenchError as WorkbenchError
     from .panels import panel as panel
     from .paths import data_dir as data_dir
+    from .personality import deviations as deviations
     from .result import Result as Result
     from .scenario import Scenario as Scenario
     from .simulate import run as run
@@ -35,6 +36,7 @@ _PUBLIC = {
     "charts": ".charts",
     "compare": ".study:compare",
     "data_dir": ".paths:data_dir",
+    "deviations": ".personality:deviations",
     "load_result": ".result:Result",
     "panel": ".panels:panel",
     "prices": ".prices",

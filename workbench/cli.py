@@ -84,11 +84,13 @@ def _add_simple(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     commands.add_parser("warmup", help="compile the core now, with a visible progress")
     commands.add_parser("doctor", help="versions, cache, CPU, and what is missing")
-    listing = commands.add_parser("list", help="back-ends, guests, features, presets, scenarios")
+    listing = commands.add_parser(
+        "list", help="back-ends, guests, features, deviations, presets, scenarios"
+    )
     listing.add_argument(
         "topic",
         nargs="?",
-        choices=("backends", "guests", "features", "presets", "scenarios"),
+        choices=("backends", "guests", "features", "deviations", "presets", "scenarios"),
         help="only this",
     )
     cite = commands.add_parser("cite", help="the sources behind a scenario, or all")

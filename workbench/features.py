@@ -42,6 +42,8 @@ class Feature:
     counterpart: str
     source: str
     inert_when: tuple[tuple[str, str, str], ...]
+    l0_defaults: tuple[tuple[str, str], ...] = ()
+    """(personality of L0, value) where its default is another one (data/l0_defaults.csv)."""
 
     @property
     def is_switch(self) -> bool:
@@ -58,7 +60,12 @@ class Feature:
     @property
     def default_value(self) -> Any:
         """The default as :func:`resolve` returns it."""
-        return self.default == "on" if self.is_switch else self.default
+        return self.default_of("xen")
+
+    def default_of(self, l0: str) -> Any:
+        """The default beside a personality of L0."""
+        text = dict(self.l0_defaults).get(l0, self.default)
+        return text == "on" if self.is_switch else text
 
 
 def _inert(cell: str) -> tuple[tuple[str, str, str], ...]:
@@ -74,12 +81,14 @@ def _inert(cell: str) -> tuple[tuple[str, str, str], ...]:
 def catalogue() -> dict[str, Feature]:
     """Every feature by id, in the order of data/features.csv."""
     features = {}
+    by_l0 = data_table("l0_defaults").rows
     for row in data_table("features").rows:
         values, only = zip(*(v.partition(":")[::2] for v in row["values"].split("|")), strict=True)
         backends = BACKENDS if row["backends"] == "both" else (row["backends"],)
         features[row["id"]] = Feature(
             row["id"], backends, values, only, row["default"], row["meaning"],
             row["counterpart"], row["source"], _inert(row["inert_when"]),
+            tuple((r["l0"], r["value"]) for r in by_l0 if r["id"] == row["id"]),
         )  # fmt: skip
     return features
 
@@ -89,9 +98,9 @@ def applicable(backend: str) -> tuple[Feature, ...]:
     return tuple(f for f in catalogue().values() if backend in f.backends)
 
 
-def defaults(backend: str) -> dict[str, Any]:
-    """Every feature of a back-end at its default."""
-    return {f.id: f.default_value for f in applicable(backend)}
+def defaults(backend: str, l0: str = "xen") -> dict[str, Any]:
+    """Every feature of a back-end at its default beside a personality of L0."""
+    return {f.id: f.default_of(l0) for f in applicable(backend)}
 
 
 def why_not(name: str, backend: str, values: Mapping[str, Any] | None = None) -> str:
@@ -121,7 +130,7 @@ def inert(backend: str, values: Mapping[str, Any]) -> dict[str, str]:
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def resolve(backend: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(backend: str, given: Mapping[str, Any], l0: str = "xen") -> dict[str, Any]:
     """The complete set of features: what was given, checked, and defaults for the rest.
 
     Raises
@@ -131,7 +140,7 @@ def resolve(backend: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if backend not in BACKENDS:
         raise FeatureError(f"no back-end called {backend!r}", f"back-ends: {', '.join(BACKENDS)}")
-    complete = defaults(backend)
+    complete = defaults(backend, l0)
     for name, value in given.items():
         feature = _known(name, backend)
         complete[feature.id] = _value(feature, backend, value)

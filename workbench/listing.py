@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import features
+from . import features, personality
 from .paths import data_dir
 
 if TYPE_CHECKING:
@@ -65,6 +65,15 @@ def toggles() -> str:
     return "\n".join(lines)
 
 
+def deviations() -> str:
+    """What each personality of L0 does differently from the manuals."""
+    lines = ["DEVIATIONS OF L0 (l0 = xen | kvm | manual; deviations.NAME = true | false)"]
+    for deviation in personality.catalogue().values():
+        lines.append(f"  {deviation.id}   [{deviation.l0}; {', '.join(deviation.backends)}]")
+        lines.append(_wrapped(f"{deviation.does}. Manual: {deviation.manual}.", 6))
+    return "\n".join(lines)
+
+
 def presets() -> str:
     """Price presets."""
     from .prices import list_presets, load_preset
@@ -89,6 +98,7 @@ TOPICS: dict[str, Callable[[], str]] = {
     "backends": backends,
     "guests": guests,
     "features": toggles,
+    "deviations": deviations,
     "presets": presets,
     "scenarios": scenarios,
 }

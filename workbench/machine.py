@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from .arch.deviations import word as deviation_word
 from .core import emit
 from .core import layout as lay
 from .core.cpu.apic import LVT_MASKED
@@ -36,6 +37,7 @@ EFER_BOOT = 0xD01
 PAT_RESET = 0x0007040600070406
 PAGE_SHIFTS = {"4k": 12, "2m": 21, "1g": 30}
 BACKENDS = {"none": lay.BACKEND_NONE, "svm": lay.BACKEND_SVM, "vmx": lay.BACKEND_VMX}
+L0S = {"xen": lay.L0_XEN, "kvm": lay.L0_KVM, "manual": lay.L0_MANUAL}
 MAX_TAG = {"none": 1, "svm": 63, "vmx": 65535}
 """Highest tag: ASIDs 1..63 (the 64 of the first SVM processors), VPIDs are 16 bits wide."""
 
@@ -204,7 +206,6 @@ class SimulatedMachine:
         f["l2_tag_policy"] = _POLICIES.index(str(features["l2_tag_policy"]))
         f["np2m_flush"] = _NP2M_FLUSHES.index(str(features["np2m_flush"]))
         f["np2m_tables"] = int(str(features["np2m_tables"]))
-        f["np2m_host_rights"] = features.get("np2m_rights") == "host_only"
         f["p2m_event"] = _P2M_EVENTS.index(str(features["l0_p2m_event"]))
         f["msr_map"] = _MSR_MAPS.index(str(features["msr_map"]))
         f["io_map"] = _IO_MAPS.index(str(features["io_map"]))
@@ -212,6 +213,12 @@ class SimulatedMachine:
         for name in _SWITCHES:
             f[name] = bool(features.get(name, False))
         f["vpid_for_l1"] &= f["tlb_tagging"]  # without tags of its own L0 has none to lend
+
+    def set_l0(self, l0: str, deviations: Mapping[str, bool]) -> None:
+        """Whose way of nested HVM L0 has, and which deviations (personality.resolve) it shows."""
+        f = self.record["feat"]
+        f["l0"] = L0S[l0]
+        f["deviations"] = deviation_word(name for name, on in deviations.items() if on)
 
     def set_event_sources(self, host_tick_cycles: int, nmi_cycles: int) -> None:
         """Scripted sources: L0's own tick and NMIs for L1, by their periods; 0 switches one off."""

@@ -71,11 +71,15 @@ class Rule:
         return self.name.partition(".")[0]
 
     def scenario(self, settings: Mapping[str, str] | None = None) -> Scenario:
-        """The scenario that checks the rule, with further settings (``{"features name": value}``)."""
+        """The scenario that checks the rule, with further settings (``{"features name": value}``).
+
+        L0 has no known deviation from the manuals unless ``l0`` says otherwise.
+        """
         wanted = {**(settings or {}), **self.settings}
+        l0 = wanted.pop("l0", "manual")
         numbers: dict[str, Any] = {k: int(v, 0) for k, v in wanted.items() if k in _NUMBERS}
         return Scenario(
-            backend=self.backend, l1=str(self.path), l1_params={"rule": self.number},
+            backend=self.backend, l0=l0, l1=str(self.path), l1_params={"rule": self.number},
             l2="compute", l2_memory_mb=4, l1_memory_mb=MEMORY_MB, timeline=0,
             max_instructions=MAX_STEPS,
             features={k: v for k, v in wanted.items() if k not in _NUMBERS}, **numbers,

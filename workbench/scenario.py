@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import features as features_module
-from . import scenario_text
+from . import personality, scenario_text
 from .core.layout import MAX_TAGS
 from .core.ledger import TIMELINE_LENGTH
 from .errors import GuestError, ScenarioError, WorkbenchError, did_you_mean
@@ -31,7 +31,7 @@ MAX_MEMORY_MB = 240
 MIN_MEMORY_MB = 4
 MIN_BALLOON_PERIOD = 50
 """Emptied tables fill fault by fault: with less between two changes L2 might never move on."""
-_MAPPINGS = ("l1_params", "l2_params", "features", "price_values")
+_MAPPINGS = ("l1_params", "l2_params", "features", "deviations", "price_values")
 _RANGES = {
     "l2_memory_mb": (MIN_MEMORY_MB, MAX_MEMORY_MB - MIN_MEMORY_MB),
     "l1_memory_mb": (MIN_MEMORY_MB, MAX_MEMORY_MB - MIN_MEMORY_MB),
@@ -59,8 +59,12 @@ class Scenario:
         single-level run: the L2 program runs as L0's own guest.
     l1_params, l2_params : mapping of str to int
         Words of the programs' parameter pages.
+    l0 : {"xen", "kvm", "manual"}
+        Whose way of nested HVM L0 has; ``manual``: none of the known deviations.
     features : mapping
         Toggles that differ from their defaults, see ``features.catalogue()``.
+    deviations : mapping of str to bool
+        Deviations of L0 from the manuals that differ from those of ``l0``, see ``wb.deviations()``.
     prices : str, optional
         Price preset or path of a price file; by default the back-end's own.
     price_values : mapping of str to float
@@ -99,7 +103,9 @@ class Scenario:
     l2: str = "cpuid"
     l1_params: Mapping[str, int] = field(default_factory=FrozenMap)
     l2_params: Mapping[str, int] = field(default_factory=FrozenMap)
+    l0: str = "xen"
     features: Mapping[str, Any] = field(default_factory=FrozenMap)
+    deviations: Mapping[str, bool] = field(default_factory=FrozenMap)
     prices: str | None = None
     price_values: Mapping[str, float] = field(default_factory=FrozenMap)
     cpu: str | None = None
@@ -130,8 +136,11 @@ class Scenario:
             raise ScenarioError("asids is 1", "0, or at least 2: tag 0 is the host's own")
         self._check_memory()
         self._check_periods()
-        resolved = features_module.resolve(self.backend, self.features)
+        personality.check_l0(self.l0)
+        resolved = features_module.resolve(self.backend, self.features, self.l0)
         self._set("features", FrozenMap({name: resolved[name] for name in self.features}))
+        states = personality.resolve(self.l0, self.backend, self.deviations)
+        self._set("deviations", FrozenMap({name: states[name] for name in self.deviations}))
         self._check_prices()
         for level in (1, 2):
             self._check_guest(level)
@@ -207,7 +216,12 @@ class Scenario:
     @property
     def all_features(self) -> dict[str, Any]:
         """Every feature of the back-end with its value."""
-        return features_module.resolve(self.backend, self.features)
+        return features_module.resolve(self.backend, self.features, self.l0)
+
+    @property
+    def all_deviations(self) -> dict[str, bool]:
+        """Every deviation of the back-end and whether L0 shows it."""
+        return personality.resolve(self.l0, self.backend, self.deviations)
 
     def resolved(self) -> dict[str, Any]:
         """Everything, defaults filled in, as plain JSON values."""
@@ -215,6 +229,7 @@ class Scenario:
             "l1_params": self.all_params(1),
             "l2_params": self.all_params(2),
             "features": self.all_features,
+            "deviations": self.all_deviations,
             "prices": self.preset_name,
             "cpu": self.cpu_name,
         }
@@ -271,9 +286,14 @@ class Scenario:
             if f.id in self.features and self.features[f.id] in f.values_on(backend)
         }
         return dataclasses.replace(
-            self, backend=backend, features=kept, prices=None, price_values={}, cpu=None,
+            self, backend=backend, features=kept, deviations=self._deviations_on(backend),
+            prices=None, price_values={}, cpu=None,
             **self._guest_on(backend, 1), **self._guest_on(backend, 2),
         )  # fmt: skip
+
+    def _deviations_on(self, backend: str) -> dict[str, bool]:
+        known = {deviation.id for deviation in personality.applicable(backend)}
+        return {name: state for name, state in self.deviations.items() if name in known}
 
     def _guest_on(self, backend: str, level: int) -> dict[str, Any]:
         """Program and parameters of a level, as far as they exist on another back-end."""

@@ -64,6 +64,7 @@ def build(scenario: Scenario) -> SimulatedMachine:
         load_tlb_geometry(scenario.cpu_name),
     )
     built.set_features(scenario.all_features)
+    built.set_l0(scenario.l0, scenario.all_deviations)
     built.set_numbers(scenario.asids, scenario.balloon_period)
     record = built.record
     record["ledger"]["price"][0] = scenario.preset.kernel_prices()

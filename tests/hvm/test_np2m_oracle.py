@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracle import np2m as oracle
+from workbench.arch.deviations import DEV_NP2M_HOST_RIGHTS
 from workbench.core import layout as lay
 from workbench.core.hvm import memory_map as mm
 from workbench.core.ledger import EVENTS, FLUSH_REASONS
@@ -47,7 +48,7 @@ class Twins:
         f = m["feat"]
         f["tlb_tagging"] = f["flush_by_asid"] = 1
         f["np2m_tables"], f["np2m_flush"], f["l0_page_shift"] = tables, policy, l0_shift
-        f["np2m_host_rights"], f["ept_ad"] = host_rights, ept_ad
+        f["deviations"], f["ept_ad"] = DEV_NP2M_HOST_RIGHTS if host_rights else 0, ept_ad
         made.build_l1_memory()
         m["np2m_pool_end"] = int(m["np2m_pool"][0]) + pool * lay.PAGE
         m["level"] = 2

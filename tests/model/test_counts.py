@@ -150,10 +150,8 @@ def test_without_vpid_for_l1_l2_starts_cold_each_time():
 
 
 UNMAPPING = {"unmap_period": 20, "unmap_pages": 3}
-WRITE_PROTECTING = {"unmap_period": 12, "unmap_pages": 6, "write_protect": 1, "roots": 1}
 SHOWN_BY = {
     "np2m_tables": {"l1": "twin", "np2m_flush": "generation"},
-    "np2m_rights": {"l1": "twin", "l1_params": WRITE_PROTECTING, "l2": "compute"},
     "flush_by_asid": {"l2_tag_policy": "kvm"},
     "pause_filter": {"l2": "spin"},
     "paging": {"l1": "shadow"},

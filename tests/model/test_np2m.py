@@ -94,8 +94,9 @@ def test_l1_faults_on_its_own_pages_too(backend):
 
 def test_xen_on_svm_forgets_that_l1_write_protected_a_page_l2_has_read():
     given = {"l1": "twin", "l1_params": PROTECTING}
-    both = simulated("svm", "compute", **given)
-    host_only = simulated("svm", "compute", **given, np2m_rights="host_only")
+    host_only = simulated("svm", "compute", **given)
+    without = {"deviations": {"np2m_host_rights": False}}
+    both = simulated("svm", "compute", **given, numbers=without)
     assert faults(host_only, handled_by="L1") < faults(both, handled_by="L1")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from workbench.arch import deviations
 from workbench.core import emit, jit, layout
 from workbench.core.hvm import memory_map, svm, svm_intercepts  # noqa: F401  (register the units)
 
@@ -16,8 +17,20 @@ HAP_ROOT = memory_map.HAP_TABLES_MA
 L2_CR3, L2_NCR3 = 0x10000, 0x30000
 
 
+XEN = deviations.word(deviations.of("xen", "svm"))
+CAREFUL_XEN = XEN & ~(
+    deviations.DEV_VMRUN_CHECKS_INCOMPLETE
+    | deviations.DEV_NP2M_HOST_RIGHTS
+    | deviations.DEV_VM_CR_READ_ONLY
+)
+"""Xen with the checks and rights of the manual."""
+
+
 class SvmMachine:
-    """Machine with L0's tables for L1 as two 1 GB pages, and SVM initialised, EFER.SVME set."""
+    """Machine with L0's tables for L1 as two 1 GB pages, and SVM initialised, EFER.SVME set.
+
+    L0 is Xen, with the manual's checks unless ``deviations`` says otherwise.
+    """
 
     def __init__(self, **features: int):
         jit.load_units()
@@ -44,6 +57,7 @@ class SvmMachine:
         m["feat"]["tlb_tagging"] = 1
         m["feat"]["max_tag"] = 63
         m["feat"]["flush_by_asid"] = m["feat"]["nrip_save"] = m["feat"]["decode_assists"] = 1
+        m["feat"]["deviations"] = CAREFUL_XEN
         for name, value in features.items():
             m["feat"][name] = value
         self.boot_cpu()

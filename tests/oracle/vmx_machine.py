@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from workbench.arch import vmcs, vmx
+from workbench.arch import deviations, vmcs, vmx
 from workbench.core import emit, jit, layout, units
 from workbench.core.cpu import ops
 from workbench.core.hvm import memory_map
@@ -72,8 +72,22 @@ GOOD_VMCS12: dict[str, int] = {
 """A VMCS12 that passes every check; its bitmaps are all zero unless a test fills them."""
 
 
+XEN = deviations.word(deviations.of("xen", "vmx"))
+CAREFUL_XEN = XEN & ~(
+    deviations.DEV_ENTRY_CHECKS_LEFT_TO_HARDWARE
+    | deviations.DEV_VMWRITE_TO_READ_ONLY_FIELDS
+    | deviations.DEV_INVVPID_OPERAND_IGNORED
+    | deviations.DEV_EFER_OF_L2_FROM_L1
+    | deviations.DEV_VMXON_IGNORES_CR0
+)
+"""Xen with the checks of the manual."""
+
+
 class VmxMachine:
-    """Machine with L0's tables for L1 as two 1 GB pages, VMX initialised, L1 running."""
+    """Machine with L0's tables for L1 as two 1 GB pages, VMX initialised, L1 running.
+
+    L0 is Xen, with the manual's checks unless ``deviations`` says otherwise.
+    """
 
     def __init__(self, **features: int):
         units.load()
@@ -101,6 +115,7 @@ class VmxMachine:
         m["tag_core_generation"] = m["tag_next"] = 1
         m["feat"]["tlb_tagging"] = m["feat"]["vpid_for_l1"] = 1
         m["feat"]["max_tag"] = 65535
+        m["feat"]["deviations"] = CAREFUL_XEN
         for name, value in features.items():
             m["feat"][name] = value
         self._boot_cpu()

@@ -83,12 +83,13 @@ STATUS = ("ok", "fault", "vmexit", "branch", "halted", "stopped", "shutdown", "f
 
 (
     FATAL_NONE, FATAL_UNHANDLED_EXIT, FATAL_BAD_VMCX01, FATAL_RECURSION, FATAL_N1P_UNMAPPED,
-    FATAL_BAD_VMCX02, FATAL_NOT_64_BIT,
-) = range(7)  # fmt: skip
+    FATAL_BAD_VMCX02, FATAL_NOT_64_BIT, FATAL_HOST_STOPPED,
+) = range(8)  # fmt: skip
 FATAL = ("", "exit that L0 does not handle", "vmcx01 failed its entry checks",
          "L0 kept exiting without progress", "L1 touched memory that it does not have",
          "vmcx02 failed its entry checks",
-         "a guest outside of 64-bit mode, which is not modelled")  # fmt: skip
+         "a guest outside of 64-bit mode, which is not modelled",
+         "L0 stopped itself on an exit of L2 that it does not decode")  # fmt: skip
 
 # ---------------------------------------------------------------- hardware back-end
 
@@ -318,7 +319,6 @@ FEATURES = np.dtype(
         ("l2_tag_policy", "i8"),       # POLICY_*
         ("np2m_flush", "i8"),          # NP2M_*
         ("np2m_tables", "i8"),         # how many nested p2m tables L0 keeps, 1..MAX_NP2M
-        ("np2m_host_rights", "i8"),    # rights of L1's table are not installed (SVM)
         ("p2m_event", "i8"),           # P2M_EVENT_*
         ("ept_ad", "i8"),
         ("flush_by_asid", "i8"),
@@ -335,8 +335,12 @@ FEATURES = np.dtype(
         ("virtual_nmi", "i8"),
         ("l0_page_shift", "i8"),       # 12, 21 or 30
         ("max_tag", "i8"),
+        ("l0", "i8"),                  # L0_*: whose way of nested HVM
+        ("deviations", "i8"),          # arch/deviations: what L0 does otherwise than the manuals
     ]
 )  # fmt: skip
+L0_XEN, L0_KVM, L0_MANUAL = range(3)
+"""Personalities of L0; MANUAL works as Xen does, without Xen's deviations."""
 POLICY_OWN, POLICY_SHARED_FLUSH, POLICY_XEN_2013, POLICY_KVM = range(4)
 NP2M_LAZY, NP2M_EAGER, NP2M_GENERATION = range(3)
 P2M_EVENT_NONE, P2M_EVENT_BALLOON, P2M_EVENT_LOG_DIRTY = range(3)
@@ -348,6 +352,7 @@ N_VMCB_COPIES, VMCB_COPY_BYTES = 4, 0x6A0
 VMCB_COPY = np.dtype([("ma", "i8"), ("used", "i8"), ("bytes", "u1", (VMCB_COPY_BYTES,))])
 """What the processor holds of a VMCB (hvm/svm_clean.py); ``ma`` 0: nothing."""
 
+N_ROUTES = 256
 MAX_NP2M = 10
 NP2M_POOL_PAGES = 4096
 """Size of the list of pool pages, a power of two; the pool itself is smaller."""
@@ -532,6 +537,7 @@ MACHINE = np.dtype(
         ("check", "i8"),                          # the check that refused an entry last, 0 none
         ("checks_failed", "i8"),                  # entries refused
         ("unknown_count", "i8"), ("unknown_rip", "i8"), ("unknown_bytes", "i8"),
+        ("route", "i8", (N_ROUTES,)),             # rule for each exit of L2 (hvm/*_route.py)
         ("np2m", NP2M, (MAX_NP2M,)),
         ("np2m_clock", "i8"),                     # counts choices of a table
         ("np2m_pool", "i8"), ("np2m_pool_next", "i8"), ("np2m_pool_end", "i8"),  # ma of free pages

@@ -17,6 +17,7 @@ from ..core.ledger import EVENTS
 from ..features import Feature
 from ..guests.catalogue import Guest, Param
 from ..listing import BACKEND_TITLES
+from ..personality import L0_TITLES
 from .state import NUMBERS, Number, PanelState
 
 MAIN_PRICES = {
@@ -103,7 +104,12 @@ class Controls:
         )
         self._on(self._backend, self._state.set_backend)
         self._guests, self._params_boxes, self._titles = {}, {}, {}
-        parts: list[w.Widget] = [self._backend]
+        self._l0 = w.Dropdown(
+            options=[(title, name) for name, title in L0_TITLES.items()],
+            description="L0", style=_WIDE, tooltip="Whose way of nested HVM L0 has",
+        )  # fmt: skip
+        self._on(self._l0, self._state.set_l0)
+        parts: list[w.Widget] = [self._backend, self._l0]
         for level in (1, 2):
             names = [(guest.name, guest.name) for guest in self._state.guests(level)]
             choice = w.Dropdown(options=names, description=f"L{level} program", style=_WIDE)
@@ -236,6 +242,7 @@ class Controls:
         self._quiet = True
         try:
             self._put(self._backend, self._state.backend)
+            self._put(self._l0, self._state.scenario.l0)
             for level in (1, 2):
                 self._refresh_guest(level)
             self._refresh_features()

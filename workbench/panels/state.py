@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import features
+from .. import features, personality
 from ..errors import ScenarioError, WorkbenchError
 from ..guests import catalogue
 from ..guests.catalogue import Guest
@@ -141,7 +141,7 @@ class PanelState:
         suited = self._l1_for_paging(value) if name == "paging" else {}
         changed = self._scenario.replace(**{f"features.{name}": value}, **suited)
         kept = dict(changed.features)
-        if kept[name] == features.catalogue()[name].default_value:
+        if kept[name] == features.catalogue()[name].default_of(self._scenario.l0):
             del kept[name]
         return self.change(features=kept, **suited)
 
@@ -151,6 +151,19 @@ class PanelState:
             return {}
         able = [g.name for g in self.guests(1) if mode in g.paging]
         return {"l1": able[0], "l1_params": {}} if able else {}
+
+    def set_l0(self, l0: str) -> Need:
+        """Choose L0's personality; toggles that nobody set take its defaults."""
+        return self.change(l0=l0)
+
+    def set_deviation(self, name: str, state: bool) -> Need:
+        """Switch one deviation of L0; the personality's own state needs no mention."""
+        kept = {**self._scenario.deviations, name: state}
+        if (personality.catalogue()[name].l0 == self._scenario.l0 and state is True) or (
+            personality.catalogue()[name].l0 != self._scenario.l0 and state is False
+        ):
+            del kept[name]
+        return self.change(deviations=kept)
 
     def set_number(self, name: str, value: int) -> Need:
         """Set one of :data:`NUMBERS`."""

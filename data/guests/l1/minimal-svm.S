@@ -60,7 +60,9 @@ switched:
         vmload  rax                         # the rest of L2's state
         vmrun   rax                         # L2 runs until something makes it exit
         vmsave  rax
+.ifndef SHADOW                              # which changes registers of L2 at most exits
         mov     dword ptr [rax + VMCB_CLEAN], CLEAN_ALL     # nothing is changed but RIP and RAX
+.endif
         stgi
 .ifdef SHADOW
         mov     byte ptr [vmcb + VMCB_TLB_CTL], TLB_DO_NOTHING

@@ -40,7 +40,6 @@ RULE clgi_without_svme_is_ud, "CLGI raises #UD while EFER.SVME is 0", "APM vol. 
         CHECK   [exc_vector], EXC_UD
 
 RULE stgi_without_svme_is_ud, "STGI raises #UD while EFER.SVME is 0", "APM vol. 3, STGI"
-DEVIATION "", "Xen emulates STGI without looking at EFER.SVME (svm_vmexit_do_stgi)"
         call    clear_svme
         CATCH   stgi
         CHECK   [exc_vector], EXC_UD

@@ -65,7 +65,6 @@ RULE vmxon_without_cr4_vmxe_is_ud, "VMXON raises #UD while CR4.VMXE is 0", "SDM 
         CATCH   vmxon qword ptr [vmxon_address]
         CHECK   [exc_vector], EXC_UD
 RULE vmxon_with_cr0_ne_clear_is_gp, "VMXON raises #GP when CR0 has a bit that VMX does not allow", "SDM vol. 3, 24.7 and 31.3 (VMXON)"
-DEVIATION "", "Xen's VMXON does not look at CR0 (nvmx_handle_vmxon)"
         vmxoff
         mov     rax, cr0
         and     eax, ~CR0_NE

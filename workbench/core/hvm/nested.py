@@ -17,6 +17,7 @@ from ..layout import (
     FATAL_BAD_VMCX01,
     FATAL_BAD_VMCX02,
     FATAL_NONE,
+    L0_KVM,
     ST_BRANCH,
     ST_FATAL,
     ST_FAULT,
@@ -34,6 +35,8 @@ from ..ledger import (
     E_HW_ENTRY,
     E_HW_EXIT,
     E_L0_EXIT_DISPATCH,
+    E_L0_VMLOAD,
+    E_L0_VMSAVE,
     count,
     fold_steps,
 )
@@ -133,6 +136,19 @@ def _intr_assist(m):
         svm_intr_assist(m)
     else:
         vmx_intr_assist(m)
+
+
+@inner
+def _count_entry_and_exit_path(m):
+    """What L0 executes around every hardware exit of its own, whatever it was.
+
+    KVM under SVM: VMSAVE of the guest's segments and system-call MSRs, VMLOAD of its own; VMLOAD of
+    the guest's before VMRUN (l1_profiles.csv, kvm-6.12).  Xen moves them at context switches only.
+    """
+    count(m, E_L0_EXIT_DISPATCH, 1)
+    if m.feat.l0 == L0_KVM and m.hw.backend == BACKEND_SVM:
+        count(m, E_L0_VMSAVE, 1)
+        count(m, E_L0_VMLOAD, 2)
 
 
 @inner
@@ -249,7 +265,7 @@ def l0_exit(m):
     record(m, TL_HW_EXIT, code, m.exit.info1, level, 0)
     _hw_exit(m)
     count(m, E_HW_EXIT, 1)
-    count(m, E_L0_EXIT_DISPATCH, 1)
+    _count_entry_and_exit_path(m)
     # 2. whose exit is it
     outcome = ST_OK
     nv.vmswitch_in_progress = 0

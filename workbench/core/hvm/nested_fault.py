@@ -2,7 +2,7 @@
 
 Xen, nestedhvm_hap_nested_page_fault: the page is entered with the smaller of the two page sizes and
 the rights both tables grant.  On SVM Xen installs what L0 grants, whatever L1's table says once it
-has let the access pass: feature ``np2m_rights`` = host_only.
+has let the access pass (deviation ``np2m_host_rights``).
 
 Accessed bits of L1's NPT are set by the walk, the dirty bit on a write.  In L1's EPT both only when
 L1 asked for them (EPTP bit 6); then a page is entered without write permission until a write has
@@ -11,6 +11,7 @@ made it dirty, as KVM does, or the write would leave no trace in L1's table.
 
 from __future__ import annotations
 
+from ...arch import deviations
 from ..cpu.apic import is_apic_page
 from ..jit import inner, unit
 from ..layout import BACKEND_SVM, Machine
@@ -191,7 +192,7 @@ def _install(m, gpa, ma, shift, rights):
 def _rights(m):
     """RWX of the new entry, from L1's and from L0's."""
     rights = m.walk.rights
-    if m.feat.np2m_host_rights == 0 or m.hw.backend != BACKEND_SVM:
+    if m.feat.deviations & deviations.DEV_NP2M_HOST_RIGHTS == 0 or m.hw.backend != BACKEND_SVM:
         rights &= m.np_rights
     if m.np_clean and m.hw.backend != BACKEND_SVM:
         rights &= ~2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ...arch import svm, vmcb
 from ..jit import inner, unit
-from ..layout import PAGE, Machine
+from ..layout import L0_MANUAL, L0_XEN, PAGE, Machine
 from ..words import fill_bytes, ld32, st32, st64
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, VMCX01_MA, VMCX02_MA
 from .nested_vcpu import reset_nested_vcpu
@@ -21,7 +21,7 @@ from .svm_l0 import svm_nested_features_on_efer_update
 from .svm_maps import svm_build_maps
 from .svm_route import svm_route
 from .svm_state import svm_save_state
-from .svm_tables import L0_INTERCEPTS
+from .svm_tables import L0_INTERCEPTS, svm_prepare_routes
 
 __all__ = [
     "svm_enter_n2", "svm_exit_n2", "svm_handle", "svm_initialise", "svm_route", "svm_set_hap_root",
@@ -47,8 +47,9 @@ def _reset_nested_vcpu(m):
 
 @inner
 def _write_vmcb01_controls(m, h):
+    own = 6 * m.feat.l0 if L0_XEN <= m.feat.l0 <= L0_MANUAL else 0
     for i in range(6):
-        st32(h + vmcb.INTERCEPT_WORD0 + 4 * i, L0_INTERCEPTS[i])
+        st32(h + vmcb.INTERCEPT_WORD0 + 4 * i, L0_INTERCEPTS[own + i])
     if m.feat.pause_filter:
         word3 = ld32(h + vmcb.INTERCEPT_WORD3)
         st32(h + vmcb.INTERCEPT_WORD3, word3 | 1 << (svm.INTERCEPT_PAUSE & 31))
@@ -72,6 +73,7 @@ def svm_initialise(m):
     fill_bytes(h, PAGE, 0)
     fill_bytes(m.ram + VMCX02_MA, PAGE, 0)
     svm_build_maps(m)
+    svm_prepare_routes(m)
     _reset_nested_vcpu(m)
     # 1. L1's state as an exit would have stored it
     m.hw.vmcx = VMCX01_MA

@@ -6,7 +6,7 @@ RSP, RIP, control registers) and in ``m.cpu`` (the rest).
 
 from __future__ import annotations
 
-from ...arch import msr, vmcb
+from ...arch import deviations, msr, vmcb
 from ..cpu.cpuid import cpuid_leaf
 from ..cpu.devices import port_in, port_out
 from ..cpu.msr import msr_read, msr_write
@@ -21,6 +21,9 @@ from .svm_clean import CLEAN_CR, CLEAN_INTERCEPTS, CLEAN_LBR, CLEAN_NP, touch
 from .svm_current import current_vmcb, read_gpr, write_gpr
 from .svm_decode import CLTS, GROUP_7, LMSW, MOV_FROM_CR, MOV_TO_CR, SMSW, l0_decode
 from .svm_l0 import (
+    EFER_SVME,
+    VM_CR_LOCK,
+    VM_CR_SVMDIS,
     inject_gp,
     inject_ud,
     skip_instruction,
@@ -33,6 +36,8 @@ LOW32 = 0xFFFFFFFF
 CPUID_SVM = 0x8000000A
 EDX_VMCB_CLEAN = 1 << 5
 TSC_RATIO_ONE = 1 << 32
+VM_CR_KNOWN = 0x1F
+"""DPD, R_INIT, DIS_A20M, LOCK, SVMDIS."""
 IOIO_IN, IOIO_STRING, IOIO_REP = 1, 4, 8
 CR0_TS, CR0_ET = 1 << 3, 1 << 4
 CR4_PCIDE = 1 << 17
@@ -84,12 +89,27 @@ def _read_msr(m, number):
 
 
 @inner
+def _write_vm_cr(m, value):
+    """VM_CR: once LOCK is set, it and SVMDIS stay; SVM in use cannot be disabled (15.30.1)."""
+    if m.feat.deviations & deviations.DEV_VM_CR_READ_ONLY:
+        return ST_OK
+    if value & ~VM_CR_KNOWN:
+        return ST_FAULT
+    if m.nv.vm_cr & VM_CR_LOCK:
+        value = (value & ~(VM_CR_LOCK | VM_CR_SVMDIS)) | (m.nv.vm_cr & (VM_CR_LOCK | VM_CR_SVMDIS))
+    if value & VM_CR_SVMDIS and m.nv.guest_efer & EFER_SVME:
+        return ST_FAULT
+    m.nv.vm_cr = value
+    return ST_OK
+
+
+@inner
 def _write_msr(m, h, number, value):
-    """ST_FAULT when the write deserves #GP. VM_CR is read-only, as in Xen."""
+    """ST_FAULT when the write deserves #GP."""
     if number == msr.EFER:
         return ST_FAULT if svm_set_efer(m, value) else ST_OK
     if number == msr.VM_CR:
-        return ST_OK
+        return _write_vm_cr(m, value)
     if number == msr.VM_HSAVE_PA:
         if value & 0xFFF or lshr(value, 52):
             return ST_FAULT

@@ -1,31 +1,35 @@
-"""Entering L2: what Xen does for VMRUN after the exit handler asked for it (nsvm_vcpu_vmrun).
+"""Entering L2: what L0 does for VMRUN after the exit handler asked for it (nsvm_vcpu_vmrun).
 
-vmcb02 is built from vmcb01 (what L0 needs) and vmcb12 (what L1 wants); see vmcb02_merge.csv, column
-xen.  vmcb12 is read from L1's memory once.  FS, GS, TR, LDTR and the system-call MSRs are not
-touched: L1 has loaded them into the processor with VMLOAD.
+vmcb02 is built from vmcb01 (what L0 needs) and vmcb12 (what L1 wants): vmcb02_merge.csv, column xen
+(for Xen, and for an L0 without deviations) or kvm.  FS, GS, TR, LDTR and the system-call MSRs are
+not touched: L1 has loaded them into the processor with VMLOAD.
+
+Xen reads vmcb12 in L1's memory as it goes along; KVM copies it first, so that nothing can change
+between the checks and the merge, and honours clean bits of the state-save area only.
 
 Not modelled: lazy FPU.
 """
 
 from __future__ import annotations
 
-from ...arch import svm, vmcb
+from ...arch import deviations, svm, vmcb
 from ..jit import inner, unit
-from ..layout import ST_OK, Machine
+from ..layout import L0_KVM, ST_OK, Machine
 from ..ledger import (
     E_L0_BYTE_COPIED,
     F_TLB_CONTROL,
     P_ENTRY,
+    P_EXIT,
     count,
     count_field,
 )
 from ..mmu.physical import host_of
 from ..timeline import refuse
 from ..words import count_trailing_zeros, ld8, ld32, ld64, lshr, st32, st64
-from .memory_map import L2_MSRPM_MA, VMCX01_MA, VMCX02_MA
+from .memory_map import VMCX01_MA, VMCX02_MA
 from .nested_vcpu import enter_n2_guest
 from .np2m import np2m_note_vmrun, np2m_select
-from .svm_checks import F_ASID, NP_ENABLE, svm_vmcb_faults, svm_vmcb_invalid
+from .svm_checks import F_ASID, NP_ENABLE, REPLACED_BY_L0, VALID, svm_vmcb_faults
 from .svm_clean import (
     CLEAN_DR,
     CLEAN_DT,
@@ -38,14 +42,24 @@ from .svm_clean import (
 )
 from .svm_decode import svm_next_rip
 from .svm_exit import svm_abandon_entry
-from .svm_hw import V_INTR_MASKING
-from .svm_instructions import V_GIF, V_GIF_ENABLE
-from .svm_l0 import EFER_SVME, STGI_CLGI_BITS, request_virtual_exit, set_gif
+from .svm_hw import LBR_ENABLE, V_INTR_MASKING
+from .svm_instructions import V_GIF, V_GIF_ENABLE, VIRT_EXT_VMLOAD_VMSAVE
+from .svm_l0 import (
+    EFER_SVME,
+    STGI_CLGI_BITS,
+    V_IRQ,
+    VINTR_BIT,
+    VMLOAD_VMSAVE_BITS,
+    request_virtual_exit,
+    set_gif,
+)
 from .svm_maps import svm_choose_iopm, svm_merge_msrpm
 from .tags import N2, tags_renew
 from .vmcb import copy8, copy32, copy64, copy128
 
 RFLAGS_IF = 1 << 9
+CLEAN_SAVE_AREA = CLEAN_SEG | CLEAN_DT | CLEAN_DR
+"""Clean bits of vmcb12 that KVM honours."""
 FAILED = 1
 
 HOST_SAVE_BYTES = 6 * 8
@@ -54,6 +68,14 @@ INTERCEPT_BYTES, TPR_BYTES, SEG_BYTES, DT_BYTES, DR_BYTES, NP_BYTES, LBR_BYTES =
     5 * 4, 8, 4 * 16 + 1, 2 * 16, 2 * 8, 8, 5 * 8,
 )  # fmt: skip
 STATE_BYTES = 9 * 8
+SNAPSHOT_BYTES = 6 * 4 + 3 * 8 + 1 + 4 + 3 * 4 + 4 * 8 + 2 * 8 + 4 * 8 + 8 + 6 * 8
+"""What KVM copies of vmcb12 before it checks it: the control area and six registers."""
+CR8_WRITE_BIT = 1 << svm.INTERCEPT_CR8_WRITE
+VMMCALL_BIT = 1 << (svm.INTERCEPT_VMMCALL & 31)
+KVM_INT_CTL = (
+    0xF | V_IRQ | 15 << svm.INT_CTL_V_INTR_PRIO | 1 << svm.INT_CTL_V_IGN_TPR | V_GIF | V_GIF_ENABLE
+)
+"""What KVM takes of vmcb12's interrupt control."""
 
 
 # ---------------------------------------------------------------- the merge, part by part
@@ -80,18 +102,49 @@ def _cache_intercepts(m, h12):
     icpt[2] = _read32(m, h12, vmcb.INTERCEPT_WORD2, vmcb.FIELD_INTERCEPT_WORD2)
     icpt[3] = _read32(m, h12, vmcb.INTERCEPT_WORD3, vmcb.FIELD_INTERCEPT_WORD3)
     icpt[4] = _read32(m, h12, vmcb.INTERCEPT_WORD4, vmcb.FIELD_INTERCEPT_WORD4)
+    icpt[5] = 0
+    if m.feat.deviations & deviations.DEV_GENERAL3_NOT_MERGED == 0:
+        icpt[5] = _read32(m, h12, vmcb.INTERCEPT_WORD5, vmcb.FIELD_INTERCEPT_WORD5)
     count(m, E_L0_BYTE_COPIED, INTERCEPT_BYTES)
 
 
 @inner
+def _recalculate_intercepts(m, h12, h02, h01):
+    """Where KVM does not simply OR (recalc_intercepts)."""
+    if ld32(h12 + vmcb.INT_CTL) & V_INTR_MASKING:
+        # L2 has a task priority of its own, and L0's window for L1 need not open while L2 runs
+        st32(h02 + vmcb.INTERCEPT_WORD0, ld32(h02 + vmcb.INTERCEPT_WORD0) & ~CR8_WRITE_BIT)
+        if ld64(h01 + vmcb.RFLAGS) & RFLAGS_IF == 0 and m.nv.icpt[3] & VINTR_BIT == 0:
+            st32(h02 + vmcb.INTERCEPT_WORD3, ld32(h02 + vmcb.INTERCEPT_WORD3) & ~VINTR_BIT)
+    word4 = ld32(h02 + vmcb.INTERCEPT_WORD4)
+    if m.nv.icpt[4] & VMMCALL_BIT == 0:
+        word4 &= ~VMMCALL_BIT
+    if _nested_vls(m, h12) == 0:
+        word4 |= VMLOAD_VMSAVE_BITS
+    st32(h02 + vmcb.INTERCEPT_WORD4, word4)
+
+
+@inner
+def _nested_vls(m, h12):
+    """VIRT_EXT bit of virtual VMLOAD/VMSAVE if KVM lets L2 have it."""
+    if m.feat.virtual_vmload_vmsave and m.nv.hap_enabled:
+        return ld64(h12 + vmcb.VIRT_EXT) & VIRT_EXT_VMLOAD_VMSAVE
+    return 0
+
+
+@inner
 def _or_intercepts(m, h12, h02, h01):
-    """vmcb02 intercepts what L0 or L1 wants; the sixth word is not merged.
+    """vmcb02 intercepts what L0 or L1 wants.
 
     STGI and CLGI must not reach the physical GIF: without a V_GIF of its own L2 exits for them.
     """
     for k in range(5):
         word = _read32(m, h12, vmcb.INTERCEPT_WORD0 + 4 * k, vmcb.FIELD_INTERCEPT_WORD0 + k)
         st32(h02 + vmcb.INTERCEPT_WORD0 + 4 * k, word | ld32(h01 + vmcb.INTERCEPT_WORD0 + 4 * k))
+    if m.feat.deviations & deviations.DEV_GENERAL3_NOT_MERGED == 0:
+        st32(h02 + vmcb.INTERCEPT_WORD5, m.nv.icpt[5] | ld32(h01 + vmcb.INTERCEPT_WORD5))
+    if m.feat.l0 == L0_KVM:
+        _recalculate_intercepts(m, h12, h02, h01)
     if ld32(h02 + vmcb.INT_CTL) & V_GIF_ENABLE == 0:
         st32(h02 + vmcb.INTERCEPT_WORD4, ld32(h02 + vmcb.INTERCEPT_WORD4) | STGI_CLGI_BITS)
 
@@ -102,6 +155,8 @@ def _merge_interrupts(m, h12, h02):
     int_ctl = _read32(m, h12, vmcb.INT_CTL, vmcb.FIELD_INT_CTL)
     if m.feat.virtual_gif == 0:
         int_ctl &= ~(V_GIF | V_GIF_ENABLE)
+    if m.feat.l0 == L0_KVM:
+        int_ctl &= KVM_INT_CTL
     st32(h02 + vmcb.INT_CTL, int_ctl | V_INTR_MASKING)
     copy32(m, h02, h12, vmcb.INT_VECTOR, vmcb.FIELD_INT_VECTOR, P_ENTRY, 0)
     count(m, E_L0_BYTE_COPIED, TPR_BYTES)
@@ -127,6 +182,9 @@ def svm_merge_controls(m):
     clean = _read32(m, h12, vmcb.CLEAN, vmcb.FIELD_CLEAN)
     if nv.last_vmcx12_addr != nv.n1_vmcx12_addr or m.feat.vmcb_clean_bits == 0:
         clean = 0
+    if m.feat.l0 == L0_KVM:
+        clean &= CLEAN_SAVE_AREA
+        count(m, E_L0_BYTE_COPIED, SNAPSHOT_BYTES)
     # 1. intercepts
     if clean & CLEAN_TPR == 0:
         _merge_interrupts(m, h12, h02)
@@ -143,8 +201,7 @@ def svm_merge_controls(m):
     # 3. permission maps
     nv.msrpm_n1p = _read64(m, h12, vmcb.MSRPM_BASE_PA, vmcb.FIELD_MSRPM_BASE_PA)
     nv.iopm_n1p = _read64(m, h12, vmcb.IOPM_BASE_PA, vmcb.FIELD_IOPM_BASE_PA)
-    svm_merge_msrpm(m)
-    st64(h02 + vmcb.MSRPM_BASE_PA, L2_MSRPM_MA)
+    st64(h02 + vmcb.MSRPM_BASE_PA, svm_merge_msrpm(m))
     st64(h02 + vmcb.IOPM_BASE_PA, svm_choose_iopm(m))
     # 4. interrupt shadow, the event that L1 injects, exit information (meaningless until the exit)
     copy32(m, h02, h12, vmcb.INT_STATE, vmcb.FIELD_INT_STATE, P_ENTRY, 0)
@@ -156,7 +213,10 @@ def svm_merge_controls(m):
     copy64(m, h02, h12, vmcb.NEXT_RIP, vmcb.FIELD_NEXT_RIP, P_ENTRY, 0)
     # 5. LBR virtualization and virtual VMLOAD/VMSAVE
     virt_ext = _read64(m, h12, vmcb.VIRT_EXT, vmcb.FIELD_VIRT_EXT)
-    st64(h02 + vmcb.VIRT_EXT, virt_ext | ld64(h01 + vmcb.VIRT_EXT))
+    if m.feat.l0 == L0_KVM:
+        st64(h02 + vmcb.VIRT_EXT, (virt_ext & LBR_ENABLE) | _nested_vls(m, h12))
+    else:
+        st64(h02 + vmcb.VIRT_EXT, virt_ext | ld64(h01 + vmcb.VIRT_EXT))
     count(m, E_L0_BYTE_COPIED, CONTROL_BYTES)
     return clean
 
@@ -191,7 +251,7 @@ def _merge_control_registers(m, h12, h02):
 
 
 @inner
-def _merge_clean_groups(m, h12, h02, clean):
+def _merge_clean_groups(m, h12, h02, h01, clean):
     """What L1 may declare unchanged: segments, descriptor tables, debug registers, PAT, LBR."""
     if clean & CLEAN_SEG == 0:
         copy128(m, h02, h12, vmcb.ES, vmcb.FIELD_ES, P_ENTRY, 0)
@@ -208,10 +268,14 @@ def _merge_clean_groups(m, h12, h02, clean):
         copy64(m, h02, h12, vmcb.DR7, vmcb.FIELD_DR7, P_ENTRY, 0)
         copy64(m, h02, h12, vmcb.DR6, vmcb.FIELD_DR6, P_ENTRY, 0)
         count(m, E_L0_BYTE_COPIED, DR_BYTES)
-    if clean & CLEAN_NP == 0:
+    if m.feat.deviations & deviations.DEV_G_PAT_OF_L1:
+        st64(h02 + vmcb.G_PAT, ld64(h01 + vmcb.G_PAT))
+    elif clean & CLEAN_NP == 0:
         copy64(m, h02, h12, vmcb.G_PAT, vmcb.FIELD_G_PAT, P_ENTRY, 0)
         count(m, E_L0_BYTE_COPIED, NP_BYTES)
-    if clean & CLEAN_LBR == 0:
+    if m.feat.l0 == L0_KVM and ld64(h12 + vmcb.VIRT_EXT) & LBR_ENABLE == 0:
+        st64(h02 + vmcb.DBGCTL, ld64(h01 + vmcb.DBGCTL))
+    elif clean & CLEAN_LBR == 0:
         copy64(m, h02, h12, vmcb.DBGCTL, vmcb.FIELD_DBGCTL, P_ENTRY, 0)
         copy64(m, h02, h12, vmcb.BR_FROM, vmcb.FIELD_BR_FROM, P_ENTRY, 0)
         copy64(m, h02, h12, vmcb.BR_TO, vmcb.FIELD_BR_TO, P_ENTRY, 0)
@@ -223,7 +287,7 @@ def _merge_clean_groups(m, h12, h02, clean):
 @inner
 def _merge_state(m, h12, h02, h01, clean):
     """State-save area of vmcb02."""
-    _merge_clean_groups(m, h12, h02, clean)
+    _merge_clean_groups(m, h12, h02, h01, clean)
     _merge_control_registers(m, h12, h02)
     _merge_paging(m, h02, h01)
     copy64(m, h02, h12, vmcb.RFLAGS, vmcb.FIELD_RFLAGS, P_ENTRY, 0)
@@ -268,13 +332,39 @@ def _save_host(m, h01):
     count(m, E_L0_BYTE_COPIED, HOST_SAVE_BYTES)
 
 
+@inner
+def _refused(m, h12):
+    """Does L0 refuse this vmcb12?  Xen looks at less than the processor would."""
+    faults = svm_vmcb_faults(m, h12)
+    if m.feat.deviations & deviations.DEV_VMRUN_CHECKS_INCOMPLETE:
+        faults &= ~REPLACED_BY_L0
+    return refuse(m, count_trailing_zeros(faults), 1) if faults else VALID
+
+
+@inner
+def _refuse(m, h12, h01):
+    """VMRUN fails before anything is loaded: L1 goes on behind it with VMEXIT_INVALID."""
+    st64(h12 + vmcb.EXIT_CODE, svm.VMEXIT_INVALID)
+    st64(h12 + vmcb.EXIT_INFO_1, 0)
+    st64(h12 + vmcb.EXIT_INFO_2, 0)
+    count_field(m, vmcb.FIELD_EXIT_CODE, P_EXIT, 1)
+    st64(h01 + vmcb.RIP, svm_next_rip(m, h01))
+    st32(h01 + vmcb.INT_STATE, 0)
+    set_gif(m, 0)
+    return FAILED
+
+
 @unit(Machine)
 def svm_enter_n2(m):
-    """Virtual entry: L1's VMRUN takes effect. ST_OK, or FAILED with a virtual exit requested."""
+    """Virtual entry: L1's VMRUN takes effect. ST_OK; FAILED: L1 goes on, perhaps by a virtual exit
+    that is requested."""
     nv = m.nv
     h01 = m.ram + VMCX01_MA
     h02 = m.ram + VMCX02_MA
     h12 = host_of(m, nv.vmcx12_ma)
+    late = m.feat.deviations & deviations.DEV_VMRUN_CHECKED_AFTER_LOADING
+    if late == 0 and _refused(m, h12):
+        return _refuse(m, h12, h01)
     nv.vmswitch_in_progress = 1
     # 1. what the tags and the nested p2m depend on
     _note_paging(m, h12)
@@ -287,10 +377,8 @@ def svm_enter_n2(m):
     _merge_state(m, h12, h02, h01, clean)
     # 4. GIF is set
     set_gif(m, 1)
-    # 5. consistency checks, after loading as in Xen
-    failed = svm_vmcb_invalid(m, h12)
-    if failed:
-        refuse(m, failed, 1)
+    # 5. Xen's consistency checks
+    if late and _refused(m, h12):
         m.exit.code = svm.VMEXIT_INVALID
         request_virtual_exit(m, svm.VMEXIT_INVALID, 0, 0)
         return FAILED

@@ -1,29 +1,35 @@
 """Leaving L2 for L1: Xen's nsvm_vmcb_prepare4vmexit, nsvm_vcpu_hostrestore and vmexit_inject.
 
 L2's state and the exit go from vmcb02 to vmcb12 in L1's memory; L1 continues behind its VMRUN with
-what vmcb01 has kept.  Not written back: ASID, intercepts, maps, TSC offset.
+what vmcb01 has kept.  Not written back: ASID, intercepts, maps, TSC offset; by KVM also not the
+nested-paging controls, TLB_CONTROL, the vector of V_IRQ, G_PAT, and LBR state unless L1 virtualizes
+it (nested_svm_vmexit).
 """
 
 from __future__ import annotations
 
 from ...arch import vmcb
 from ..jit import inner, unit
-from ..layout import PAGE, ST_OK, Machine
+from ..layout import L0_KVM, PAGE, ST_OK, Machine
 from ..ledger import E_L0_BYTE_COPIED, E_L0_VMSAVE, P_EXIT, count, count_field
 from ..mmu.physical import host_of, note_code_written
 from ..words import ld32, ld64, st8, st32, st64
 from .memory_map import VMCX01_MA, VMCX02_MA
 from .nested_vcpu import enter_n2_guest
 from .svm_checks import EFER_SVME, EVENT_VALID
-from .svm_hw import DR7_ONES, V_INTR_MASKING
+from .svm_hw import DR7_ONES, LBR_ENABLE, V_INTR_MASKING
 from .svm_intr import svm_drop_virtual_window
-from .svm_l0 import inject_ud, set_gif
+from .svm_l0 import V_IRQ, inject_ud, set_gif
 from .svm_state import svm_save_state
 from .vmcb import copy8, copy32, copy64, copy128
 
 CR0_PE = 1
 CONTROL_BYTES = 4 + 4 + 4 + 3 * 8 + 8 + 8 + 1 + 2 * 8 + 8 + 16
-STATE_BYTES = 6 * 16 + 1 + 12 * 8
+KVM_CONTROL_BYTES = 4 + 4 + 3 * 8 + 8 + 8 + 8
+STATE_BYTES = 6 * 16 + 1 + 11 * 8
+PAT_BYTES = 8
+KVM_INT_CTL_BACK = 0xF | V_IRQ
+"""What KVM takes back of the interrupt control."""
 LBR_BYTES = 5 * 8
 RESTORE_BYTES = 6 * 8
 
@@ -54,14 +60,21 @@ def _write_controls(m, h12, h02):
     nv = m.nv
     # 1. interrupts: V_INTR_MASKING is L1's own again
     int_ctl = ld32(h02 + vmcb.INT_CTL)
+    old = ld32(h12 + vmcb.INT_CTL)
     if nv.vintrmask == 0:
         int_ctl &= ~V_INTR_MASKING
+    if m.feat.l0 == L0_KVM:
+        int_ctl = (old & ~KVM_INT_CTL_BACK) | (int_ctl & KVM_INT_CTL_BACK)
     st32(h12 + vmcb.INT_CTL, int_ctl)
     count_field(m, vmcb.FIELD_INT_CTL, P_EXIT, 1)
-    copy32(m, h12, h02, vmcb.INT_VECTOR, vmcb.FIELD_INT_VECTOR, P_EXIT, 1)
     copy32(m, h12, h02, vmcb.INT_STATE, vmcb.FIELD_INT_STATE, P_EXIT, 1)
     # 2. exit
     _write_exit(m, h12, h02)
+    if m.feat.l0 == L0_KVM:
+        copy64(m, h12, h02, vmcb.NEXT_RIP, vmcb.FIELD_NEXT_RIP, P_EXIT, 1)
+        count(m, E_L0_BYTE_COPIED, KVM_CONTROL_BYTES)
+        return
+    copy32(m, h12, h02, vmcb.INT_VECTOR, vmcb.FIELD_INT_VECTOR, P_EXIT, 1)
     # 3. TLB_CONTROL is done; nested paging as L1 had it
     st8(h12 + vmcb.TLB_CTL, 0)
     st64(h12 + vmcb.NESTED_CTL, nv.hap_enabled)
@@ -96,13 +109,18 @@ def _write_state(m, h12, h02):
     copy64(m, h12, h02, vmcb.RIP, vmcb.FIELD_RIP, P_EXIT, 1)
     copy64(m, h12, h02, vmcb.RSP, vmcb.FIELD_RSP, P_EXIT, 1)
     copy64(m, h12, h02, vmcb.RAX, vmcb.FIELD_RAX, P_EXIT, 1)
-    copy64(m, h12, h02, vmcb.G_PAT, vmcb.FIELD_G_PAT, P_EXIT, 1)
+    count(m, E_L0_BYTE_COPIED, STATE_BYTES)
+    if m.feat.l0 != L0_KVM:
+        copy64(m, h12, h02, vmcb.G_PAT, vmcb.FIELD_G_PAT, P_EXIT, 1)
+        count(m, E_L0_BYTE_COPIED, PAT_BYTES)
+    elif ld64(h12 + vmcb.VIRT_EXT) & LBR_ENABLE == 0:
+        return
     copy64(m, h12, h02, vmcb.DBGCTL, vmcb.FIELD_DBGCTL, P_EXIT, 1)
     copy64(m, h12, h02, vmcb.BR_FROM, vmcb.FIELD_BR_FROM, P_EXIT, 1)
     copy64(m, h12, h02, vmcb.BR_TO, vmcb.FIELD_BR_TO, P_EXIT, 1)
     copy64(m, h12, h02, vmcb.LAST_EXCP_FROM, vmcb.FIELD_LAST_EXCP_FROM, P_EXIT, 1)
     copy64(m, h12, h02, vmcb.LAST_EXCP_TO, vmcb.FIELD_LAST_EXCP_TO, P_EXIT, 1)
-    count(m, E_L0_BYTE_COPIED, STATE_BYTES + LBR_BYTES)
+    count(m, E_L0_BYTE_COPIED, LBR_BYTES)
 
 
 @inner
@@ -139,8 +157,9 @@ def svm_exit_n2(m):
     if m.irq.window:
         svm_drop_virtual_window(m)
     # 1. FS, GS, TR, LDTR and the system-call MSRs are common to both VMCBs
-    svm_save_state(m, h01)
-    count(m, E_L0_VMSAVE, 1)
+    if m.feat.l0 != L0_KVM:  # KVM has done so at the hardware exit
+        svm_save_state(m, h01)
+        count(m, E_L0_VMSAVE, 1)
     # 2. L2's state and the exit into vmcb12
     _write_controls(m, h12, h02)
     _write_state(m, h12, h02)

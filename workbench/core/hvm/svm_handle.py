@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...arch import svm, vmcb
+from ...arch import deviations, svm, vmcb
 from ..jit import inner, unit
 from ..layout import (
+    FATAL_HOST_STOPPED,
     FATAL_N1P_UNMAPPED,
     FATAL_UNHANDLED_EXIT,
     RCX,
@@ -61,7 +62,7 @@ from .svm_l0 import (
     svm_inject,
 )
 from .svm_state import svm_load_state, svm_save_state
-from .svm_tables import N_INDEXES, code_index
+from .svm_tables import N_INDEXES, code_index, stops_host
 from .tags import one_tag_for_both
 
 ENOSYS, EPERM = 38, 1
@@ -74,15 +75,15 @@ NPF_PRESENT, NPF_RESERVED = 1, 8
 
 (
     H_NONE, H_CPUID, H_VMRUN, H_NPF, H_IOIO, H_MSR, H_VMLOAD, H_GIF, H_CR, H_DR, H_HLT, H_EXCEPTION,
-    H_SKIP, H_INVLPGA, H_VMMCALL, H_UD, H_SHUTDOWN, H_ICEBP, H_NOTHING, H_VINTR, H_IRET,
-) = range(21)  # fmt: skip
+    H_SKIP, H_INVLPGA, H_VMMCALL, H_UD, H_SHUTDOWN, H_ICEBP, H_NOTHING, H_VINTR, H_IRET, H_GP,
+) = range(22)  # fmt: skip
 
 _HANDLERS = {
     "CPUID": H_CPUID, "VMRUN": H_VMRUN, "NPF": H_NPF, "IOIO": H_IOIO, "MSR": H_MSR,
     "VMLOAD": H_VMLOAD, "VMSAVE": H_VMLOAD, "STGI": H_GIF, "CLGI": H_GIF, "HLT": H_HLT,
     "INVD": H_SKIP, "WBINVD": H_SKIP, "PAUSE": H_SKIP, "INVLPGA": H_INVLPGA,
     "VMMCALL": H_VMMCALL, "MONITOR": H_UD, "MWAIT": H_UD, "XSETBV": H_UD, "SKINIT": H_UD,
-    "RDPRU": H_UD, "SHUTDOWN": H_SHUTDOWN, "ICEBP": H_ICEBP, "CR0_SEL_WRITE": H_CR,
+    "RDPRU": H_UD, "RDPMC": H_GP, "SHUTDOWN": H_SHUTDOWN, "ICEBP": H_ICEBP, "CR0_SEL_WRITE": H_CR,
     "INTR": H_NOTHING, "NMI": H_NOTHING, "SMI": H_NOTHING, "INIT": H_NOTHING,
     "VINTR": H_VINTR, "IRET": H_IRET,
 }  # fmt: skip
@@ -120,6 +121,8 @@ def svm_handle_vmrun(m):
         return inject_ud(m)
     n1p = ld64(current_vmcb(m) + vmcb.RAX)
     if n1p & PAGE_MASK:
+        return inject_gp(m)
+    if nv.hsave_pa == 0 and m.feat.deviations & deviations.DEV_HSAVE_PA_REQUIRED:
         return inject_gp(m)
     if n1p != nv.n1_vmcx12_addr or nv.vmcx12_ma < 0:
         nv.n1_vmcx12_addr = n1p
@@ -171,6 +174,9 @@ def svm_handle_vmload(m):
 def _handle_gif(m, h):
     """STGI and CLGI. CLGI needs SVME and also drops a pending window (Xen, svm_vmexit_do_clgi)."""
     if m.exit.code == svm.VMEXIT_STGI:
+        may = nestedhvm_is_enabled(m) or m.feat.deviations & deviations.DEV_STGI_WITHOUT_SVME
+        if not may:
+            return inject_ud(m)
         set_gif(m, 1)
     else:
         if not nestedhvm_is_enabled(m):
@@ -185,27 +191,31 @@ def _handle_gif(m, h):
 
 @inner
 def _handle_invlpga(m, h):
-    """INVLPGA: ASID 0 is L1's own, any other is taken for L2 (Xen, svm_vmexit_do_invlpga).
+    """INVLPGA: ASID 0 is L1's own, the one of vmcb12 L2's; no other has translations.
 
-    KVM looks at neither: it has one ASID for both.  What L1 takes away from L2 may still be in the
-    nested p2m, which L1 knows only as a TLB; Xen leaves it there (np2m_flush = generation).
+    Xen takes every ASID but 0 for L2's, KVM every one for the tag that L1 and L2 share (deviations).
+    What L1 takes away from L2 may still be in the nested p2m, which L1 knows only as a TLB; Xen
+    leaves it there (np2m_flush = generation).
     """
     if not nestedhvm_is_enabled(m):
         return inject_ud(m)
     nv = m.nv
-    own = m.cpu.gpr[RCX] & 0xFFFFFFFF == 0
-    count(m, E_L0_FLUSH_EXECUTED, 1)
-    flush_address(
-        m, nv.n1_tag if own or one_tag_for_both(m) else nv.n2_tag, ld64(h + vmcb.RAX), F_INVLPGA
-    )
-    if not own:
-        np2m_invalidate_current(m, F_INVLPGA)
+    asid = m.cpu.gpr[RCX] & 0xFFFFFFFF
+    own = asid == 0 or m.feat.deviations & deviations.DEV_INVLPGA_IS_INVLPG != 0
+    if own or asid == nv.guest_tag or m.feat.deviations & deviations.DEV_INVLPGA_ANY_ASID_IS_L2S:
+        tag = nv.n1_tag if own or one_tag_for_both(m) else nv.n2_tag
+        count(m, E_L0_FLUSH_EXECUTED, 1)
+        flush_address(m, tag, ld64(h + vmcb.RAX), F_INVLPGA)
+        if not own:
+            np2m_invalidate_current(m, F_INVLPGA)
     return skip_instruction(m, h)
 
 
 @inner
 def _handle_vmmcall(m, h):
-    """A hypercall to L0, which knows none."""
+    """A hypercall to L0, which knows none; L2 has no business with L0."""
+    if m.nv.n2_guest:
+        return inject_ud(m)
     st64(h + vmcb.RAX, -EPERM if m.cpu.cpl else -ENOSYS)
     return skip_instruction(m, h)
 
@@ -278,6 +288,8 @@ def _handle_rare(m, h, which):
         return _handle_vmmcall(m, h)
     if which == H_UD:
         return inject_ud(m)
+    if which == H_GP:
+        return inject_gp(m)
     if which == H_SHUTDOWN:
         return ST_SHUTDOWN
     if which == H_ICEBP:
@@ -305,6 +317,8 @@ def svm_handle(m):
     if ld32(h + vmcb.EXIT_INT_INFO) & EVENT_VALID:
         _take_up_event(m, h)
     which = HANDLER[code_index(m.exit.code)]
+    if stops_host(m, m.exit.code):
+        return give_up(m, FATAL_HOST_STOPPED, m.exit.code)
     if which == H_CPUID:
         return svm_emulate_cpuid(m)
     if which == H_VMRUN:

@@ -11,7 +11,7 @@ over a V_IRQ that L1 gave to L2.
 
 from __future__ import annotations
 
-from ...arch import svm, vmcb
+from ...arch import deviations, svm, vmcb
 from ..cpu.apic import (
     NO_BLOCK,
     SOURCE_LAPIC,
@@ -208,7 +208,11 @@ def _nested_interrupt(m, source, vector):
         return 0
     note_blocked(m, NO_BLOCK)
     # both stay pending until L1 sets GIF
-    request_virtual_exit(m, code, INTACK_NMI if is_nmi else INTACK_LAPIC, NMI if is_nmi else vector)
+    info1 = info2 = 0
+    if m.feat.deviations & deviations.DEV_INTR_EXIT_NAMES_SOURCE:
+        info1 = INTACK_NMI if is_nmi else INTACK_LAPIC
+        info2 = NMI if is_nmi else vector
+    request_virtual_exit(m, code, info1, info2)
     m.exit.code = code
     return 1
 

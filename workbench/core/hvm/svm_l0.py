@@ -12,9 +12,10 @@ from ..ledger import (
     F_NP2M_CHANGED,
     count,
 )
+from ..mmu.physical import host_of
 from ..structs import i64
-from ..words import ld32, ld64, lshr, st32, st64
-from .memory_map import VMCX01_MA
+from ..words import ld8, ld32, ld64, lshr, st8, st32, st64
+from .memory_map import VMCX01_MA, VMCX02_MA
 from .np2m import np2m_reset
 from .svm_checks import CR0_PG, EFER_LME, EFER_RESERVED, EFER_SVME, EVENT_VALID
 from .svm_clean import CLEAN_CR, CLEAN_CR2, CLEAN_INTERCEPTS, CLEAN_TPR, touch
@@ -23,7 +24,7 @@ from .svm_decode import svm_next_rip
 from .svm_instructions import V_GIF, V_GIF_ENABLE, VIRT_EXT_VMLOAD_VMSAVE
 
 EFER_LMA = 1 << 10
-VM_CR_SVMDIS = 1 << 4
+VM_CR_LOCK, VM_CR_SVMDIS = 1 << 3, 1 << 4
 UD, DF, GP, PF = 6, 8, 13, 14
 V_IRQ = 1 << svm.INT_CTL_V_IRQ
 VINTR_BIT = 1 << (svm.INTERCEPT_VINTR & 31)
@@ -109,6 +110,18 @@ def set_gif(m, value):
         st32(h01 + vmcb.INT_CTL, (int_ctl & ~V_GIF) | (V_GIF if value else 0))
         touch(h01, CLEAN_TPR)
     m.nv.gif = value
+
+
+# ---------------------------------------------------------------- TPR
+
+
+@inner
+def take_tpr_of_l2(m):
+    """L2 without V_INTR_MASKING writes V_TPR and L1's own task priority when it writes CR8."""
+    v_tpr = ld8(m.ram + VMCX02_MA + vmcb.INT_CTL) & 15
+    if v_tpr != ld8(host_of(m, m.nv.vmcx12_ma) + vmcb.INT_CTL) & 15:
+        m.apic.tpr = v_tpr << 4
+        st8(m.ram + VMCX01_MA + vmcb.INT_CTL, v_tpr)
 
 
 # ---------------------------------------------------------------- EFER

@@ -4,24 +4,34 @@ MSRPM: 2 bits per MSR (even bit read, odd bit write), three ranges of 8192 MSRs,
 always exits.  IOPM: one bit per port, 12 KB so that an access at port 0xffff can be looked
 up like any other.  Sources: APM vol. 2, 15.10 and 15.11; svm_permission_maps.csv.
 
-L0's own maps follow Xen: the MSRs of svm_msr_passthrough.csv and ports 0x80 and 0xed are open.  L2
-runs with the OR of L0's and L1's MSRPM (``msr_map``), and with one of four prebuilt I/O maps, chosen
-by what L1 does with the two open ports (``io_map``).
+L0's own maps have the MSRs of svm_msr_passthrough.csv open, and under Xen ports 0x80 and 0xed.  L2
+runs with the OR of L0's and L1's MSRPM (``msr_map``).  Xen ORs all 8 KB at every VMRUN; KVM, if L1
+has a map at all, the 4-byte words that have an MSR it may ever pass through.  L2's I/O map
+(``io_map``) under Xen is one of four prebuilt ones, chosen by what L1 does with the two open ports;
+KVM has L2 exit for every port.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from ...arch import svm
 from ..jit import inner, unit
-from ..layout import IO_MAP_INTERCEPT_ALL, IO_MAP_MERGED, MSR_MAP_MERGED, PAGE, Machine
+from ..layout import (
+    IO_MAP_INTERCEPT_ALL,
+    IO_MAP_MERGED,
+    L0_KVM,
+    MSR_MAP_MERGED,
+    PAGE,
+    Machine,
+)
 from ..ledger import E_L0_GUEST_PAGE_MAPPED, E_L0_MAP_BYTE_MERGED, E_L0_MAP_BYTE_READ, count
 from ..mmu.physical import host_of
 from ..structs import i64
 from ..words import fill_bytes, ld8, ld64, lshr, st64
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_MSRPM_MA, SVM_IOPM_SET_MA
 from .p2m import n1p_to_l0m
-from .svm_tables import PASSED_THROUGH_MSRS
+from .svm_tables import KVM_PASSED_THROUGH_MSRS, KVM_POSSIBLE_MSRS, PASSED_THROUGH_MSRS
 
 MSRPM_BYTES = 0x2000
 IOPM_BYTES = 0x3000
@@ -29,6 +39,7 @@ MSRS_PER_RANGE = 0x2000
 RANGE1, RANGE2 = 0xC0000000, 0xC0010000
 """First MSR of the second and third range; the first range starts at 0."""
 OUT_OF_RANGE = -1
+MSR_PROT_BIT = 1 << (svm.INTERCEPT_MSR_PROT & 31)
 PORT_A, PORT_B = 0x80, 0xED
 """Ports that L0 lets a guest use directly: the I/O delay ports."""
 
@@ -65,7 +76,15 @@ N_OPEN_WORDS = len(_OPEN)
 OPEN_OFFSETS = np.array([word * 8 for word in sorted(_OPEN)], np.int64)
 """Byte offsets of the 64-bit words of L0's MSRPM that are not all ones."""
 OPEN_WORDS = np.array([~_OPEN[word] for word in sorted(_OPEN)], np.int64)
-"""Those words."""
+"""Those words, under Xen."""
+_KVM_OPEN = dict.fromkeys(_OPEN, 0)
+for _number in KVM_PASSED_THROUGH_MSRS:
+    _bit = _position(int(_number))
+    _KVM_OPEN[_bit >> 6] |= 3 << (_bit & 63)
+KVM_OPEN_WORDS = np.array([~_KVM_OPEN[word] for word in sorted(_OPEN)], np.int64)
+"""The same words under KVM, which opens fewer MSRs."""
+KVM_MERGED_WORDS = len({_position(int(_number)) >> 5 for _number in KVM_POSSIBLE_MSRS})
+"""4-byte words of the MSRPM that KVM ORs."""
 
 
 # ---------------------------------------------------------------- L0's own maps
@@ -83,10 +102,12 @@ def svm_build_maps(m):
     fill_bytes(m.ram + L0_MSRPM_MA, MSRPM_BYTES, 0xFF)
     fill_bytes(m.ram + L2_MSRPM_MA, MSRPM_BYTES, 0xFF)
     for i in range(N_OPEN_WORDS):
-        st64(m.ram + L0_MSRPM_MA + OPEN_OFFSETS[i], OPEN_WORDS[i])
+        word = KVM_OPEN_WORDS[i] if m.feat.l0 == L0_KVM else OPEN_WORDS[i]
+        st64(m.ram + L0_MSRPM_MA + OPEN_OFFSETS[i], word)
     fill_bytes(m.ram + L0_IOPM_MA, IOPM_BYTES, 0xFF)
-    _open_port(m.ram + L0_IOPM_MA, PORT_A)
-    _open_port(m.ram + L0_IOPM_MA, PORT_B)
+    if m.feat.l0 != L0_KVM:
+        _open_port(m.ram + L0_IOPM_MA, PORT_A)
+        _open_port(m.ram + L0_IOPM_MA, PORT_B)
     for i in range(4):
         host = m.ram + SVM_IOPM_SET_MA + i * IOPM_BYTES
         fill_bytes(host, IOPM_BYTES, 0xFF)
@@ -126,7 +147,7 @@ def svm_l1_map_bits(m, map_n1p, position):
 
 @unit(Machine)
 def svm_merge_msrpm(m):
-    """Make the MSRPM that L2 runs with: L0's OR L1's (feature ``msr_map``), at every VMRUN.
+    """Make the MSRPM that L2 runs with (feature ``msr_map``), at every VMRUN; returns its address.
 
     Xen reads L1's 8 KB and writes 8 KB; that is what is counted.  Wherever L0's map is all ones,
     so is the result, so only the few words with an open MSR are really computed anew.
@@ -135,7 +156,9 @@ def svm_merge_msrpm(m):
     if m.feat.msr_map != MSR_MAP_MERGED:
         for i in range(N_OPEN_WORDS):
             st64(host + OPEN_OFFSETS[i], -1)
-        return 0
+        return L2_MSRPM_MA
+    if m.feat.l0 == L0_KVM and m.nv.icpt[3] & MSR_PROT_BIT == 0:
+        return L0_MSRPM_MA
     base = m.nv.msrpm_n1p & ~(PAGE - 1)
     page = -1
     page_host = 0
@@ -147,10 +170,11 @@ def svm_merge_msrpm(m):
             page_host = 0 if ma < 0 else host_of(m, ma)
         l1 = ld64(page_host + (offset & (PAGE - 1))) if page_host != 0 else -1
         st64(host + offset, l1 | ld64(m.ram + L0_MSRPM_MA + offset))
+    size = 4 * KVM_MERGED_WORDS if m.feat.l0 == L0_KVM else MSRPM_BYTES
     count(m, E_L0_GUEST_PAGE_MAPPED, MSRPM_BYTES // PAGE)
-    count(m, E_L0_MAP_BYTE_READ, MSRPM_BYTES)
-    count(m, E_L0_MAP_BYTE_MERGED, MSRPM_BYTES)
-    return 0
+    count(m, E_L0_MAP_BYTE_READ, size)
+    count(m, E_L0_MAP_BYTE_MERGED, size)
+    return L2_MSRPM_MA
 
 
 @unit(Machine)
@@ -158,8 +182,8 @@ def svm_choose_iopm(m):
     """Machine address of the I/O map that L2 runs with (feature ``io_map``), at every VMRUN.
 
     ``xen``: the prebuilt map that suits L1's answers for the two open ports.  ``merged``: L0's OR
-    L1's, 12 KB; as L0's is all ones but for those two ports, the result is one of the same four.
-    ``intercept_all``: the one in which every access exits.
+    L1's, 12 KB; as L0's is all ones but for those two ports (KVM: all ones), the result is one of
+    the same four.  ``intercept_all``: the one in which every access exits.
     """
     if m.feat.io_map == IO_MAP_INTERCEPT_ALL:
         return SVM_IOPM_SET_MA + 3 * IOPM_BYTES
@@ -171,7 +195,7 @@ def svm_choose_iopm(m):
     else:
         count(m, E_L0_MAP_BYTE_READ, 2)
     which = 3
-    if host != 0:
+    if host != 0 and m.feat.l0 != L0_KVM:
         which = lshr(ld8(host + PORT_A // 8), PORT_A % 8) & 1
         which |= (lshr(ld8(host + PORT_B // 8), PORT_B % 8) & 1) << 1
     return SVM_IOPM_SET_MA + which * IOPM_BYTES

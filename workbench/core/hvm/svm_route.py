@@ -1,26 +1,29 @@
-"""Whose is an exit of L2? The table of svm_exitcodes.csv (Xen, nestedsvm_check_intercepts).
+"""Whose is an exit of L2? By the table of svm_exitcodes.csv, for each personality of L0.
 
-The intercept bits are those cached from vmcb12 at VMRUN; L1's permission maps are read from its
-memory (Xen keeps a copy of the MSRPM from VMRUN on, so it does not see an L2 that can write to it).
+The rule of each exit code is in ``m.route`` (svm_tables).  The intercept bits are those cached from
+vmcb12 at VMRUN; L1's permission maps are read from its memory at the exit, as KVM does (Xen keeps a
+copy of the MSRPM from VMRUN on, so it does not see an L2 that can write to it).
 """
 
 from __future__ import annotations
 
-from ...arch import svm, vmcb
+from ...arch import deviations, svm, vmcb
 from ..jit import inner, unit
 from ..layout import RCX, Machine
 from ..ledger import E_L0_BYTE_COPIED, E_L0_MAP_BYTE_READ, P_ROUTING, count, count_field
 from ..mmu.physical import host_of
-from ..words import lshr, st64
+from ..words import ld32, lshr, st64
+from .memory_map import VMCX01_MA
 from .nested_vcpu import HANDLED_BY_L0, REFLECT_TO_L1
+from .svm_l0 import take_tpr_of_l2
 from .svm_maps import OUT_OF_RANGE, msrpm_position, svm_l1_map_bits
 from .svm_tables import (
     R_BIT,
+    R_EXCEPTION,
     R_IOIO,
     R_L1,
     R_MSR,
     R_PAGE_FAULT,
-    ROUTE,
     code_index,
 )
 
@@ -57,7 +60,7 @@ def _io_to_l1(m):
 @inner
 def _decide(m, code):
     index = code_index(code)
-    rule = ROUTE[index]
+    rule = m.route[index]
     if rule == R_BIT:
         return l1_intercepts(m, index)
     if rule == R_L1:
@@ -70,6 +73,9 @@ def _decide(m, code):
         if m.nv.hap_enabled:
             return l1_intercepts(m, index)
         return REFLECT_TO_L1
+    if rule == R_EXCEPTION:
+        own = ld32(m.ram + VMCX01_MA + vmcb.INTERCEPT_WORD2)
+        return HANDLED_BY_L0 if lshr(own, index & 31) & 1 else REFLECT_TO_L1
     return HANDLED_BY_L0
 
 
@@ -78,10 +84,12 @@ def svm_route(m):
     """1 when the exit of L2 in ``m.exit`` is for L1 (the virtual exit is prepared), else 0."""
     e = m.exit
     nv = m.nv
-    # Xen stores EXITINFO1 into vmcb12 before it decides
-    st64(host_of(m, nv.vmcx12_ma) + vmcb.EXIT_INFO_1, e.info1)
-    count_field(m, vmcb.FIELD_EXIT_INFO_1, P_ROUTING, 1)
-    count(m, E_L0_BYTE_COPIED, 8)
+    if m.feat.deviations & deviations.DEV_EXITINFO1_STORED_EARLY:
+        st64(host_of(m, nv.vmcx12_ma) + vmcb.EXIT_INFO_1, e.info1)
+        count_field(m, vmcb.FIELD_EXIT_INFO_1, P_ROUTING, 1)
+        count(m, E_L0_BYTE_COPIED, 8)
+    if nv.vintrmask == 0 and m.feat.deviations & deviations.DEV_V_TPR_NOT_SYNCED == 0:
+        take_tpr_of_l2(m)
     if _decide(m, e.code) == HANDLED_BY_L0:
         return HANDLED_BY_L0
     nv.exitcode = e.code

@@ -11,10 +11,11 @@ import re
 
 import numpy as np
 
-from ...arch import svm
+from ...arch import deviations, svm
 from ...arch.table import rows
 from .. import ledger
-from ..jit import inner
+from ..jit import inner, unit
+from ..layout import L0_KVM, L0_MANUAL, L0_XEN, Machine
 from . import insn
 
 N_INDEXES = 256
@@ -41,24 +42,30 @@ def _index(value: str) -> int:
 
 # ---------------------------------------------------------------- routing of L2's exits
 
-R_L0, R_L1, R_BIT, R_PAGE_FAULT, R_MSR, R_IOIO, R_UNKNOWN = range(7)
+R_L0, R_L1, R_BIT, R_PAGE_FAULT, R_MSR, R_IOIO, R_EXCEPTION, R_STOP = range(8)
 """Who gets an exit: L0, L1, L1 if its intercept bit is set, or by a rule of its own.
-UNKNOWN: Xen does not decode the code (there the host would crash); here L0 gives up on L1."""
+EXCEPTION: L0 first if it intercepts the vector for itself, else L1.  STOP: Xen does not decode the
+code, and the host stops."""
 
 _ROUTES = (
-    (r"L0 always|L0 \(nested fault resolver; may inject NPF into L1\)", R_L0),
+    (r"L0 always( \(MMU may inject NPF\))?|L0 \(nested fault resolver; may inject NPF into L1\)",
+     R_L0),
     (r"L1 always|L1", R_L1),
     (r"L1 iff cached ns_(cr|dr|exception|general1|general2)_intercepts bit", R_BIT),
+    (r"L1 iff vmcb12 intercept bit|L1 iff intercept bit; L0 if Hyper-V L2 TLB-flush hypercall",
+     R_BIT),
     (r"#PF: nested HAP -> L1 iff L1 intercepts; L1 shadow on host HAP -> always L1; .*",
      R_PAGE_FAULT),
-    (r"L1 iff intercept bit and cached guest MSRPM bit \(out of range: L1\)", R_MSR),
+    (r"L1 iff intercept bit and (cached )?guest MSRPM bit \(out of range: L1\)", R_MSR),
     (r"L1 iff intercept bit and guest IOPM bit\(s\)", R_IOIO),
-    (r"BUG\(\) in Xen \(.*\)", R_UNKNOWN),
+    (r"L0 first if vmcb01 intercepts it \(.*\) then re-queued .*; else L1"
+     r"|L0 if vmcb01 intercepts \(no NPT\) or async-PF pending; else L1", R_EXCEPTION),
+    (r"BUG\(\) in Xen \(.*\)", R_STOP),
 )  # fmt: skip
 
 
 def parse_route(text: str) -> int:
-    """Routing rule (R_*) of a text in column ``xen_L2_exit_goes_to`` of svm_exitcodes.csv.
+    """Routing rule (R_*) of a text in a ``*_L2_exit_goes_to`` column of svm_exitcodes.csv.
 
     Raises
     ------
@@ -71,9 +78,62 @@ def parse_route(text: str) -> int:
     raise ValueError(f"svm_exitcodes.csv: no routing rule reads {text!r}")
 
 
-ROUTE = np.full(N_INDEXES, R_UNKNOWN, np.int64)
-for _row in rows("svm_exitcodes"):
-    ROUTE[_index(_row["value"])] = parse_route(_row["xen_L2_exit_goes_to"])
+def _manual_route(name: str) -> int:
+    """What an L0 without deviations does: L1 gets what it asked for (APM vol. 2, 15.6 to 15.14).
+
+    Physical interrupts, NMIs and nested page faults are L0's business; L1's own are made of them.
+    """
+    special = {"INTR": R_L0, "NMI": R_L0, "NPF": R_L0, "INVALID": R_L1, "MSR": R_MSR,
+               "IOIO": R_IOIO, "EXCP_PF": R_PAGE_FAULT}  # fmt: skip
+    return special.get(name, R_BIT)
+
+
+def _why_different(name: str, rule: int) -> int:
+    """The deviation (DEV_*) that makes Xen's rule for an exit another one than the manual's."""
+    if name == "VMMCALL":
+        return deviations.DEV_VMMCALL_ALWAYS_TO_L1
+    if rule == R_STOP:
+        return deviations.DEV_UNDECODED_EXIT_STOPS_HOST
+    raise ValueError(f"svm_exitcodes.csv: no deviation explains what Xen does with {name}")
+
+
+def _routes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rule by personality and code index, shape (3 * 256,); deviation and its rule, (256,) each."""
+    plain = np.full((3, N_INDEXES), R_L0, np.int64)
+    deviation, instead = np.zeros((2, N_INDEXES), np.int64)
+    for row in rows("svm_exitcodes"):
+        index, name = _index(row["value"]), row["name"].removeprefix("VMEXIT_")
+        manual = _manual_route(name)
+        if manual == R_BIT and index >= svm.NPF_INDEX:
+            manual = R_L0  # AVIC and encrypted guests: no intercept bit, and nothing raises them
+        kvm, xen = (parse_route(row[f"{l0}_L2_exit_goes_to"]) for l0 in ("kvm", "xen"))
+        plain[L0_MANUAL, index] = plain[L0_XEN, index] = manual
+        plain[L0_KVM, index] = manual if kvm == R_BIT else kvm
+        if xen != manual:
+            deviation[index], instead[index] = _why_different(name, xen), xen
+    return plain.reshape(-1), deviation, instead
+
+
+ROUTE, ROUTE_DEVIATION, ROUTE_DEVIATING = _routes()
+
+
+@unit(Machine)
+def svm_prepare_routes(m):
+    """Fill ``m.route`` with the rule of each exit code, for this L0 and its deviations."""
+    first = m.feat.l0 * N_INDEXES if L0_XEN <= m.feat.l0 <= L0_MANUAL else 0
+    for index in range(N_INDEXES):
+        rule = ROUTE[first + index]
+        if m.feat.deviations & ROUTE_DEVIATION[index]:
+            rule = ROUTE_DEVIATING[index]
+        m.route[index] = rule
+    return 0
+
+
+@inner
+def stops_host(m, code):
+    """Is this an exit of L2 that L0 does not decode?"""
+    return m.nv.n2_guest and m.route[code_index(code)] == R_STOP
+
 
 # ---------------------------------------------------------------- L0's default intercepts
 
@@ -81,16 +141,19 @@ _DEFAULTS = (
     (r"set", True),
     (r"clear", False),
     (r"set; (CR3 rd/wr )?cleared when HAP", False),
+    (r"set; cleared if NPT.*", False),
     (r"set; cleared (while guest debug registers are loaded|if v).*", True),
-    (r"dynamic: .*", False),
-    (r"(if|while|only with|set only if|set if) .*", False),
+    (r"set \(dropped lazily: .*\)|set unless (mwait|hlt)_in_guest", True),
+    (r"set at init, then set only while TPR >= highest pending IRR .*", False),
+    (r"dynamic: .*|guest debug", False),
+    (r"(if|while|only with|only|set only if|set if) .*", False),
 )
 
 
 def parse_default(text: str) -> bool:
     """Whether L0 sets an intercept for L1, with HAP and no optional hardware.
 
-    Reads column ``xen_L0_default`` of svm_intercepts.csv.
+    Reads columns ``xen_L0_default`` and ``kvm_L0_default`` of svm_intercepts.csv.
 
     Raises
     ------
@@ -103,11 +166,18 @@ def parse_default(text: str) -> bool:
     raise ValueError(f"svm_intercepts.csv: no default reads {text!r}")
 
 
-L0_INTERCEPTS = np.zeros(6, np.int64)
-"""L0's intercept words in vmcb01, shape (6,)."""
-for _row in rows("svm_intercepts"):
-    if parse_default(_row["xen_L0_default"]):
-        L0_INTERCEPTS[int(_row["word"])] |= 1 << int(_row["bit"])
+def _l0_intercepts(column: str) -> list[int]:
+    words = [0] * 6
+    for row in rows("svm_intercepts"):
+        if parse_default(row[column]):
+            words[int(row["word"])] |= 1 << int(row["bit"])
+    return words
+
+
+L0_INTERCEPTS = np.array(
+    [_l0_intercepts(f"{l0}_L0_default") for l0 in ("xen", "kvm", "xen")], np.int64
+).reshape(-1)
+"""L0's intercept words in vmcb01 by personality, shape (3 * 6,)."""
 
 # ---------------------------------------------------------------- instructions
 
@@ -160,17 +230,39 @@ for _row in rows("svm_exitcodes"):
 # ---------------------------------------------------------------- MSRs
 
 
-def _passed_through() -> list[int]:
-    """MSRs that L0 (Xen with HAP) lets a guest access without an exit."""
-    return [
-        int(row["value"], 0)
-        for row in rows("svm_msr_passthrough")
-        if row["notes"].split(",")[0].split(";")[0] in ("xen", "xen with HAP")
-    ]
+def _numbers(text: str) -> list[int]:
+    """MSRs of a cell: numbers and ranges, separated by commas; ``0xc0011019-b`` is three MSRs."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        low = int(first, 0)
+        if last and not last.startswith("0x"):
+            last = first[: -len(last)] + last
+        found += range(low, (int(last, 0) if last else low) + 1)
+    return found
 
 
-PASSED_THROUGH_MSRS = np.array(_passed_through(), np.int64)
-"""Numbers of the MSRs that are open in L0's map."""
+def _passed_through(pattern: str) -> np.ndarray:
+    """MSRs of the rows of svm_msr_passthrough.csv whose note is ``pattern``."""
+    return np.array(
+        [
+            number
+            for row in rows("svm_msr_passthrough")
+            if re.fullmatch(pattern, row["notes"])
+            for number in _numbers(row["value"])
+        ],
+        np.int64,
+    )
+
+
+PASSED_THROUGH_MSRS = _passed_through(r"xen(,kvm.*|; kvm .*| with HAP)")
+"""Numbers of the MSRs that are open in Xen's map, with HAP."""
+KVM_PASSED_THROUGH_MSRS = _passed_through(r"xen,kvm.*|xen; kvm only if guest CPUID is not Intel")
+"""Those that are open in KVM's map."""
+KVM_POSSIBLE_MSRS = _passed_through(
+    r"xen,kvm.*|xen; kvm .*|both, .*|when LBR .*|kvm( SEV-ES.*|: .*| when exposed)"
+)
+"""Those that KVM may open at some time, but for the x2APIC registers, which L2 never gets."""
 
 
 def _check_intercepts_equal_codes() -> None:

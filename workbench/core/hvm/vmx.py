@@ -35,9 +35,9 @@ from .memory_map import (
 )
 from .nested_vcpu import reset_nested_vcpu
 from .tags import tags_initialise
-from .vmcs import READS, WRITES, own_base, put, settle
+from .vmcs import own_base, put, settle
 from .vmx_caps import FEATURE_CONTROL
-from .vmx_common import COMMON_READS, COMMON_WRITES, complete_instruction, fatal, inject_exception
+from .vmx_common import complete_instruction, count_common, fatal, inject_exception
 from .vmx_controls import (
     CR0_FIXED0,
     CR4_FIXED0,
@@ -65,7 +65,7 @@ from .vmx_hw import save_guest_state
 from .vmx_insn import NONE, vmx_instruction
 from .vmx_intr import vmx_close_window
 from .vmx_leave import vmx_exit_n2
-from .vmx_route import N_REASONS, vmx_route
+from .vmx_route import N_REASONS, ends_domain, vmx_prepare_routes, vmx_route
 
 __all__ = [
     "vmx_enter_n2", "vmx_exit_n2", "vmx_handle", "vmx_initialise", "vmx_route", "vmx_set_hap_root",
@@ -185,6 +185,7 @@ def _write_boot_state(m, base):
 def vmx_initialise(m):
     """Prepare L0's VMCSs and maps for an L1 whose boot state is in ``m.cpu``."""
     vmx_prepare_maps(m)
+    vmx_prepare_routes(m)
     fill_bytes(m.ram + VMCX01_MA, PAGE, 0)
     fill_bytes(m.ram + VMCX02_MA, PAGE, 0)
     st32(m.ram + VMCX01_MA, vmcs.REVISION)
@@ -269,8 +270,9 @@ def _serve(m, reason):
 def vmx_handle(m):
     """L0 serves the exit in ``m.exit``; it may request a virtual entry or a virtual exit."""
     if m.nv.n2_guest == 0:
-        m.vmcs_work[READS] += COMMON_READS
-        m.vmcs_work[WRITES] += COMMON_WRITES
+        count_common(m)
+    if ends_domain(m, m.exit.code):
+        return fatal(m, FATAL_UNHANDLED_EXIT, m.exit.code)
     outcome = _serve(m, m.exit.code & (N_REASONS - 1))
     settle(m)
     return outcome

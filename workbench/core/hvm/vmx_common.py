@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from ...arch import vmcs, vmx
 from ..jit import inner
-from ..layout import RSP, ST_FATAL, ST_OK
+from ..layout import L0_KVM, RSP, ST_FATAL, ST_OK
 from ..ledger import E_L0_EVENT_INJECTED, E_L0_INSTRUCTION_EMULATED, P_EMULATION, count
-from .vmcs import get_vvmcs, vmread, vmwrite, vvmcs_base
+from .vmcs import READS, WRITES, get_vvmcs, vmread, vmwrite, vvmcs_base
 from .vmx_checks import BLOCK_MOV_SS, BLOCK_STI
 
 INTR_VALID = 1 << vmx.INTR_VALID
@@ -19,6 +19,18 @@ TYPE_EXCEPTION = vmx.INTR_TYPE_HW_EXCEPTION
 COMMON_READS, COMMON_WRITES = 8, 3
 """VMREADs and VMWRITEs that Xen makes around every exit, whatever it was (l1_profiles.csv,
 xen-4.2x): RIP, RSP, RFLAGS, CS attributes, CR4, CR3, reason, IDT-vectoring; RIP, RSP, RFLAGS."""
+KVM_COMMON_READS = 2
+"""KVM reads the reason and the IDT-vectoring information, and writes nothing."""
+
+
+@inner
+def count_common(m):
+    """What L0 reads and writes of its VMCS around every exit."""
+    if m.feat.l0 == L0_KVM:
+        m.vmcs_work[READS] += KVM_COMMON_READS
+    else:
+        m.vmcs_work[READS] += COMMON_READS
+        m.vmcs_work[WRITES] += COMMON_WRITES
 
 
 @inner
@@ -41,6 +53,8 @@ def set_gpr(m, register, value):
 def complete_instruction(m):
     """Step the guest over the instruction that L0 emulated."""
     count(m, E_L0_INSTRUCTION_EMULATED, 1)
+    if m.feat.l0 == L0_KVM:
+        m.vmcs_work[READS] += 1  # RFLAGS, for a trap flag
     length = vmread(m, vmcs.SLOT_VM_EXIT_INSTRUCTION_LEN)
     vmwrite(m, vmcs.SLOT_GUEST_RIP, vmread(m, vmcs.SLOT_GUEST_RIP) + length)
     blocked = vmread(m, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO)

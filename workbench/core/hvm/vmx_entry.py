@@ -1,17 +1,16 @@
 """Virtual VM entry: vmcs01 and vmcs12 are merged into vmcs02, and L2 runs (Xen, virtual_vmentry).
 
-The rules are those of vmcs02_merge.csv, column ``xen``.  Where L0 = Xen differs from what L1 would
-see on hardware, the manual is followed for two registers: L2's EFER and PAT come from vmcs12 when
-its VM-entry controls say so (Xen lets L2 run with L1's EFER but for LMA and LME).  The guest-state
-checks of the manual are made on vmcs12: a failure is exit reason 33 for L1, where Xen
-would end the domain.  vmcs12's MSR lists are ignored, as in Xen.
+The rules are those of vmcs02_merge.csv, column ``xen``.  L2's EFER and PAT come from vmcs12 when its
+VM-entry controls say so (a deviation of Xen's: L2 has L1's EFER but for LMA and LME).  The
+guest-state checks of the manual are made on vmcs12, and a failure is exit reason 33 for L1; Xen
+leaves them to the processor (another deviation).  vmcs12's MSR lists are ignored, as in Xen.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ...arch import vmcs, vmx
+from ...arch import deviations, vmcs, vmx
 from ..jit import inner, unit
 from ..layout import (
     IO_MAP_INTERCEPT_ALL,
@@ -298,7 +297,9 @@ def _copy_guest_fields(m, v, n2):
 @inner
 def _load_efer_and_pat(m, v):
     entry = get_vvmcs(m, v, vmcs.SLOT_VM_ENTRY_CONTROLS, P_ENTRY)
-    if entry & vmx.ENTRY_CTL_LOAD_IA32_EFER == 0:
+    if entry & vmx.ENTRY_CTL_LOAD_IA32_EFER == 0 or (
+        m.feat.deviations & deviations.DEV_EFER_OF_L2_FROM_L1
+    ):
         # L1's, with LMA and LME as the IA-32e mode control says
         efer = _own(m, vmcs.SLOT_GUEST_IA32_EFER) & ~EFER_LMA_LME
         if entry & vmx.ENTRY_CTL_IA32E_MODE:
@@ -424,7 +425,9 @@ def vmx_enter_n2(m):
     _load_vpid(m, v, cpu2)
     settle(m)
     # 4. checks on guest state
-    check = guest_state_wrong(m)
+    check = 0
+    if m.feat.deviations & deviations.DEV_ENTRY_CHECKS_LEFT_TO_HARDWARE == 0:
+        check = guest_state_wrong(m)
     if check:
         refuse(m, check, 1)
         _fail_entry(m, vmx.EXIT_INVALID_STATE, QUALIFICATION[check])

@@ -4,17 +4,16 @@ Every one of them exits when L1 executes it (VMREAD and VMWRITE only where VMCS 
 serve them).  Results are given as the manual says: VMsucceed clears the status flags, VMfailInvalid
 sets CF, VMfailValid sets ZF and leaves the error number in vmcs12.
 
-Where Xen checks less than the manual: errors 7 and 8 for invalid controls and host state
-(``vmx_checks``), error 13 for VMWRITE to a read-only field (unless MISC allows it, as with VMCS
-shadowing), and INVVPID's operand are checked here as the manual demands.  As in Xen: VMCALL of L1
-is a hypercall to L0 (none exists: RAX = -ENOSYS), and VMXON does not look at CR0.
+Where Xen checks less than the manual (errors 7 and 8 for invalid controls and host state, error 13
+for VMWRITE to a read-only field, INVVPID's operand, CR0 at VMXON) is a deviation each.  VMCALL of
+L1 is a hypercall to L0 (none exists: RAX = -ENOSYS).
 
 The launch state of a VMCS is kept in its own region (byte 8), where Xen keeps a list.
 """
 
 from __future__ import annotations
 
-from ...arch import vmcs, vmx
+from ...arch import deviations, vmcs, vmx
 from ..cpu.exceptions import GP, UD
 from ..cpu.flags import CF, STATUS_FLAGS, ZF
 from ..cpu.operands import read_memory, write_memory
@@ -74,6 +73,7 @@ from .vmx_checks import (
     refuse,
 )
 from .vmx_common import complete_instruction, fatal, inject_exception, inject_pending, set_gpr
+from .vmx_controls import CR0_FIXED0
 from .vmx_operands import REGISTER_FORM, decoded_address, first_register, second_register
 
 NONE = -1
@@ -211,6 +211,11 @@ def _vmxon(m):
         return _operand_fault(m)
     if nv.vmxon:
         return _fail(m, vmx.ERROR_VMXON_IN_VMX_ROOT_OPERATION)
+    cr0 = vmread(m, vmcs.SLOT_CR0_READ_SHADOW)
+    if cr0 & CR0_FIXED0 != CR0_FIXED0 and (
+        m.feat.deviations & deviations.DEV_VMXON_IGNORES_CR0 == 0
+    ):
+        return inject_exception(m, GP, 0, 1)
     ma = _region(m, pointer)
     if ma < 0 or ld32(host_of(m, ma)) != vmcs.REVISION:
         return _finish(m, CF)
@@ -314,6 +319,8 @@ def _vmread(m):
 
 @inner
 def _is_read_only(m, encoding):
+    if m.feat.deviations & deviations.DEV_VMWRITE_TO_READ_ONLY_FIELDS:
+        return False
     return m.feat.vmcs_shadowing == 0 and (encoding >> 10) & 3 == TYPE_READ_ONLY
 
 
@@ -345,6 +352,21 @@ def _vmwrite(m):
 
 
 @inner
+def _map_missing(m):
+    """The one look that Xen takes at vmcs12: can it map L1's permission maps?"""
+    v = vvmcs_base(m)
+    cpu = get(v, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL)
+    if cpu & vmx.CPU_USE_IO_BITMAPS and (
+        n1p_to_l0m(m, get(v, vmcs.SLOT_IO_BITMAP_A) & ~(PAGE - 1)) < 0
+        or n1p_to_l0m(m, get(v, vmcs.SLOT_IO_BITMAP_B) & ~(PAGE - 1)) < 0
+    ):
+        return True
+    if cpu & vmx.CPU_USE_MSR_BITMAPS == 0:
+        return False
+    return n1p_to_l0m(m, get(v, vmcs.SLOT_MSR_BITMAP) & ~(PAGE - 1)) < 0
+
+
+@inner
 def _enter(m, launch):
     """VMLAUNCH or VMRESUME: check, then ask for the virtual entry."""
     nv = m.nv
@@ -357,6 +379,11 @@ def _enter(m, launch):
         return _fail(m, vmx.ERROR_VMLAUNCH_NONCLEAR_VMCS)
     if not launch and not launched:
         return _fail(m, vmx.ERROR_VMRESUME_NONLAUNCHED_VMCS)
+    if m.feat.deviations & deviations.DEV_ENTRY_CHECKS_LEFT_TO_HARDWARE:
+        if _map_missing(m):
+            return _fail(m, vmx.ERROR_ENTRY_INVALID_CONTROL_FIELD)
+        nv.vmentry_pending = 1
+        return ST_OK
     check = controls_wrong(m)
     error = vmx.ERROR_ENTRY_INVALID_CONTROL_FIELD
     if check == 0:
@@ -394,9 +421,13 @@ def _invept(m):
 
 @inner
 def _invvpid_wrong(m, kind, vpid, address):
-    """Manual's checks of the operand; Xen does not offer type 3 (retaining globals), KVM does."""
+    """The operand's checks; Xen does not offer type 3 (retaining globals), KVM does."""
     highest = INVVPID_NON_GLOBAL if m.feat.l2_tag_policy == POLICY_KVM else INVVPID_ALL
-    if kind < INVVPID_ADDRESS or kind > highest or lshr(vpid, 16):
+    if kind < INVVPID_ADDRESS or kind > highest:
+        return True
+    if m.feat.deviations & deviations.DEV_INVVPID_OPERAND_IGNORED:
+        return False
+    if lshr(vpid, 16):
         return True
     if kind != INVVPID_ALL and vpid == 0:
         return True

@@ -1,44 +1,69 @@
-"""Whose exit is it: L0 keeps an exit of L2, or L1 gets it (Xen, nvmx_n2_vmexit_handler).
+"""Whose exit is it: L0 keeps an exit of L2, or L1 gets it.
 
-One table by exit reason, built from vmx_exit_reasons.csv's column ``xen_L2_exit_goes_to``; where
-the answer depends on L1, L0 reads the control in vmcs12, or the bit in L1's own bitmap.
+One table by exit reason and personality of L0, built from the two columns of vmx_exit_reasons.csv
+(Xen, nvmx_n2_vmexit_handler; KVM, nested_vmx_l0_wants_exit and nested_vmx_l1_wants_exit); the rules
+in force are in ``m.route``.  Where the answer depends on L1, L0 reads the control in vmcs12, or the
+bit in L1's own bitmap.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ...arch import vmcs, vmx
+from ...arch import deviations, vmcs, vmx
 from ...arch.table import rows
 from ..jit import inner, unit
-from ..layout import RCX, Machine
+from ..layout import L0_KVM, L0_MANUAL, L0_XEN, RCX, Machine
 from ..ledger import E_L0_MAP_BYTE_READ, P_ROUTING, count
 from ..mmu.physical import ma_ld8
 from ..words import lshr
 from .p2m import n1p_to_l0m
-from .vmcs import READS, WRITES, get_vvmcs, own_base, settle, vvmcs_base
 from .vmcs import get as get_slot
-from .vmx_common import COMMON_READS, COMMON_WRITES
+from .vmcs import get_vvmcs, own_base, settle, vvmcs_base
+from .vmx_common import count_common
 from .vmx_intercepts import CR0_TS, CR_CLTS, CR_FROM, CR_LMSW, CR_TO, msr_bit
 
-L0, L1, CRASH, BY_CONTROL, EXCEPTION, IO, MSR, CR, DR = range(9)
-"""Kinds of answers.  CRASH: Xen ends the domain; the handler does so here too."""
+(
+    L0, L1, CRASH, BY_CONTROL, EXCEPTION, IO, MSR, CR, HARDWARE_EXCEPTION, DIRTY_DR, INVPCID,
+) = range(11)  # fmt: skip
+"""Kinds of answers.  CRASH: Xen ends the domain; the handler does so here too.
+HARDWARE_EXCEPTION, DIRTY_DR: what Xen makes of EXCEPTION and BY_CONTROL."""
 
 _TEXTS = {
     "L0": L0,
     "L0 (nested_hap may INJECT)": L0,
+    "L0 always": L0,
+    "L0 always (MMU may inject nested EPT violation)": L0,
+    "L0 always (nested timer emulated by hrtimer)": L0,
+    "L0 always = internal error (PML never enabled in vmcs02; L1 PML emulated by software)": L0,
+    "L0 (emulates leaf 0 EPTP switching; on failure synthesizes VMFUNC exit to L1)": L0,
+    "L0 (never exposed to L1)": L0,
     "L1": L1,
+    "L1 always": L1,
+    "default: L1": L1,
+    "L1 (unless Hyper-V direct TLB flush hypercall -> L0)": L1,
+    "L1; if vmcs12 SHADOW_VMCS: by L1 vmread bitmap": L1,
+    "L1; if vmcs12 SHADOW_VMCS: by L1 vmwrite bitmap": L1,
+    "L1 (vmcs12 always intercepts when enabled)": BY_CONTROL,
     'default: domain_crash ("Unhandled nested vmexit")': CRASH,
     "domain_crash (same)": CRASH,
     "domain_crash (same as 33)": CRASH,
     "domain_crash: handler compares the full 32-bit reason with 0x80000000, so 0x80000021 hits "
     "default (dead case label)": CRASH,
     "#PF -> L1 iff host uses HAP; type HW_EXC -> L1 iff vvmcs EXCEPTION_BITMAP bit; NMI / software "
-    "exceptions -> L0": EXCEPTION,
+    "exceptions -> L0": HARDWARE_EXCEPTION,
+    "L0: NMI; #PF if L0 intercepts or async-PF; #DB/#BP under guest debug; #AC split-lock; #VE. "
+    "Else #PF always L1 (hw already applied mask/match), others L1 iff vmcs12 exception_bitmap "
+    "bit": EXCEPTION,
+    "L1 if uncond (no bitmaps) or bitmap bit(s)": IO,
+    "L1 by bitmap (no bitmap: always)": MSR,
+    "by CR masks/shadows, CR3/CR8 controls": CR,
+    "L1 if INVPCID && INVLPG exiting": INVPCID,
+    "by ENCLS bitmap": BY_CONTROL,
     "by L1 uncond-IO / bitmap": IO,
     "by L1 MSR bitmap (no bitmap: L1)": MSR,
     "by L1 CR masks/shadows/targets": CR,
-    "by L1 ctrl and not L0-dirty DRs": DR,
+    "by L1 ctrl and not L0-dirty DRs": DIRTY_DR,
     "by L1 ctrl CPU b2": BY_CONTROL,
     "by L1 ctrl CPU b22": BY_CONTROL,
     "by L1 ctrl": BY_CONTROL,
@@ -49,7 +74,7 @@ _TEXTS = {
     "by L1 ctrl RDTSC (else L0)": BY_CONTROL,
     "by L1 pin ctrl": BY_CONTROL,
 }
-"""Every text of the column, and what it means."""
+"""Every text of the columns, and what it means; KVM's ``L1 if CONTROL`` is BY_CONTROL."""
 
 PIN, CPU, CPU2 = range(3)
 _CONTROLS = {
@@ -69,30 +94,90 @@ _CONTROLS = {
     "GDTR_IDTR": (CPU2, vmx.CPU2_DESC),
     "LDTR_TR": (CPU2, vmx.CPU2_DESC),
     "PREEMPTION_TIMER": (PIN, vmx.PIN_VMX_PREEMPTION_TIMER),
+    "DR_ACCESS": (CPU, vmx.CPU_MOV_DR_EXITING),
+    "WBINVD": (CPU2, vmx.CPU2_WBINVD_EXITING),
+    "RDRAND": (CPU2, vmx.CPU2_RDRAND_EXITING),
+    "RDSEED": (CPU2, vmx.CPU2_RDSEED_EXITING),
+    "ENCLS": (CPU2, vmx.CPU2_ENCLS_EXITING),
+    "PML_FULL": (CPU2, vmx.CPU2_ENABLE_PML),
+    "XSAVES": (CPU2, vmx.CPU2_ENABLE_XSAVES),
+    "XRSTORS": (CPU2, vmx.CPU2_ENABLE_XSAVES),
+    "UMWAIT": (CPU2, vmx.CPU2_ENABLE_USR_WAIT_PAUSE),
+    "TPAUSE": (CPU2, vmx.CPU2_ENABLE_USR_WAIT_PAUSE),
 }
 """The control of vmcs12 that decides, for the reasons of kind BY_CONTROL."""
 
+_KEPT = {"VMFUNC": L1, "PREEMPTION_TIMER": BY_CONTROL, "PML_FULL": BY_CONTROL}
+"""Where KVM itself does what the processor would do for L1; the manual gives these to L1."""
+_WHY = {
+    "EXCEPTION_NMI": deviations.DEV_SOFTWARE_EXCEPTIONS_KEPT_BY_L0,
+    "DR_ACCESS": deviations.DEV_MOV_DR_AFTER_L0,
+    "WBINVD": deviations.DEV_WBINVD_KEPT_BY_L0,
+}
+"""The deviation that explains Xen's rule; a CRASH has one of its own."""
+
+INTR_TYPE_ICEBP, INTR_TYPE_SOFT_EXCEPTION = 5, 6
 N_REASONS = 128
 
 
-def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Kind, control word and control mask by basic exit reason, shape (128,) each."""
-    kind = np.full(N_REASONS, CRASH, np.int64)
-    word = np.zeros(N_REASONS, np.int64)
-    mask = np.zeros(N_REASONS, np.int64)
+def parse_kind(name: str, text: str) -> int:
+    """Kind of answer of a text in a ``*_L2_exit_goes_to`` column of vmx_exit_reasons.csv.
+
+    Raises
+    ------
+    ValueError
+        When the text is none of the known rules.
+    """
+    if text in _TEXTS:
+        return _TEXTS[text]
+    if text.startswith("L1 if ") and name in _CONTROLS:
+        return BY_CONTROL
+    raise ValueError(f"vmx_exit_reasons.csv, {name}: unknown routing {text!r}")
+
+
+def _why_different(name: str, kind: int) -> int:
+    if kind == CRASH:
+        return deviations.DEV_UNLISTED_REASON_ENDS_DOMAIN
+    if name in _WHY:
+        return _WHY[name]
+    raise ValueError(f"vmx_exit_reasons.csv: no deviation explains what Xen does with {name}")
+
+
+def _tables() -> tuple[np.ndarray, ...]:
+    """Kind by personality and reason, (3 * 128,); by reason, (128,) each: deviation, its kind,
+    control word and mask."""
+    kinds = np.full((3, N_REASONS), L1, np.int64)
+    deviation, instead, word, mask = np.zeros((4, N_REASONS), np.int64)
+    deviation[:], instead[:] = deviations.DEV_UNLISTED_REASON_ENDS_DOMAIN, CRASH
     for row in rows("vmx_exit_reasons"):
-        reason, text = int(row["value"], 0), row["xen_L2_exit_goes_to"]
+        reason, name = int(row["value"], 0), row["name"]
         if reason >= N_REASONS:
             continue
-        if text not in _TEXTS:
-            raise ValueError(f"vmx_exit_reasons.csv, {row['name']}: unknown routing {text!r}")
-        kind[reason] = _TEXTS[text]
-        if kind[reason] == BY_CONTROL:
-            word[reason], mask[reason] = _CONTROLS[row["name"]]
-    return kind, word, mask
+        kvm, xen = (parse_kind(name, row[f"{l0}_L2_exit_goes_to"]) for l0 in ("kvm", "xen"))
+        manual = _KEPT.get(name, kvm)
+        kinds[L0_KVM, reason] = kvm
+        kinds[L0_XEN, reason] = kinds[L0_MANUAL, reason] = manual
+        deviation[reason] = instead[reason] = 0
+        if xen != manual:
+            deviation[reason], instead[reason] = _why_different(name, xen), xen
+        if BY_CONTROL in (manual, xen):
+            word[reason], mask[reason] = _CONTROLS[name]
+    return kinds.reshape(-1), deviation, instead, word, mask
 
 
-KIND, CONTROL_WORD, CONTROL_MASK = _tables()
+KIND, KIND_DEVIATION, KIND_DEVIATING, CONTROL_WORD, CONTROL_MASK = _tables()
+
+
+@unit(Machine)
+def vmx_prepare_routes(m):
+    """Fill ``m.route`` with the kind of each exit reason, for this L0 and its deviations."""
+    first = m.feat.l0 * N_REASONS if L0_XEN <= m.feat.l0 <= L0_MANUAL else 0
+    for reason in range(N_REASONS):
+        kind = KIND[first + reason]
+        if m.feat.deviations & KIND_DEVIATION[reason]:
+            kind = KIND_DEVIATING[reason]
+        m.route[reason] = kind
+    return 0
 
 
 # ---------------------------------------------------------------- controls of vmcs12
@@ -165,13 +250,16 @@ def _by_io_bitmap(m, v):
 
 
 @inner
-def _by_exception(m, v):
+def _by_exception(m, v, hardware_only):
+    """Exceptions by L1's bitmap; a #PF comes only when L1 asked for it.  NMIs are L0's."""
     info = m.exit.intr_info
     vector = info & 31
     kind = lshr(info, vmx.INTR_TYPE) & 7
     if kind == vmx.INTR_TYPE_HW_EXCEPTION and vector == 14:
         return 1
-    if kind != vmx.INTR_TYPE_HW_EXCEPTION:
+    if kind != vmx.INTR_TYPE_HW_EXCEPTION and (
+        hardware_only or (kind != INTR_TYPE_ICEBP and kind != INTR_TYPE_SOFT_EXCEPTION)
+    ):
         return 0
     bitmap = get_vvmcs(m, v, vmcs.SLOT_EXCEPTION_BITMAP, P_ROUTING)
     return lshr(bitmap, vector) & 1
@@ -222,6 +310,15 @@ def debug_registers_dirty(m):
 
 
 @inner
+def _by_invpcid(m, v):
+    """INVPCID exits when it is enabled and INVLPG exits (SDM 26.1.3)."""
+    cpu = _cpu(m, v)
+    if secondary_of(m, v, cpu, P_ROUTING) & vmx.CPU2_ENABLE_INVPCID == 0:
+        return 0
+    return 1 if cpu & vmx.CPU_INVLPG_EXITING else 0
+
+
+@inner
 def _by_dr(m, v):
     if _cpu(m, v) & vmx.CPU_MOV_DR_EXITING == 0:
         return 0
@@ -233,7 +330,7 @@ def _by_dr(m, v):
 
 @inner
 def _decide(m, reason):
-    kind = KIND[reason]
+    kind = m.route[reason]
     if kind == L0 or kind == CRASH:
         return 0
     if kind == L1:
@@ -241,22 +338,29 @@ def _decide(m, reason):
     v = vvmcs_base(m)
     if kind == BY_CONTROL:
         return 1 if _control(m, v, CONTROL_WORD[reason]) & CONTROL_MASK[reason] else 0
-    if kind == EXCEPTION:
-        return _by_exception(m, v)
+    if kind == EXCEPTION or kind == HARDWARE_EXCEPTION:
+        return _by_exception(m, v, kind == HARDWARE_EXCEPTION)
     if kind == IO:
         return _by_io_bitmap(m, v)
     if kind == MSR:
         return _by_msr_bitmap(m, v, 1 if reason == vmx.EXIT_MSR_WRITE else 0)
     if kind == CR:
         return _by_cr(m, v)
+    if kind == INVPCID:
+        return _by_invpcid(m, v)
     return _by_dr(m, v)
+
+
+@inner
+def ends_domain(m, reason):
+    """Is this an exit of L2 for which L0 ends L1's domain?"""
+    return m.nv.n2_guest and m.route[reason & (N_REASONS - 1)] == CRASH
 
 
 @unit(Machine)
 def vmx_route(m):
     """For the exit of L2 in ``m.exit``: 0 L0 keeps it, 1 L1 gets it."""
-    m.vmcs_work[READS] += COMMON_READS
-    m.vmcs_work[WRITES] += COMMON_WRITES
+    count_common(m)
     answer = _decide(m, m.exit.code & (N_REASONS - 1))
     settle(m)
     return answer

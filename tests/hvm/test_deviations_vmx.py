@@ -1,0 +1,172 @@
+"""Each deviation of an L0 on VMX: what L1 or L2 sees with it, and what without."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.oracle.vmx_machine import CARRY, GOOD_VMCS12, OPERAND, VMXON12, ZERO, VmxMachine
+from workbench.arch import deviations, vmcs, vmx
+from workbench.core import layout
+
+MEMORY = {"flags": layout.UF_SRC_MEM, "disp": OPERAND}
+GP = 1 << 31 | 1 << 11 | 3 << 8 | 13
+BOTH = pytest.mark.parametrize("on", [False, True], ids=["manual", "deviating"])
+
+
+def machine_with(name: str, on: bool, **features: int) -> VmxMachine:
+    """A machine whose L0 has one deviation, or none."""
+    return VmxMachine(deviations=deviations.MASKS[name] if on else 0, **features)
+
+
+def in_operation(name: str, on: bool, **features: int) -> VmxMachine:
+    made = machine_with(name, on, **features)
+    made.enter_vmx_operation()
+    return made
+
+
+def running_l2(name: str, on: bool, **changes: int) -> VmxMachine:
+    made = machine_with(name, on)
+    assert made.launch(**changes) == layout.ST_OK
+    assert made.m["nv"]["vmexit_pending"][0] == 0
+    assert made.call("vmx_hw_enter") == layout.ST_OK
+    return made
+
+
+def goes_to_l1(made: VmxMachine, reason: int, **info: int) -> bool:
+    made.hardware_exit(reason, **info)
+    return made.call("vmx_route") == 1
+
+
+def error(made: VmxMachine) -> int:
+    return made.get(12, "VM_INSTRUCTION_ERROR") if made.flags == ZERO else 0
+
+
+# ---------------------------------------------------------------- exits of L2
+
+
+@BOTH
+def test_wbinvd_kept_by_l0(on):
+    sec = GOOD_VMCS12["SECONDARY_VM_EXEC_CONTROL"] | vmx.CPU2_WBINVD_EXITING
+    made = in_operation("wbinvd_kept_by_l0", on)
+    made.fill_vmcs12(SECONDARY_VM_EXEC_CONTROL=sec)
+    made.m["nv"]["n2_guest"] = 1
+    made.m["exit"]["code"] = vmx.EXIT_WBINVD
+    assert made.call("vmx_route") == (not on)
+
+
+@BOTH
+def test_unlisted_reason_ends_domain(on):
+    sec = GOOD_VMCS12["SECONDARY_VM_EXEC_CONTROL"] | vmx.CPU2_RDRAND_EXITING
+    made = in_operation("unlisted_reason_ends_domain", on)
+    made.fill_vmcs12(SECONDARY_VM_EXEC_CONTROL=sec)
+    made.m["nv"]["n2_guest"] = 1
+    made.m["exit"]["code"] = vmx.EXIT_RDRAND
+    assert made.call("vmx_route") == (not on)
+    if on:
+        assert made.call("vmx_handle") == layout.ST_FATAL
+        assert made.m["fatal"][0] == layout.FATAL_UNHANDLED_EXIT
+
+
+@BOTH
+def test_mov_dr_after_l0(on):
+    cpu = GOOD_VMCS12["CPU_BASED_VM_EXEC_CONTROL"] | vmx.CPU_MOV_DR_EXITING
+    made = running_l2("mov_dr_after_l0", on, CPU_BASED_VM_EXEC_CONTROL=cpu)
+    assert goes_to_l1(made, vmx.EXIT_DR_ACCESS, info1=7, insn_len=3) == (not on)
+    if on:  # the debug registers are loaded, the instruction runs again
+        assert made.call("vmx_handle") == layout.ST_OK
+        assert made.call("vmx_hw_enter") == layout.ST_OK
+        assert goes_to_l1(made, vmx.EXIT_DR_ACCESS, info1=7, insn_len=3)
+
+
+@BOTH
+@pytest.mark.parametrize(("kind", "vector"), [(6, 3), (6, 4), (5, 1), (3, 6)])
+def test_software_exceptions_kept_by_l0(on, kind, vector):
+    made = running_l2("software_exceptions_kept_by_l0", on, EXCEPTION_BITMAP=1 << vector)
+    info = 1 << 31 | kind << 8 | vector
+    expected = not on or kind == 3
+    assert goes_to_l1(made, vmx.EXIT_EXCEPTION_NMI, intr_info=info, insn_len=1) == expected
+
+
+# ---------------------------------------------------------------- VM entry
+
+
+@BOTH
+def test_entry_checks_left_to_hardware(on):
+    made = in_operation("entry_checks_left_to_hardware", on)
+    made.fill_vmcs12(GUEST_RFLAGS=0)
+    assert made.l1_executes("VMLAUNCH") == layout.ST_OK
+    nv = made.m["nv"]
+    assert nv["vmentry_pending"][0] == 1
+    nv["vmentry_pending"] = 0
+    assert made.call("vmx_enter_n2") == layout.ST_OK
+    if on:
+        assert nv["vmexit_pending"][0] == 0
+        assert made.call("enter_guest") == layout.ST_FATAL
+        assert made.m["fatal"][0] == layout.FATAL_BAD_VMCX02
+    else:
+        assert nv["vmexit_pending"][0] == 1
+        assert made.m["exit"]["code"][0] == 1 << 31 | vmx.EXIT_INVALID_STATE
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("change", "number"),
+    [({"VM_ENTRY_INTR_INFO_FIELD": 1 << 31 | 1 << 8}, 7), ({"HOST_RIP": 1 << 60}, 8),
+     ({"MSR_BITMAP": 1 << 40}, 7)],
+)  # fmt: skip
+def test_entry_checks_left_to_hardware_give_no_errors(on, change, number):
+    made = in_operation("entry_checks_left_to_hardware", on)
+    made.fill_vmcs12(**change)
+    assert made.l1_executes("VMLAUNCH") == layout.ST_OK
+    mapped = "MSR_BITMAP" not in change  # the one thing that Xen looks at
+    assert made.m["nv"]["vmentry_pending"][0] == (on and mapped)
+    assert error(made) == (0 if on and mapped else number)
+
+
+@BOTH
+def test_efer_of_l2_from_l1(on):
+    made = running_l2("efer_of_l2_from_l1", on, GUEST_IA32_EFER=0x500)
+    assert made.m["cpu"]["efer"][0] == (0xD01 if on else 0x500)
+
+
+# ---------------------------------------------------------------- VMX instructions
+
+
+@BOTH
+def test_vmwrite_to_read_only_fields(on):
+    made = in_operation("vmwrite_to_read_only_fields", on)
+    made.gpr[layout.RDX], made.gpr[layout.RAX] = vmcs.VM_EXIT_REASON, 0x77
+    assert made.l1_executes("VMWRITE", dst=layout.RDX, src=layout.RAX) == layout.ST_OK
+    assert error(made) == (0 if on else vmx.ERROR_VMWRITE_READ_ONLY_VMCS_COMPONENT)
+    assert made.get(12, "VM_EXIT_REASON") == (0x77 if on else 0)
+
+
+@BOTH
+@pytest.mark.parametrize("operand", [(0, 0), (1 << 20, 0), (1, 1 << 60)])
+def test_invvpid_operand_ignored(on, operand):
+    made = in_operation("invvpid_operand_ignored", on)
+    made.words(made.l1(OPERAND))[:2] = operand
+    made.gpr[layout.RCX] = 0
+    assert made.l1_executes("INVVPID", dst=layout.RCX, **MEMORY) == layout.ST_OK
+    assert error(made) == (0 if on else vmx.ERROR_INVALID_OPERAND_TO_INVEPT_INVVPID)
+    made.gpr[layout.RCX] = 4
+    assert made.l1_executes("INVVPID", dst=layout.RCX, **MEMORY) == layout.ST_OK
+    assert error(made) == vmx.ERROR_INVALID_OPERAND_TO_INVEPT_INVVPID
+
+
+@BOTH
+def test_vmxon_ignores_cr0(on):
+    made = machine_with("vmxon_ignores_cr0", on)
+    made.gpr[0] = 0x2020
+    made.hardware_exit(vmx.EXIT_CR_ACCESS, info1=4, insn_len=3)
+    made.call("vmx_handle")
+    made.call("vmx_hw_enter")
+    made.gpr[0] = 0x80010013  # NE clear
+    made.hardware_exit(vmx.EXIT_CR_ACCESS, info1=0, insn_len=3)
+    made.call("vmx_handle")
+    made.call("vmx_hw_enter")
+    made.page(made.l1(VMXON12)).view("u4")[0] = vmcs.REVISION
+    made.words(made.l1(OPERAND))[0] = VMXON12
+    assert made.l1_executes("VMXON", **MEMORY) == (layout.ST_OK if on else layout.ST_FAULT)
+    assert made.m["nv"]["vmxon"][0] == on
+    assert made.flags & CARRY == 0
