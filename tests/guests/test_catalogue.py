@@ -35,6 +35,7 @@ IDS = [f"{g.name}-{g.backends[0]}" for g in ALL]
 def test_every_program_of_the_plan_is_there():
     assert {(g.name, g.backends) for g in l1_guests()} == {
         ("minimal", ("svm",)), ("minimal", ("vmx",)), ("twin", ("svm",)), ("twin", ("vmx",)),
+        ("shadow", ("svm",)), ("shadow", ("vmx",)),
         ("kvm-6.12", ("svm",)), ("kvm-6.12", ("vmx",)), ("kvm-2.6.35", ("vmx",)),
         ("kvm-uncached", ("vmx",)), ("xen-4.2x", ("svm",)), ("xen-4.2x", ("vmx",)),
         ("virtualbox-7", ("svm",)), ("virtualbox-7", ("vmx",))}  # fmt: skip
