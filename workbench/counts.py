@@ -19,6 +19,8 @@ from .core.ledger import (
     N_PHASES,
     N_REASONS,
     N_SCOPES,
+    N_STATE,
+    N_STATE_EVENTS,
 )
 
 BOOT = CAUSES.index("BOOT")
@@ -43,6 +45,7 @@ SHAPES = {
     "refill_references": (N_REASONS,),
     "refill_walks": (N_CAUSES, 2),
     "fields": (N_FIELDS, N_PHASES * 2),
+    "state": (N_STATE_EVENTS, N_STATE * 2),
     "blocked": (N_BLOCK_REASONS,),
     "blocked_time": (N_BLOCK_REASONS,),
     "delivered": (3, 2),
@@ -67,6 +70,8 @@ class RawCounts:
         The same references by cause.
     fields : [field, phase * 2 + write]
         Accesses to fields of vmcx12.
+    state : [event, field * 2 + write]
+        Accesses to the per-vcpu nested state, by what L0 was doing.
     blocked, blocked_time : [reason]
         Interrupts and NMIs that had to wait, and how long in 1/1024 cycle.
     delivered : [level, 0 = interrupt 1 = NMI]
@@ -86,6 +91,7 @@ class RawCounts:
     refill_references: np.ndarray
     refill_walks: np.ndarray
     fields: np.ndarray
+    state: np.ndarray
     blocked: np.ndarray
     blocked_time: np.ndarray
     delivered: np.ndarray

@@ -20,15 +20,16 @@ from .core.ledger import (
     FIELD_PHASES,
     FLUSH_REASONS,
     FLUSH_SCOPES,
+    STATE_EVENTS,
+    STATE_FIELDS,
     TIME_SCALE,
 )
 from .counts import BOOT, TIMELINE_COLUMNS, RawCounts
+from .nested_layouts import places
 from .prices import PARTS, PricePreset, part_of
 
 LEVELS = ("L0", "L1", "L2")
 EVENT_KINDS = ("interrupt", "nmi")
-LAYOUT = "merged-2011"
-"""The layout of nested state that L0 uses: what Xen merged in 2011."""
 BOUNDS = {"cycles": "value", "cycles_low": "low", "cycles_high": "high"}
 _PARTS_OF_EVENTS = np.array([part_of(event) for event in EVENTS])
 _WALKS = [EVENTS.index("WALK_REFERENCE_GUEST"), EVENTS.index("WALK_REFERENCE_NESTED")]
@@ -161,18 +162,41 @@ def tlb_frame(raw: RawCounts) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
-def fields_frame(raw: RawCounts, backend: str) -> pd.DataFrame:
-    """Reads and writes of each field of vmcx12, by the event in which they happened."""
+def fields_frame(raw: RawCounts, backend: str, layout: str) -> pd.DataFrame:
+    """Reads and writes of fields of vmcx12, and of L0's nested state, by event.
+
+    ``place`` of a field of vmcx12 is the control structure itself; of the nested state it says
+    where ``layout`` has the field: ``generic``, ``vendor``, or ``fetched`` from vmcx12, which then
+    shows up in that structure's rows too.
+    """
     pairs = raw.fields.reshape(len(raw.fields), -1, 2)
     number, phase = np.nonzero(pairs.sum(axis=2))
-    return pd.DataFrame(
+    vmcx12 = pd.DataFrame(
         {
-            "layout": LAYOUT,
+            "layout": layout,
             "field": [field_name(backend, int(i)) for i in number],
             "place": "vmcb12" if backend == "svm" else "vmcs12",
             "event": [FIELD_PHASES[i] for i in phase],
             "reads": pairs[number, phase, 0],
             "writes": pairs[number, phase, 1],
+        }
+    )
+    return pd.concat([vmcx12, _state_frame(raw, backend, layout)], ignore_index=True)
+
+
+def _state_frame(raw: RawCounts, backend: str, layout: str) -> pd.DataFrame:
+    pairs = raw.state.reshape(len(raw.state), -1, 2)
+    number, event = np.nonzero(pairs.sum(axis=2).T)
+    names = [STATE_FIELDS[i] for i in number]
+    where = places(layout, backend)
+    return pd.DataFrame(
+        {
+            "layout": layout,
+            "field": names,
+            "place": [where[name] for name in names],
+            "event": [STATE_EVENTS[i] for i in event],
+            "reads": pairs[event, number, 0],
+            "writes": pairs[event, number, 1],
         }
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from . import nested_layouts
 from .arch.deviations import word as deviation_word
 from .core import emit
 from .core import layout as lay
@@ -87,15 +88,15 @@ class SimulatedMachine:
         m["feat"]["paging_structure_caches"] = 1
         m["tlb"]["fast_read"] = m["tlb"]["fast_write"] = -1
         m["code_page"] = m["code_context"] = -1
-        m["nv"]["n1_vmcx12_addr"] = m["nv"]["vmcx12_ma"] = m["nv"]["np2m_base"] = -1
-        m["nv"]["launched_addr"] = -1
-        m["nv"]["vmxon_addr"] = -1
+        m["nv"]["np2m_base"] = -1
         m["irq"]["budget"] = FAR_BUDGET
         m["apic"]["svr"], m["apic"]["dfr"] = RESET_SVR, RESET_DFR
         m["apic"]["lvt"][0, :N_LVT] = LVT_MASKED
         m["hw"]["apic_access"] = m["hw"]["vapic"] = -1
         m["tag_core_generation"] = m["tag_next"] = 1
         self._set_geometry(geometry)
+        nested_layouts.install(m)
+        self.state = nested_layouts.NestedState(m, self.ram)
 
     @property
     def address(self) -> int:
@@ -212,6 +213,9 @@ class SimulatedMachine:
         f["l0_page_shift"] = PAGE_SHIFTS[str(features["l0_page_size"])]
         for name in _SWITCHES:
             f[name] = bool(features.get(name, False))
+        nested_layouts.install(
+            self.record, str(features.get("state_layout", nested_layouts.DEFAULT_LAYOUT))
+        )
         f["vpid_for_l1"] &= f["tlb_tagging"]  # without tags of its own L0 has none to lend
 
     def set_l0(self, l0: str, deviations: Mapping[str, bool]) -> None:

@@ -26,6 +26,7 @@ from .counts import RawCounts
 from .errors import ResultError, did_you_mean
 from .frozen import FrozenMap
 from .guests.decode import describe_unknown
+from .nested_layouts import DEFAULT_LAYOUT
 from .prices import PricePreset
 from .scenario import Scenario
 
@@ -109,7 +110,8 @@ class Result:
     @property
     def fields(self) -> pd.DataFrame:
         """layout, field, place, event, reads, writes."""
-        return frames.fields_frame(self.raw, self.scenario.backend)
+        layout = str(self.scenario.all_features.get("state_layout", DEFAULT_LAYOUT))
+        return frames.fields_frame(self.raw, self.scenario.backend, layout)
 
     @property
     def interrupts(self) -> pd.DataFrame:

@@ -9,12 +9,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .core.ledger import BLOCK_REASONS, CAUSES, EVENTS, FIELD_PHASES, FLUSH_REASONS, FLUSH_SCOPES
+from .core.ledger import (
+    BLOCK_REASONS,
+    CAUSES,
+    EVENTS,
+    FIELD_PHASES,
+    FLUSH_REASONS,
+    FLUSH_SCOPES,
+    STATE_EVENTS,
+    STATE_FIELDS,
+)
 from .counts import SHAPES, TIMELINE_COLUMNS, RawCounts
 from .errors import ResultError
 
 TIMELINE = "timeline.parquet"
 _ACCESS = tuple(f"{phase}/{how}" for phase in FIELD_PHASES for how in ("read", "write"))
+_STATE_ACCESS = tuple(f"{field}/{how}" for field in STATE_FIELDS for how in ("read", "write"))
 _KINDS = ("interrupt", "nmi")
 _AXES: dict[str, tuple[tuple[str, tuple[str, ...] | None], ...]] = {
     "counts": (("cause", CAUSES), ("event", EVENTS)),
@@ -25,6 +35,7 @@ _AXES: dict[str, tuple[tuple[str, tuple[str, ...] | None], ...]] = {
     "refill_references": (("reason", FLUSH_REASONS),),
     "refill_walks": (("cause", CAUSES), ("table", ("guest", "nested"))),
     "fields": (("field", None), ("access", _ACCESS)),
+    "state": (("event", STATE_EVENTS), ("access", _STATE_ACCESS)),
     "blocked": (("reason", BLOCK_REASONS),),
     "blocked_time": (("reason", BLOCK_REASONS),),
     "delivered": (("level", None), ("kind", _KINDS)),
@@ -32,7 +43,7 @@ _AXES: dict[str, tuple[tuple[str, tuple[str, ...] | None], ...]] = {
     "latency_time": (("level", None), ("kind", _KINDS)),
 }
 """Axes of each array: name, and the names of its places (None = the number itself)."""
-_LATER = ("blocked", "blocked_time", "delivered", "latency", "latency_time")
+_LATER = ("state", "blocked", "blocked_time", "delivered", "latency", "latency_time")
 """Arrays that the oldest stored results do not have: they counted none of it."""
 
 

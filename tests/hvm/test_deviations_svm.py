@@ -122,10 +122,10 @@ def test_intr_exit_names_source(on):
     apic = machine.m["apic"]
     apic["svr"] = 0x1FF
     apic["irr"][0][0x41 // 64] |= 1 << 0x41 % 64
-    machine.m["nv"]["rflagsif"] = 1
+    machine.state["rflagsif"] = 1
     machine.call("svm_intr_assist")
-    nv = machine.m["nv"]
-    assert (nv["vmexit_pending"][0], nv["exitcode"][0]) == (1, 0x60)
+    state = machine.state
+    assert (state["vmexit_pending"], state["exitcode"]) == (1, 0x60)
     machine.call("svm_exit_n2")
     assert l1_sees(machine, "exit_info_2") == (0x41 if on else 0)
     assert bool(l1_sees(machine, "exit_info_1")) == on
@@ -155,12 +155,12 @@ def test_vmrun_checked_after_loading(on):
     event = 1 << 31 | 0x20
     page = with_fields(machine, cr0=1 << 40, event_inj=event, tlb_ctl=1)
     assert machine.start_vmrun(page) == 1
-    assert machine.m["nv"]["vmexit_pending"][0] == on, "Xen unwinds an L2 that it has entered"
+    assert machine.state["vmexit_pending"] == on, "Xen unwinds an L2 that it has entered"
     if on:
         machine.call("svm_exit_n2")
     assert l1_sees(machine, "exit_code") == INVALID
     assert (machine.m["level"][0], machine.field(VMCB01, "rip")) == (1, 0x100003)
-    assert machine.m["nv"]["gif"][0] == 0
+    assert machine.state["gif"] == 0
     assert l1_sees(machine, "event_inj") == (0 if on else event)
     assert l1_sees(machine, "exit_int_info") == (event if on else 0)
     assert l1_sees(machine, "tlb_ctl") == (0 if on else 1)
@@ -206,10 +206,10 @@ def test_stgi_without_svme(on):
     handle(machine, 0x85)
     machine.call("svm_hw_enter")
     wrmsr(machine, EFER, 0x500)
-    machine.m["nv"]["gif"] = 0
+    machine.state["gif"] = 0
     machine.call("svm_hw_enter")
     handle(machine, 0x84)
-    assert machine.m["nv"]["gif"][0] == on
+    assert machine.state["gif"] == on
     assert machine.field(VMCB01, "event_inj") == (0 if on else UD)
 
 
@@ -257,8 +257,8 @@ def test_invlpga_any_asid_is_l2s(on, asid, known):
 @BOTH
 def test_invlpga_is_invlpg(on):
     machine = machine_with("invlpga_is_invlpg", on)
-    machine.m["nv"]["n1_tag"], machine.m["nv"]["n2_tag"] = 5, 6
-    machine.m["nv"]["guest_tag"] = 7
+    machine.m["nv"]["n1_tag"], machine.state["n2_tag"] = 5, 6
+    machine.state["guest_tag"] = 7
     t = machine.m["tlb"]
     t["live"][0][5] = t["live"][0][6] = 1
     flushed, _ = invlpga_flushes(machine, 9)
@@ -277,7 +277,7 @@ def test_np2m_host_rights(on):
     machine.table(l1(0x33000), 5, 0x45005)  # read-only for L2
     enter_l2(machine)
     handle(machine, 0x400, 0, 4 | 1 << 32, 0x5000)
-    root = int(machine.m["nv"]["n2p_to_l0m"][0])
+    root = int(machine.state["n2p_to_l0m"])
     table = root
     for _ in range(3):
         table = int.from_bytes(machine.page(table, 8), "little") & ~0xFFF

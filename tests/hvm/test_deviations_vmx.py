@@ -27,7 +27,7 @@ def in_operation(name: str, on: bool, **features: int) -> VmxMachine:
 def running_l2(name: str, on: bool, **changes: int) -> VmxMachine:
     made = machine_with(name, on)
     assert made.launch(**changes) == layout.ST_OK
-    assert made.m["nv"]["vmexit_pending"][0] == 0
+    assert made.state["vmexit_pending"] == 0
     assert made.call("vmx_hw_enter") == layout.ST_OK
     return made
 
@@ -49,7 +49,7 @@ def test_wbinvd_kept_by_l0(on):
     sec = GOOD_VMCS12["SECONDARY_VM_EXEC_CONTROL"] | vmx.CPU2_WBINVD_EXITING
     made = in_operation("wbinvd_kept_by_l0", on)
     made.fill_vmcs12(SECONDARY_VM_EXEC_CONTROL=sec)
-    made.m["nv"]["n2_guest"] = 1
+    made.state["n2_guest"] = 1
     made.m["exit"]["code"] = vmx.EXIT_WBINVD
     assert made.call("vmx_route") == (not on)
 
@@ -59,7 +59,7 @@ def test_unlisted_reason_ends_domain(on):
     sec = GOOD_VMCS12["SECONDARY_VM_EXEC_CONTROL"] | vmx.CPU2_RDRAND_EXITING
     made = in_operation("unlisted_reason_ends_domain", on)
     made.fill_vmcs12(SECONDARY_VM_EXEC_CONTROL=sec)
-    made.m["nv"]["n2_guest"] = 1
+    made.state["n2_guest"] = 1
     made.m["exit"]["code"] = vmx.EXIT_RDRAND
     assert made.call("vmx_route") == (not on)
     if on:
@@ -95,16 +95,16 @@ def test_entry_checks_left_to_hardware(on):
     made = in_operation("entry_checks_left_to_hardware", on)
     made.fill_vmcs12(GUEST_RFLAGS=0)
     assert made.l1_executes("VMLAUNCH") == layout.ST_OK
-    nv = made.m["nv"]
-    assert nv["vmentry_pending"][0] == 1
-    nv["vmentry_pending"] = 0
+    state = made.state
+    assert state["vmentry_pending"] == 1
+    state["vmentry_pending"] = 0
     assert made.call("vmx_enter_n2") == layout.ST_OK
     if on:
-        assert nv["vmexit_pending"][0] == 0
+        assert state["vmexit_pending"] == 0
         assert made.call("enter_guest") == layout.ST_FATAL
         assert made.m["fatal"][0] == layout.FATAL_BAD_VMCX02
     else:
-        assert nv["vmexit_pending"][0] == 1
+        assert state["vmexit_pending"] == 1
         assert made.m["exit"]["code"][0] == 1 << 31 | vmx.EXIT_INVALID_STATE
 
 
@@ -119,7 +119,7 @@ def test_entry_checks_left_to_hardware_give_no_errors(on, change, number):
     made.fill_vmcs12(**change)
     assert made.l1_executes("VMLAUNCH") == layout.ST_OK
     mapped = "MSR_BITMAP" not in change  # the one thing that Xen looks at
-    assert made.m["nv"]["vmentry_pending"][0] == (on and mapped)
+    assert made.state["vmentry_pending"] == (on and mapped)
     assert error(made) == (0 if on and mapped else number)
 
 
@@ -168,5 +168,5 @@ def test_vmxon_ignores_cr0(on):
     made.page(made.l1(VMXON12)).view("u4")[0] = vmcs.REVISION
     made.words(made.l1(OPERAND))[0] = VMXON12
     assert made.l1_executes("VMXON", **MEMORY) == (layout.ST_OK if on else layout.ST_FAULT)
-    assert made.m["nv"]["vmxon"][0] == on
+    assert (made.state["vmxon_addr"] == VMXON12) == on
     assert made.flags & CARRY == 0

@@ -52,7 +52,7 @@ class Twins:
         made.build_l1_memory()
         m["np2m_pool_end"] = int(m["np2m_pool"][0]) + pool * lay.PAGE
         m["level"] = 2
-        m["nv"]["n2_guest"] = m["nv"]["hap_enabled"] = 1
+        self.made.state["n2_guest"] = self.made.state["hap_enabled"] = 1
         ranges = [(0, lay.L1_BANK_MA, L1_BYTES), (lay.L2_BANK_N1P, lay.L2_BANK_MA, L2_BYTES)]
         self.twin = oracle.NestedP2ms(
             oracle.L1Tables(self.svm, {}),
@@ -109,12 +109,12 @@ class Twins:
 
     def select(self, root: int, dirty_bits: bool) -> None:
         base = ROOTS[root] | 3 << 3 | 6 | (oracle.EPTP_AD if dirty_bits else 0)
-        before = int(self.m["nv"]["n2_tag_generation"][0])
-        self.m["nv"]["n2_tag_generation"] = self.m["tag_core_generation"]
+        before = self.made.state["n2_tag_generation"]
+        self.made.state["n2_tag_generation"] = int(self.m["tag_core_generation"][0])
         renew = self.twin.select(base)
-        assert self.call("np2m_select", base) == self.m["nv"]["n2p_to_l0m"][0]
-        assert renew == (self.m["nv"]["n2_tag_generation"][0] == 0)
-        self.m["nv"]["n2_tag_generation"] = before
+        assert self.call("np2m_select", base) == self.made.state["n2p_to_l0m"]
+        assert renew == (self.made.state["n2_tag_generation"] == 0)
+        self.made.state["n2_tag_generation"] = before
         self.selected = True
 
     def fault(self, n2p: int, access: int) -> None:

@@ -110,14 +110,13 @@ def test_a_wrong_claim_of_being_unchanged_is_an_invalid_opcode_for_l1():
     oracle.put(bad, "cs", 8 | 0xC9B << 16 | 0xFFFFFFFF << 32)
     assert machine.start_vmrun(bad) == 1
     machine.call("svm_exit_n2")
-    machine.m["nv"]["vmexit_pending"] = 0
+    machine.state["vmexit_pending"] = 0
     machine.call("svm_hw_enter")
     good = machine.good_vmcb12()
     oracle.put(good, "clean", 1 << 8)
     rip = int(machine.m["cpu"]["rip"][0])
     assert machine.start_vmrun(good) == 1
-    nv = machine.m["nv"]
-    assert (nv["vmexit_pending"][0], nv["n2_guest"][0]) == (0, 0)
+    assert (machine.state["vmexit_pending"], machine.state["n2_guest"]) == (0, 0)
     assert machine.field(VMCB01, "event_inj") == 1 << 31 | 3 << 8 | 6
     assert machine.field(VMCB01, "rip") == rip
     assert machine.call("svm_hw_enter") == layout.ST_FAULT

@@ -179,8 +179,8 @@ def test_leaving_svm_forgets_the_nested_state():
     machine.call("svm_exit_n2")
     machine.call("svm_hw_enter")
     wrmsr(machine, EFER, 0x500)
-    nv = machine.m["nv"]
-    assert (nv["n1_vmcx12_addr"][0], nv["vmcx12_ma"][0], nv["gif"][0]) == (-1, -1, 1)
+    state = machine.state
+    assert (state["vmcx12_addr"], state["vmcx12"], state["gif"]) == (-1, -1, 1)
 
 
 # ---------------------------------------------------------------- other exits of L1
@@ -265,8 +265,8 @@ def test_a_fault_for_l2_goes_to_l1_when_l1_intercepts_it():
     machine.l1_exits(0x7C, 2, 0)
     assert machine.call("svm_route") == 0
     assert machine.call("svm_handle") == layout.ST_OK
-    nv = machine.m["nv"]
-    assert (nv["vmexit_pending"][0], nv["exitcode"][0]) == (1, 0x4D)
+    state = machine.state
+    assert (state["vmexit_pending"], state["exitcode"]) == (1, 0x4D)
 
 
 def test_an_interrupted_delivery_is_taken_up_again():
@@ -302,7 +302,7 @@ def test_no_exit_with_any_information_breaks_the_machine(exits, assisted):
         assert status in (
             layout.ST_OK, layout.ST_HALT, layout.ST_STOP, layout.ST_SHUTDOWN, layout.ST_FATAL,
         )  # fmt: skip
-        machine.m["nv"]["vmentry_pending"] = 0
+        machine.state["vmentry_pending"] = 0
         assert machine.call("svm_hw_enter") >= 0
 
 
@@ -379,16 +379,16 @@ def test_nested_page_fault_of_l2_is_resolved_or_injected():
     machine.call("svm_hw_enter")
     # present and allowed: L0 installs the combination
     assert handle(machine, 0x400, 0, 4 | 1 << 32, 0x5123) == layout.ST_OK
-    assert machine.m["nv"]["vmexit_pending"][0] == 0
+    assert machine.state["vmexit_pending"] == 0
     assert machine.m["np2m"]["entries"][0, 0] == 1
     # write to what L1 made read-only: L1's fault, with the present bit
     machine.call("svm_hw_enter")
     handle(machine, 0x400, 0, 4 | 2 | 1 << 32, 0x5123)
-    nv = machine.m["nv"]
-    assert (nv["vmexit_pending"][0], nv["exitcode"][0]) == (1, 0x400)
-    assert (nv["exitinfo1"][0], nv["exitinfo2"][0]) == (7 | 1 << 32, 0x5123)
+    state = machine.state
+    assert (state["vmexit_pending"], state["exitcode"]) == (1, 0x400)
+    assert (state["exitinfo1"], state["exitinfo2"]) == (7 | 1 << 32, 0x5123)
     # not mapped by L1 at all
-    nv["vmexit_pending"] = 0
+    state["vmexit_pending"] = 0
     machine.call("svm_hw_enter")
     handle(machine, 0x400, 0, 4 | 16 | 1 << 32, 0x9000)
-    assert (nv["vmexit_pending"][0], nv["exitinfo1"][0]) == (1, 20 | 1 << 32)
+    assert (state["vmexit_pending"], state["exitinfo1"]) == (1, 20 | 1 << 32)

@@ -23,9 +23,9 @@ PATTERNS = [0, 0xFFFFFFFF, 0x55555555, 0xAAAAAAAA]
 @pytest.fixture(scope="module")
 def machine() -> SvmMachine:
     made = SvmMachine()
-    made.m["nv"]["vmcx12_ma"] = layout.L1_BANK_MA + VMCB12
-    made.m["nv"]["msrpm_n1p"] = MSRPM12
-    made.m["nv"]["iopm_n1p"] = IOPM12
+    made.state["vmcx12"] = layout.L1_BANK_MA + VMCB12
+    made.state["msrpm"] = MSRPM12
+    made.state["iopm"] = IOPM12
     return made
 
 
@@ -45,8 +45,8 @@ def test_routing_agrees_with_the_oracle(machine, name, words, hap, msr, write, p
     machine.write(machine.l1(MSRPM12), msrpm)
     machine.write(machine.l1(IOPM12), iopm)
     m = machine.m
-    m["nv"]["icpt"][0][:5] = words
-    m["nv"]["hap_enabled"] = hap
+    machine.set_intercepts(*words)
+    machine.state["hap_enabled"] = hap
     m["cpu"]["gpr"][0][layout.RCX] = msr
     info1 = 0
     if name == "MSR":
@@ -57,15 +57,15 @@ def test_routing_agrees_with_the_oracle(machine, name, words, hap, msr, write, p
     expected = oracle.goes_to_l1(name, words, hap, (msrpm, msr, write), (iopm, port, 1 << lg))
     assert machine.call("svm_route") == expected
     if expected:
-        nv = m["nv"]
-        assert (nv["exitcode"][0], nv["exitinfo1"][0], nv["exitinfo2"][0]) == (
+        state = machine.state
+        assert (state["exitcode"], state["exitinfo1"], state["exitinfo2"]) == (
             CODES[name], info1, 77,
         )  # fmt: skip
 
 
 def test_a_code_that_no_manual_lists_counts_as_invalid(machine):
     machine.m["exit"]["code"] = 0x7777
-    machine.m["nv"]["icpt"][0][:] = 0
+    machine.set_intercepts(0, 0, 0, 0, 0)
     assert machine.call("svm_route") == 1
 
 

@@ -98,7 +98,7 @@ def test_vmrun_refuses_an_illegal_state(field, value, reason):
     outcome = machine.start_vmrun(page)
     assert outcome == (1 if reason else layout.ST_OK)
     if reason:
-        assert machine.m["nv"]["vmexit_pending"][0] == 1
+        assert machine.state["vmexit_pending"] == 1
         machine.call("svm_exit_n2")
         assert oracle.get(machine.page(machine.l1(VMCB12)), "exit_code") == (1 << 64) - 1
         assert machine.m["level"][0] == 1
@@ -130,8 +130,8 @@ def test_merge_and_write_back_agree_with_the_oracle(seed, clean, same, virtual_g
     for name in ("cs", "dr6", "dr7", "g_pat"):  # what L1 calls unchanged was sound before
         oracle.put(stale, name, oracle.get(page, name))
     machine.write(VMCB02, bytes(stale))
-    machine.m["nv"]["last_vmcx12_addr"] = VMCB12 if same else -1
-    machine.m["nv"]["icpt"][0][:] = 0
+    machine.state["last_vmcx12_addr"] = VMCB12 if same else -1
+    machine.set_intercepts(0, 0, 0, 0, 0)
 
     assert machine.start_vmrun(page) == layout.ST_OK
     vmcb02 = bytearray(machine.page(VMCB02))
@@ -140,15 +140,15 @@ def test_merge_and_write_back_agree_with_the_oracle(seed, clean, same, virtual_g
         oracle.put(expected, name, oracle.get(vmcb02, name))
     assert vmcb02 == expected
     assert oracle.get(vmcb02, "msrpm_base_pa") == memory_map.L2_MSRPM_MA
-    assert oracle.get(vmcb02, "nested_cr3") == machine.m["nv"]["n2p_to_l0m"][0] != HAP_ROOT
+    assert oracle.get(vmcb02, "nested_cr3") == machine.state["n2p_to_l0m"] != HAP_ROOT
 
     # the exit: L2 changed something, then left
     oracle.put(vmcb02, "rip", 0xABCDEF)
     oracle.put(vmcb02, "event_inj", int(random.integers(0, 1 << 32)))
     oracle.put(vmcb02, "exit_int_info", 1 << 31 | 0x30E)
     machine.write(VMCB02, bytes(vmcb02))
-    nv = machine.m["nv"]
-    nv["exitcode"], nv["exitinfo1"], nv["exitinfo2"] = 0x7B, 0x12345, 0x6789
+    state = machine.state
+    state["exitcode"], state["exitinfo1"], state["exitinfo2"] = 0x7B, 0x12345, 0x6789
     machine.call("svm_exit_n2")
     back = oracle.write_back(bytes(vmcb02), bytes(page), 0x7B, 0x12345, 0x6789)
     assert machine.page(machine.l1(VMCB12)) == bytes(back)
@@ -158,9 +158,9 @@ def test_virtual_exit_resumes_l1_behind_vmrun_with_gif_clear():
     machine = SvmMachine()
     machine.m["cpu"]["gpr"][0][3] = 0x33
     assert machine.start_vmrun(machine.good_vmcb12()) == layout.ST_OK
-    assert machine.m["nv"]["gif"][0] == 1
+    assert machine.state["gif"] == 1
     assert machine.call("svm_hw_enter") == layout.ST_OK
-    assert machine.m["hw"]["hap_root"][0] == machine.m["nv"]["n2p_to_l0m"][0]
+    assert machine.m["hw"]["hap_root"][0] == machine.state["n2p_to_l0m"]
     assert machine.m["cpu"]["gpr"][0][0] == 0x1234
     machine.m["cpu"]["gpr"][0][3] = 0x44
     machine.l1_exits(0x72, 2)
@@ -169,7 +169,7 @@ def test_virtual_exit_resumes_l1_behind_vmrun_with_gif_clear():
     assert machine.call("svm_hw_enter") == layout.ST_OK
     c = machine.m["cpu"]
     assert (c["rip"][0], c["gpr"][0][0], c["gpr"][0][3]) == (0x100003, VMCB12, 0x44)
-    assert machine.m["nv"]["gif"][0] == 0
+    assert machine.state["gif"] == 0
     assert machine.m["hw"]["hap_root"][0] == HAP_ROOT
     assert machine.m["nv"]["guest_efer"][0] == 0x1500
 
@@ -206,7 +206,7 @@ def test_vmrun_on_memory_that_l1_does_not_have_is_a_general_protection_fault(rax
     machine.m["cpu"]["gpr"][0][0] = rax
     machine.l1_exits(0x80, 3)
     assert machine.call("svm_handle") == layout.ST_OK
-    assert machine.m["nv"]["vmentry_pending"][0] == 0
+    assert machine.state["vmentry_pending"] == 0
     assert machine.field(VMCB01, "event_inj") == 1 << 31 | 1 << 11 | 3 << 8 | 13
 
 
@@ -214,5 +214,5 @@ def test_l2_sees_no_msr_map_of_another_vmcb():
     machine = SvmMachine()
     page = machine.good_vmcb12()
     machine.start_vmrun(page)
-    assert machine.m["nv"]["msrpm_n1p"][0] == MSRPM12
-    assert machine.m["nv"]["host_cr3"][0] == L2_NCR3
+    assert machine.state["msrpm"] == MSRPM12
+    assert machine.state["host_cr3"] == L2_NCR3

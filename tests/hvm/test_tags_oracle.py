@@ -95,7 +95,7 @@ class Twins:
         """L1 gives L2 another VPID, or none; it may do so while it runs."""
         if self.m["level"][0] == 1:
             self.twin.vpid12 = vpid
-            self.m["nv"]["guest_tag"] = vpid
+            self.made.state["guest_tag"] = vpid
 
     def table(self, slot: int) -> None:
         """L2 will run on another nested p2m."""

@@ -259,20 +259,20 @@ def test_every_check_is_reached_or_said_why_not():
 @pytest.mark.parametrize("name", REACHED)
 def test_a_check_of_vmcs12_fails_as_the_table_says(name):
     made = prepare(**REACHED[name])
-    made.m["check"] = made.m["nv"]["vmentry_pending"] = 0
+    made.m["check"] = made.state["vmentry_pending"] = 0
     before = int(made.m["checks_failed"][0])
     assert made.l1_executes("VMLAUNCH") == layout.ST_OK
     failure, qualification = failure_of(name)
     if failure in (7, 8):
-        assert made.m["nv"]["vmentry_pending"][0] == 0
+        assert made.state["vmentry_pending"] == 0
         assert made.get(12, "VM_INSTRUCTION_ERROR") == failure
     else:
-        assert made.m["nv"]["vmentry_pending"][0] == 1
-        made.m["nv"]["vmentry_pending"] = 0
+        assert made.state["vmentry_pending"] == 1
+        made.state["vmentry_pending"] = 0
         made.call("vmx_enter_n2")
-        assert made.m["nv"]["vmexit_pending"][0] == 1
+        assert made.state["vmexit_pending"] == 1
         made.call("vmx_exit_n2")
-        made.m["nv"]["vmexit_pending"] = 0
+        made.state["vmexit_pending"] = 0
         assert made.get(12, "VM_EXIT_REASON") == failure | 1 << 31
         assert made.get(12, "EXIT_QUALIFICATION") == qualification
         assert made.call("vmx_hw_enter") == layout.ST_OK
@@ -284,7 +284,7 @@ def test_a_check_of_vmcs12_fails_as_the_table_says(name):
 def test_a_guest_outside_of_64_bit_mode_is_valid_but_stops_the_machine(changes):
     made = VmxMachine()
     made.launch(**changes)
-    assert made.m["nv"]["vmexit_pending"][0] == 0
+    assert made.state["vmexit_pending"] == 0
     assert made.call("vmx_hw_enter") == -1
     assert made.m["fatal"][0] == layout.FATAL_NOT_64_BIT
     assert made.m["checks_failed"][0] == 0

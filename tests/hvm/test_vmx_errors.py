@@ -26,8 +26,8 @@ def launch(*names: str, **changes: int) -> Callable[[VmxMachine], None]:
         made.fill_vmcs12(**changes)
         for name in names:
             made.l1_executes(name)
-            if made.m["nv"]["vmentry_pending"][0]:
-                made.m["nv"]["vmentry_pending"] = 0
+            if made.state["vmentry_pending"]:
+                made.state["vmentry_pending"] = 0
                 made.call("vmx_enter_n2")
                 made.call("vmx_exit_n2")
                 made.call("vmx_hw_enter")

@@ -156,7 +156,7 @@ def test_vmxoff_leaves_vmx_operation():
     made = in_vmx_operation(vmcs_shadowing=1)
     made.l1_executes("VMXOFF")
     assert made.flags == 0
-    assert made.m["nv"]["vmxon"][0] == made.m["nv"]["shadow_active"][0] == 0
+    assert (made.state["vmxon_addr"], made.m["nv"]["shadow_active"][0]) == (-1, 0)
     assert made.get(1, "SECONDARY_VM_EXEC_CONTROL") & vmx.CPU2_SHADOW_VMCS == 0
     assert made.l1_executes("VMXOFF") == layout.ST_FAULT
 
@@ -277,8 +277,8 @@ def test_without_shadowing_nothing_is_shadowed():
 def launch_error(made: VmxMachine, name: str = "VMLAUNCH") -> int:
     """Error number of an entry, 0 when it is accepted."""
     made.l1_executes(name)
-    pending = int(made.m["nv"]["vmentry_pending"][0])
-    made.m["nv"]["vmentry_pending"] = 0
+    pending = int(made.state["vmentry_pending"])
+    made.state["vmentry_pending"] = 0
     return 0 if pending else error(made)
 
 
@@ -413,9 +413,9 @@ def test_a_changed_vpid_and_no_vpid_make_l2_start_with_a_new_tag():
         from workbench.core.ledger import FLUSH_REASONS
 
         made = VmxMachine()
-        made.m["nv"]["n2_tag"], made.m["nv"]["n2_tag_generation"] = 9, 1
+        made.state["n2_tag"], made.state["n2_tag_generation"] = 9, 1
         made.launch(**changes)
-        assert made.m["nv"]["n2_tag_generation"][0] == 0
+        assert made.state["n2_tag_generation"] == 0
         flushes = made.m["ledger"]["flushes"][0].sum(axis=1)
         assert flushes[FLUSH_REASONS.index(renewed)] == 1
 

@@ -252,7 +252,7 @@ def test_an_exception_l0_finds_for_l2_goes_to_l1_if_l1_wants_it():
         made.call("vmx_hw_enter")
         made.gpr[layout.RCX] = msr.VMX_VMFUNC
         handle(made, vmx.EXIT_MSR_READ)
-        assert made.m["nv"]["vmexit_pending"][0] == pending
+        assert made.state["vmexit_pending"] == pending
         if pending:
             made.call("vmx_exit_n2")
             assert made.get(12, "VM_EXIT_REASON") == vmx.EXIT_EXCEPTION_NMI

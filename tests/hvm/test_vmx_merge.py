@@ -42,7 +42,7 @@ def machine() -> VmxMachine:
 
 def enter(made: VmxMachine) -> None:
     """A virtual entry as L0 makes it, whatever vmcs12 holds."""
-    made.m["nv"]["n2_guest"] = made.m["nv"]["vmexit_pending"] = 0
+    made.state["n2_guest"] = made.state["vmexit_pending"] = 0
     made.call("vmx_enter_n2")
 
 
@@ -118,12 +118,12 @@ def test_without_io_exits_l2_uses_l0s_own_bitmap():
 def test_l2_starts_in_the_state_of_vmcs12():
     made = VmxMachine()
     assert made.launch() == layout.ST_OK
-    assert made.m["nv"]["vmexit_pending"][0] == 0
-    assert (made.m["level"][0], made.m["nv"]["n2_guest"][0]) == (2, 1)
+    assert made.state["vmexit_pending"] == 0
+    assert (made.m["level"][0], made.state["n2_guest"]) == (2, 1)
     assert made.call("vmx_hw_enter") == layout.ST_OK
     c = made.m["cpu"]
     assert (c["rip"][0], c["cr3"][0], made.gpr[layout.RSP]) == (0x100000, L2_CR3, 0x90000)
-    assert made.get(2, "EPT_POINTER") == int(made.m["nv"]["n2p_to_l0m"][0]) | 0x1E
+    assert made.get(2, "EPT_POINTER") == int(made.state["n2p_to_l0m"]) | 0x1E
     for name in group("guest_copy"):
         if name not in ("VMCS_LINK_POINTER", "GUEST_IA32_PAT"):
             assert made.get(2, name) == made.get(12, name), name
@@ -154,7 +154,7 @@ def test_without_load_efer_l2_runs_with_l1s_efer():
 def test_invalid_guest_state_is_exit_reason_33(changes, qualification):
     made = VmxMachine()
     made.launch(**changes)
-    assert made.m["nv"]["vmexit_pending"][0] == 1
+    assert made.state["vmexit_pending"] == 1
     made.call("vmx_exit_n2")
     assert made.get(12, "VM_EXIT_REASON") == 0x80000021
     assert made.get(12, "EXIT_QUALIFICATION") == qualification
@@ -252,7 +252,7 @@ def test_an_ept_violation_of_l1s_own_table_is_injected(rights, expected):
     made.hardware_exit(vmx.EXIT_EPT_VIOLATION, info1=2 | 1 << 7 | 1 << 8, info2=0x5000)
     assert made.call("vmx_route") == 0
     assert made.call("vmx_handle") == layout.ST_OK
-    assert made.m["nv"]["vmexit_pending"][0] == 1
+    assert made.state["vmexit_pending"] == 1
     made.call("vmx_exit_n2")
     assert made.get(12, "VM_EXIT_REASON") == 48
     assert made.get(12, "EXIT_QUALIFICATION") == 2 | expected << 3 | 1 << 7 | 1 << 8

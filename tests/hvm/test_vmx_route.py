@@ -30,7 +30,7 @@ def machine() -> VmxMachine:
     rng = np.random.default_rng(1)
     for page in (MSR_BITMAP12, IO_BITMAP12, IO_BITMAP12 + 4096):
         made.page(made.l1(page))[:] = rng.integers(0, 256, 4096) & rng.integers(0, 256, 4096)
-    made.m["nv"]["n2_guest"] = 1
+    made.state["n2_guest"] = 1
     return made
 
 

@@ -39,8 +39,6 @@ def machines() -> dict[str, SimulatedMachine]:
     made = {}
     for backend in ("svm", "vmx"):
         machine = SimulatedMachine(backend, 4 << 20, 4 << 20, load_tlb_geometry("Nehalem"))
-        machine.record["nv"]["n1_vmcx_ma"] = mm.VMCX01_MA
-        machine.record["nv"]["n2_vmcx_ma"] = mm.VMCX02_MA
         made[backend] = machine
     return made
 
@@ -48,11 +46,12 @@ def machines() -> dict[str, SimulatedMachine]:
 def prepare(machine: SimulatedMachine, v: oracle.Vcpu) -> int:
     """Put what both back-ends share into the record; address of the current control structure."""
     m = machine.record
-    nv = m["nv"]
-    nv["n2_guest"], nv["gif"] = v.n2_guest, v.gif
-    nv["vmexit_pending"], nv["vmentry_pending"] = v.vmexit_pending, v.vmentry_pending
-    nv["vintrmask"], nv["rflagsif"] = v.vintrmask, v.rflagsif
-    nv["vmswitch_in_progress"] = v.vmswitch_in_progress
+    state = machine.state
+    state["n2_guest"] = v.n2_guest
+    state["vmexit_pending"], state["vmentry_pending"] = v.vmexit_pending, v.vmentry_pending
+    if machine.backend == "svm":
+        state["gif"], state["vintrmask"], state["rflagsif"] = v.gif, v.vintrmask, v.rflagsif
+    state["vmswitch_in_progress"] = v.vmswitch_in_progress
     m["apic"]["tpr"] = v.tpr
     place = mm.VMCX02_MA if v.n2_guest else mm.VMCX01_MA
     m["hw"]["vmcx"] = place
@@ -73,7 +72,7 @@ def test_svm_blocking(machines, v, is_nmi, vector, virtual_gif):
     place = prepare(machine, v)
     words = machine.words
     if virtual_gif:  # then the VMCB has the truth
-        machine.record["nv"]["gif"] = not v.gif
+        machine.state["gif"] = not v.gif
         words[(mm.VMCX01_MA + vmcb.INT_CTL) // 8] = 1 << 25 | v.gif << 9
     words[(place + vmcb.RFLAGS) // 8] = 2 | v.interrupt_flag << 9
     words[(place + vmcb.INT_STATE) // 8] = v.shadow

@@ -37,6 +37,7 @@ def test_every_source_is_used_and_every_use_is_listed():
     used |= {key for name in PRESETS for key in load_preset(name).sources}
     used |= {key for f in catalogue().values() for key in source_keys(f.source)}
     used |= {key for r in data_table("tlb_geometry").rows for key in source_keys(r["source"])}
+    used |= {key for r in data_table("nested_layouts").rows for key in source_keys(r["source"])}
     assert used == set(bibliography())
 
 

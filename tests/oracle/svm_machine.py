@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from workbench import nested_layouts
 from workbench.arch import deviations
 from workbench.core import emit, jit, layout
 from workbench.core.hvm import memory_map, svm, svm_intercepts  # noqa: F401  (register the units)
@@ -14,6 +15,7 @@ L1_BYTES, L2_BYTES = 1 << 20, 1 << 20
 VMCB12, MSRPM12, IOPM12 = 0x20000, 0x22000, 0x24000
 """n1p of what L1 keeps in its memory."""
 HAP_ROOT = memory_map.HAP_TABLES_MA
+INTERCEPT_FIELDS = ("icpt_cr", "icpt_dr", "icpt_exceptions", "icpt_general1", "icpt_general2")
 L2_CR3, L2_NCR3 = 0x10000, 0x30000
 
 
@@ -60,10 +62,17 @@ class SvmMachine:
         m["feat"]["deviations"] = CAREFUL_XEN
         for name, value in features.items():
             m["feat"][name] = value
+        nested_layouts.install(m)
+        self.state = nested_layouts.NestedState(m, self.ram)
         self.boot_cpu()
         self.call("svm_initialise")
         self.call("svm_set_efer", int(m["nv"]["guest_efer"][0]) | 1 << 12)
         assert self.call("svm_hw_enter") == layout.ST_OK
+
+    def set_intercepts(self, *words: int) -> None:
+        """What L0 remembers of the five intercept words of vmcb12."""
+        for name, word in zip(INTERCEPT_FIELDS, words, strict=True):
+            self.state[name] = word
 
     def boot_cpu(self) -> None:
         c = self.m["cpu"]
@@ -126,8 +135,8 @@ class SvmMachine:
         self.m["cpu"]["gpr"][0][0] = VMCB12
         self.l1_exits(0x80, 3)
         self.call("svm_handle")
-        assert self.m["nv"]["vmentry_pending"][0] == 1
-        self.m["nv"]["vmentry_pending"] = 0
+        assert self.state["vmentry_pending"] == 1
+        self.state["vmentry_pending"] = 0
         return self.call("svm_enter_n2")
 
     def l1_exits(self, code: int, length: int = 0, info1: int = 0, info2: int = 0) -> None:

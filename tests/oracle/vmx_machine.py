@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from workbench import nested_layouts
 from workbench.arch import deviations, vmcs, vmx
 from workbench.core import emit, jit, layout, units
 from workbench.core.cpu import ops
@@ -118,6 +119,8 @@ class VmxMachine:
         m["feat"]["deviations"] = CAREFUL_XEN
         for name, value in features.items():
             m["feat"][name] = value
+        nested_layouts.install(m)
+        self.state = nested_layouts.NestedState(m, self.ram)
         self._boot_cpu()
         self.call("vmx_initialise")
         assert self.call("vmx_hw_enter") == layout.ST_OK
@@ -200,7 +203,7 @@ class VmxMachine:
             return status
         self.call("vmx_hw_exit")
         assert self.call("vmx_handle") == layout.ST_OK
-        if self.m["nv"]["vmentry_pending"][0]:
+        if self.state["vmentry_pending"]:
             return layout.ST_OK
         return self.call("vmx_hw_enter")
 
@@ -245,6 +248,6 @@ class VmxMachine:
         self.enter_vmx_operation()
         self.fill_vmcs12(**changes)
         assert self.l1_executes("VMLAUNCH") == layout.ST_OK
-        assert self.m["nv"]["vmentry_pending"][0] == 1, "the launch was refused"
-        self.m["nv"]["vmentry_pending"] = 0
+        assert self.state["vmentry_pending"] == 1, "the launch was refused"
+        self.state["vmentry_pending"] = 0
         return self.call("vmx_enter_n2")

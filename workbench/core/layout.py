@@ -30,6 +30,8 @@ from .ledger import (
     N_PHASES,
     N_REASONS,
     N_SCOPES,
+    N_STATE,
+    N_STATE_EVENTS,
     TIMELINE_LENGTH,
 )
 from .structs import struct
@@ -239,45 +241,32 @@ HW = np.dtype(
 )  # fmt: skip
 """What the processor keeps from the control structure it entered with."""
 
+STATE = np.dtype(
+    [
+        ("event", "i8"),                 # AT_*: what L0 is doing now
+        ("host", "i8", (N_STATE,)),      # host address of each field, in the layout chosen
+        ("shape", "i8", (N_STATE,)),     # how it is stored (hvm/nested_state.py)
+    ]
+)  # fmt: skip
+"""Where the per-vcpu nested state lies; the state itself is in L0's memory, hvm/nested_state.py."""
+
 NESTED_VCPU = np.dtype(
     [
-        ("n2_guest", "i8"),              # 1 while the vcpu runs L2
-        ("vmentry_pending", "i8"),
-        ("vmexit_pending", "i8"),
-        ("vmswitch_in_progress", "i8"),
-        ("n1_vmcx_ma", "i8"),            # vmcx01
-        ("n2_vmcx_ma", "i8"),            # vmcx02
-        ("n1_vmcx12_addr", "i8"),        # n1p of vmcx12, -1 none
-        ("vmcx12_ma", "i8"),             # where that page lies in the machine, -1 none
-        ("n2p_to_l0m", "i8"),            # ma of the nested p2m root, 0 none
-        ("np2m_base", "i8"),             # L1's root that it combines, -1 none
+        ("np2m_base", "i8"),             # L1's root that n2p_to_l0m combines, -1 none
         ("np2m_slot", "i8"),             # which of L0's nested p2m tables it is
         ("np2m_generation", "i8"),       # that table's generation when it was chosen
         ("stale_np2m", "i8"),            # choose again before L2 runs
-        ("flushp2m", "i8"),              # forget the choice (VMRUN asked for a flush)
         ("n1_tag", "i8"), ("n1_tag_generation", "i8"),
-        ("n2_tag", "i8"), ("n2_tag_generation", "i8"),
-        ("guest_tag", "i8"),             # ASID / VPID as L1 chose it
         ("last_vpid", "i8"),             # the last VPID of L1's that L2 ran with (policy kvm)
         ("flush_request", "i8"),         # 1 + reason: flush the tag at the next entry (policy kvm)
-        ("hap_enabled", "i8"),           # L1 gave L2 nested paging
-        ("guest_cr3", "i8"), ("host_cr3", "i8"),
-        ("gif", "i8"),
-        ("rflagsif", "i8"), ("vintrmask", "i8"),
-        ("exitcode", "i8"), ("exitinfo1", "i8"), ("exitinfo2", "i8"),  # the virtual exit to deliver
-        ("hsave_pa", "i8"), ("vm_cr", "i8"),                            # SVM MSRs
-        ("icpt", "i8", (6,)), ("msrpm_n1p", "i8"), ("iopm_n1p", "i8"),  # cached from vmcb12
-        ("host_cr0", "i8"), ("host_cr3_n1", "i8"), ("host_cr4", "i8"), ("host_efer", "i8"),
-        ("host_rflags", "i8"), ("host_rip", "i8"), ("host_rsp", "i8"), ("host_rax", "i8"),
-        ("vmxon", "i8"), ("vmxon_addr", "i8"), ("feature_control", "i8"),
-        ("launched_addr", "i8", (8,)),   # n1p of VMCSs in state launched, -1 free
-        ("launched_next", "i8"),
-        ("shadow_active", "i8"),
+        ("vm_cr", "i8"), ("feature_control", "i8"),  # MSRs of L1's
+        ("general3", "i8"),              # sixth intercept word of vmcb12
+        ("shadow_active", "i8"),         # vmcs12 is a shadow VMCS now
         ("guest_efer", "i8"),            # EFER as the running guest sees it (SVME is its own)
-        ("last_vmcx12_addr", "i8"),      # n1p of vmcx12 at the last virtual exit, -1 none
+        ("host_efer", "i8"),             # L1's while L2 runs
     ]
 )  # fmt: skip
-"""Per-vcpu nested state (names as argued in the review; ``n1_``/``n2_``: of L1 / of L2)."""
+"""What L0 remembers beside the nested state: tables and tags in use, MSRs of the guests."""
 
 APIC = np.dtype(
     [
@@ -464,6 +453,7 @@ LEDGER = np.dtype(
         ("refill_references", "i8", (N_REASONS,)),
         ("refill_walks", "i8", (N_CAUSES, 2)),             # the same by cause: guest, nested tables
         ("fields", "i8", (N_FIELDS, N_PHASES * 2)),
+        ("state", "i8", (N_STATE_EVENTS, N_STATE * 2)),    # event, field of the nested state * 2 + write
         ("timeline", TIMELINE_ENTRY, (TIMELINE_LENGTH,)),
         ("timeline_next", "i8"),
         ("timeline_limit", "i8"),                          # stop recording after so many entries
@@ -501,6 +491,7 @@ MACHINE = np.dtype(
         ("exit", EXIT),
         ("insn", GUEST_INSN),
         ("hw", HW),
+        ("state", STATE),
         ("nv", NESTED_VCPU),
         ("feat", FEATURES),
         ("apic", APIC),
@@ -533,6 +524,7 @@ MACHINE = np.dtype(
         ("fatal", "i8"), ("fatal_code", "i8"),
         ("vmcb_copies", VMCB_COPY, (N_VMCB_COPIES,)),
         ("vmcb_place", "i8"), ("vmcb_clock", "i8"),  # copy in use; counts VMRUNs
+        ("vmrun_rip", "i8"),                      # L1's RIP at its last VMRUN
         ("stale_groups", "i8"),                   # clean-bit groups that VMRUN found changed all the same
         ("check", "i8"),                          # the check that refused an entry last, 0 none
         ("checks_failed", "i8"),                  # entries refused
@@ -568,6 +560,7 @@ Exception_ = struct("Exception", EXCEPTION)
 Exit = struct("Exit", EXIT)
 GuestInsn = struct("GuestInsn", GUEST_INSN)
 Hw = struct("Hw", HW)
+State = struct("State", STATE)
 NestedVcpu = struct("NestedVcpu", NESTED_VCPU)
 Np2m = struct("Np2m", NP2M)
 VmcbCopy = struct("VmcbCopy", VMCB_COPY)

@@ -55,6 +55,34 @@ FLUSH_SCOPES = ("all", "tag", "tag_nonglobal", "address")
 FIELD_PHASES = ("L1_ACCESS", "ENTRY", "EXIT", "ROUTING", "EMULATION")
 """When a field of vmcx12 was touched: by L1's own instruction, or by L0 while it ..."""
 
+STATE_FIELDS = (
+    # which guest runs, and what is on its way
+    "n2_guest", "vmexit_pending", "vmentry_pending", "vmswitch_in_progress",
+    # vmcx12 and the control structures of L0's own
+    "vmcx12", "vmcx12_addr", "n1_vmcx", "n2_vmcx", "last_vmcx12_addr",
+    # nested paging and tags
+    "guest_cr3", "host_cr3", "hap_enabled", "guest_tag", "flushp2m", "n2p_to_l0m",
+    "n2_tag", "n2_tag_generation",
+    # interrupts, and the virtual exit to deliver
+    "gif", "rflagsif", "vintrmask", "exitcode", "exitinfo1", "exitinfo2",
+    # L1's intercepts and permission maps
+    "icpt_cr", "icpt_dr", "icpt_exceptions", "icpt_general1", "icpt_general2",
+    "msrpm", "iopm", "merged_msrpm",
+    # L1 itself
+    "host_save", "hsave_pa", "vmxon_addr",
+    # what only the patch of 2010 has
+    "vmcx12_size", "vmcx12_max_addr", "arch", "arch_size", "msrpm_size", "merged_msrpm_size",
+)  # fmt: skip
+"""Fields of the per-vcpu nested state (data/nested_layouts.csv says where each layout has them)."""
+
+STATE_EVENTS = (
+    "RESET", "VMENTRY", "L2_EXIT_ROUTED", "L2_EXIT_KEPT", "L2_EXIT_TO_L1", "NESTED_PAGE_FAULT",
+    "INTERRUPT", "L2_CR3_WRITE", "INVALIDATION", "L1_EXIT", "HW_ENTRY", "P2M_CHANGE",
+)  # fmt: skip
+"""What L0 does when it touches nested state. VMENTRY: emulating VMRUN, VMLAUNCH or VMRESUME;
+L2_EXIT_ROUTED: whose exit is it; L2_EXIT_TO_L1: the virtual exit; INVALIDATION: INVLPGA, INVEPT,
+INVVPID; L1_EXIT: any other exit of L1; HW_ENTRY: choosing the tag before a hardware entry."""
+
 BLOCK_REASONS = ("shadow", "rflags_ie", "tpr", "nmi_iret", "svm_gif")
 """Why an interrupt or NMI cannot be delivered now (Xen, enum hvm_intblk)."""
 
@@ -65,6 +93,7 @@ N_LATENCY_BINS = 64
 N_REASONS, N_SCOPES = 32, 4
 N_EXIT_CODES = 192
 N_FIELDS, N_PHASES = 256, 8
+N_STATE, N_STATE_EVENTS = 64, 16
 TIMELINE_LENGTH = 1 << 14
 TIME_SCALE = 1024
 """Sub-units of a cycle in ``ledger.time`` and in ``ledger.price``."""
@@ -75,6 +104,8 @@ globals().update({f"E_{n}": i for i, n in enumerate(EVENTS)})
 globals().update({f"F_{n}": i for i, n in enumerate(FLUSH_REASONS)})
 globals().update({f"S_{n.upper()}": i for i, n in enumerate(FLUSH_SCOPES)})
 globals().update({f"P_{n}": i for i, n in enumerate(FIELD_PHASES)})
+globals().update({f"NS_{n.upper()}": i for i, n in enumerate(STATE_FIELDS)})
+globals().update({f"AT_{n}": i for i, n in enumerate(STATE_EVENTS)})
 globals().update({f"BLOCK_{n.upper()}": i for i, n in enumerate(BLOCK_REASONS)})
 
 

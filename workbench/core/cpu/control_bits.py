@@ -38,8 +38,6 @@ def write_cr0(m, value):
         return raise_gp0(m)
     if value & CR0_NW and value & CR0_CD == 0:
         return raise_gp0(m)
-    if m.nv.vmxon and m.hw.guest == 0 and value & CR0_NE == 0:
-        return raise_gp0(m)
     changed = value ^ c.cr0
     c.cr0 = value
     if changed & (CR0_PG | CR0_PE):

@@ -17,6 +17,10 @@ HAP_TABLES_MA = 0x10000
 HAP_TABLES_END_MA = 0x3F0000
 SVM_IOPM_SET_MA = 0x3F0000
 """Four I/O maps of 3 pages each that L2 may run with (hvm/svm_maps.py)."""
+NESTED_STATE_MA = 0x3FF000
+"""The per-vcpu nested state, in the layout chosen (feature ``state_layout``)."""
+VENDOR_RECORD = 0x800
+"""Where the vendor's record starts in that page, in layouts that keep it apart."""
 NP2M_POOL_MA = 0x400000
 """Pages for n2p_to_l0m tables, to the end of bank 0."""
 BANK0_BYTES = 0x1000000

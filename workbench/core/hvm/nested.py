@@ -30,6 +30,11 @@ from ..layout import (
     Machine,
 )
 from ..ledger import (
+    AT_HW_ENTRY,
+    AT_INTERRUPT,
+    AT_L2_EXIT_TO_L1,
+    AT_P2M_CHANGE,
+    AT_VMENTRY,
     C_BOOT,
     C_RUN,
     E_HW_ENTRY,
@@ -43,9 +48,19 @@ from ..ledger import (
 from ..mmu.access import fold_hits
 from ..mmu.generation import new_context
 from ..timeline import record
-from .nested_vcpu import REFLECT_TO_L1, is_n2_guest
+from .nested_state import (
+    at_event,
+    hap_enabled,
+    is_n2_guest,
+    set_vmentry_pending,
+    set_vmexit_pending,
+    vmentry_pending,
+    vmexit_pending,
+)
+from .nested_vcpu import REFLECT_TO_L1
 from .np2m import np2m_select
 from .p2m_script import p2m_scripted_change
+from .state_events import begin_event, keep_event
 from .svm import svm_enter_n2, svm_exit_n2, svm_handle, svm_route, svm_set_hap_root
 from .svm_clean import all_clean
 from .svm_hw import svm_hw_enter, svm_hw_exit
@@ -174,18 +189,19 @@ def _choose_np2m(m):
 
 
 @inner
-def _switch(m):
-    """Carry out the virtual exit or the virtual entry that was requested."""
-    nv = m.nv
-    if nv.vmexit_pending:
+def _switch(m, leave):
+    """Carry out the virtual exit (``leave``) or the virtual entry that was requested."""
+    if leave:
+        at_event(m, AT_L2_EXIT_TO_L1)
         code = m.exit.code
         _exit_n2(m)
-        nv.vmexit_pending = 0
-        nv.vmentry_pending = 0
+        set_vmexit_pending(m, 0)
+        set_vmentry_pending(m, 0)
         m.ledger.virtual_exits += 1
         record(m, TL_VIRTUAL_EXIT, code, 0, 2, 1)
-    elif nv.vmentry_pending:
-        nv.vmentry_pending = 0
+    else:
+        at_event(m, AT_VMENTRY)
+        set_vmentry_pending(m, 0)
         if _enter_n2(m) == ST_OK:
             m.ledger.virtual_entries += 1
             record(m, TL_VIRTUAL_ENTRY, 0, 0, 1, 2)
@@ -212,19 +228,23 @@ def _note_address_space(m):
 @unit(Machine)
 def enter_guest(m):
     """L0 is done: switch if requested, choose the tag, and enter L1 or L2."""
-    nv = m.nv
     # 1. interrupts, then the pending virtual exit or entry; a virtual entry that fails its checks
     # may ask for an exit, and so may an interrupt that waited for the switch
     if m.irq.active:
+        at_event(m, AT_INTERRUPT)
         _intr_assist(m)
-    switched = nv.vmexit_pending | nv.vmentry_pending
-    _switch(m)
-    if switched and m.irq.active and nv.vmexit_pending == 0:
-        _intr_assist(m)
-    if nv.vmexit_pending:
-        _switch(m)
+    at_event(m, AT_HW_ENTRY)
+    leave = vmexit_pending(m)
+    if leave or vmentry_pending(m):
+        _switch(m, leave)
+        if m.irq.active and vmexit_pending(m) == 0:
+            at_event(m, AT_INTERRUPT)
+            _intr_assist(m)
+        if vmexit_pending(m):
+            _switch(m, 1)
+        at_event(m, AT_HW_ENTRY)
     # 2. L2 may not run on a nested p2m that was emptied, or marked to be
-    if nv.stale_np2m and nv.n2_guest and nv.hap_enabled:
+    if m.nv.stale_np2m and is_n2_guest(m) and hap_enabled(m):
         _choose_np2m(m)
     # 3. tag and flushes
     tag_for_entry(m)
@@ -255,30 +275,33 @@ def l0_exit(m):
 
     Returns ST_BRANCH, ST_FAULT (an event to deliver), or why the machine stops.
     """
-    nv = m.nv
     level = m.level
     fold_steps(m)
     fold_hits(m)
     # 1. the physical exit, and L0's common entry path
     _begin_cause(m)
     code = m.exit.code
+    place = exit_place(m, code)
+    begin_event(m, level, place)
     record(m, TL_HW_EXIT, code, m.exit.info1, level, 0)
     _hw_exit(m)
     count(m, E_HW_EXIT, 1)
     _count_entry_and_exit_path(m)
     # 2. whose exit is it
     outcome = ST_OK
-    nv.vmswitch_in_progress = 0
+    handler = 0
     if is_n2_guest(m):
         tags_after_n2_exit(m)
         if _route(m) == REFLECT_TO_L1:
-            nv.vmexit_pending = 1
+            set_vmexit_pending(m, 1)
+            handler = 1
         else:
+            keep_event(m)
             outcome = _handle(m)
+            handler = vmexit_pending(m)
     else:
         outcome = _handle(m)
-    handler = 1 if level == 2 and nv.vmexit_pending else 0
-    m.ledger.exits[level, exit_place(m, code), handler, m.ledger.cause] += 1
+    m.ledger.exits[level, place, handler, m.ledger.cause] += 1
     if outcome == ST_HALT and m.irq.active and idle(m):
         outcome = ST_OK
     if outcome != ST_OK:
@@ -287,5 +310,6 @@ def l0_exit(m):
     if m.p2m_countdown:
         m.p2m_countdown -= 1
         if m.p2m_countdown == 0:
+            at_event(m, AT_P2M_CHANGE)
             p2m_scripted_change(m)
     return enter_guest(m)

@@ -40,6 +40,7 @@ from ..mmu.walk import (
 )
 from ..structs import i64
 from ..words import lshr
+from .nested_state import n2p_to_l0m
 from .np2m import EPTP_AD, new_table_page, np2m_empty_all, np2m_select
 from .p2m import EPT_WRITE_BACK, n1p_to_l0m, p2m_query, p2m_resolve
 
@@ -166,7 +167,7 @@ def _pages_below(m, entry, shift):
 def _install(m, gpa, ma, shift, rights):
     """Enter the page into n2p_to_l0m in place of what is there; 0 when the pool is used up."""
     t = m.np2m[m.nv.np2m_slot]
-    table = m.nv.n2p_to_l0m
+    table = n2p_to_l0m(m)
     level = 39
     while level > shift:
         address = table + (lshr(gpa, level) & 511) * 8

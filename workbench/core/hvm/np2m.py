@@ -41,6 +41,7 @@ from ..ledger import (
 from ..mmu.walk import ADDRESS_MASK
 from ..structs import i64
 from ..words import fill_bytes
+from .nested_state import flushp2m, n2p_to_l0m, set_flushp2m, set_n2p_to_l0m
 from .tags import N1, N2, tags_np2m_emptied, tags_renew, tells_tables_apart
 
 EPTP_AD = 1 << 6
@@ -136,10 +137,10 @@ def np2m_reset(m, reason):
     np2m_empty_all(m, reason)
     for slot in range(n_tables(m)):
         m.np2m[slot].base = -1
-    m.nv.n2p_to_l0m = 0
+    set_n2p_to_l0m(m, 0)
     m.nv.np2m_base = -1
     m.nv.stale_np2m = 0
-    m.nv.flushp2m = 0
+    set_flushp2m(m, 0)
     tags_renew(m, N2, reason)
     return 0
 
@@ -183,7 +184,7 @@ def np2m_invalidate_all(m, reason):
 @unit(Machine, i64)
 def np2m_invalidate_current(m, reason):
     """INVLPGA with L2's ASID; ``generation`` ignores it, as Xen does."""
-    if m.nv.n2p_to_l0m and m.feat.np2m_flush != NP2M_GENERATION:
+    if n2p_to_l0m(m) and m.feat.np2m_flush != NP2M_GENERATION:
         _invalidate(m, m.nv.np2m_slot, reason)
     return 0
 
@@ -191,8 +192,10 @@ def np2m_invalidate_current(m, reason):
 @unit(Machine, i64, i64, i64)
 def np2m_note_vmrun(m, tlb_control, root, reason):
     """VMRUN with TLB_CONTROL or a new ASID: the table of vmcb12's root, or all of them."""
+    if n2p_to_l0m(m) == 0:
+        return 0  # no table yet
     if m.feat.np2m_flush == NP2M_GENERATION:
-        m.nv.flushp2m = 1
+        set_flushp2m(m, 1)
     elif tlb_control == TLB_CONTROL_ALL:
         np2m_invalidate_all(m, reason)
     else:
@@ -247,10 +250,11 @@ def np2m_select(m, base):
     nv = m.nv
     key = base & (KEY_MASK if m.feat.ept_ad and m.hw.backend != BACKEND_SVM else ADDRESS_MASK)
     # 1. what the vcpu remembers
-    known = nv.n2p_to_l0m != 0 and nv.flushp2m == 0
-    nv.flushp2m = 0
+    chosen = n2p_to_l0m(m) != 0  # else L2 has not run yet
+    known = chosen and flushp2m(m) == 0
+    set_flushp2m(m, 0)
     reason = F_NP2M_CHANGED
-    renew = nv.n2p_to_l0m != 0  # else L2 has not run yet
+    renew = chosen
     slot = nv.np2m_slot
     if known and m.np2m[slot].flush and m.np2m[slot].base == key:
         np2m_empty(m, slot, m.np2m[slot].flush - 1)
@@ -272,7 +276,7 @@ def np2m_select(m, base):
     nv.np2m_slot = slot
     nv.np2m_base = key
     nv.np2m_generation = t.generation
-    nv.n2p_to_l0m = t.root
+    set_n2p_to_l0m(m, t.root)
     nv.stale_np2m = 0
     # 4. another table, or an emptied one: no translation made by the old one may be used
     if renew and not tells_tables_apart(m):

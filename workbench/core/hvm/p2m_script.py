@@ -15,6 +15,7 @@ from ..jit import unit
 from ..layout import P2M_EVENT_LOG_DIRTY, Machine
 from ..ledger import F_P2M_CHANGED
 from ..mmu.walk import ADDRESS_MASK
+from .nested_state import n2p_to_l0m
 from .np2m import np2m_empty_all
 from .p2m import p2m_withdraw
 from .tags import N1, N2, tags_renew
@@ -24,7 +25,7 @@ from .tags import N1, N2, tags_renew
 def p2m_scripted_change(m):
     """Withdraw one page or its write permission, and everything that was derived from it."""
     m.p2m_countdown = m.p2m_period
-    if m.nv.n2p_to_l0m == 0 or m.np2m_last_n1p == 0:
+    if m.np2m_last_n1p == 0 or n2p_to_l0m(m) == 0:
         return 0
     m.p2m_turn ^= 1
     n1p = m.np2m_last_n1p if m.p2m_turn else m.nv.np2m_base & ADDRESS_MASK

@@ -11,6 +11,14 @@ from ..jit import inner, unit
 from ..layout import L0_MANUAL, L0_XEN, PAGE, Machine
 from ..words import fill_bytes, ld32, st32, st64
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, VMCX01_MA, VMCX02_MA
+from .nested_state import (
+    set_guest_tag,
+    set_hap_enabled,
+    set_hsave_pa,
+    set_icpt,
+    set_last_vmcx12_addr,
+    write_gif,
+)
 from .nested_vcpu import reset_nested_vcpu
 from .svm_checks import EFER_SVME, NP_ENABLE
 from .svm_enter import svm_enter_n2, svm_set_hap_root
@@ -34,15 +42,14 @@ PAUSE_COUNT, PAUSE_THRESHOLD = 4000, 1000
 @inner
 def _reset_nested_vcpu(m):
     reset_nested_vcpu(m)
-    nv = m.nv
-    nv.last_vmcx12_addr = -1
-    nv.guest_tag = -1
-    nv.hap_enabled = 0
-    nv.gif = 1
-    nv.hsave_pa = 0
-    nv.vm_cr = 0
-    for i in range(6):
-        nv.icpt[i] = 0
+    set_last_vmcx12_addr(m, -1)
+    set_guest_tag(m, 0)
+    set_hap_enabled(m, 0)
+    write_gif(m, 1)
+    set_hsave_pa(m, 0)
+    m.nv.vm_cr = 0
+    for i in range(5):
+        set_icpt(m, i, 0)
 
 
 @inner

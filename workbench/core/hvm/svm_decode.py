@@ -20,7 +20,7 @@ from ..mmu.walk import ADDRESS_MASK, PTE_P, PTE_PS
 from ..structs import i64
 from ..words import address as address_of
 from ..words import copy_bytes, ld64, lshr
-from .nested_vcpu import is_n2_guest
+from .nested_state import is_n2_guest
 from .p2m import n1p_to_l0m
 from .svm_current import current_vmcb, read_gpr
 

@@ -16,6 +16,7 @@ from ..ledger import E_L0_INSTRUCTION_EMULATED, F_CR_WRITE, count
 from ..mmu.access import load, store
 from ..structs import i64
 from ..words import ld64, lshr, st32, st64
+from .nested_state import hsave_pa, is_n2_guest, set_hsave_pa
 from .svm_checks import CR0_CD, CR0_NW, CR0_PE, CR0_PG, CR4_PAE, CR4_RESERVED
 from .svm_clean import CLEAN_CR, CLEAN_INTERCEPTS, CLEAN_LBR, CLEAN_NP, touch
 from .svm_current import current_vmcb, read_gpr, write_gpr
@@ -80,7 +81,7 @@ def _read_msr(m, number):
     elif number == msr.VM_CR:
         m.result = m.nv.vm_cr
     elif number == msr.VM_HSAVE_PA:
-        m.result = m.nv.hsave_pa
+        m.result = hsave_pa(m)
     elif number == msr.TSC_RATIO:
         m.result = TSC_RATIO_ONE
     else:
@@ -113,7 +114,7 @@ def _write_msr(m, h, number, value):
     if number == msr.VM_HSAVE_PA:
         if value & 0xFFF or lshr(value, 52):
             return ST_FAULT
-        m.nv.hsave_pa = value
+        set_hsave_pa(m, value)
         return ST_OK
     if number == msr.TSC_RATIO:
         return ST_OK if value == TSC_RATIO_ONE else ST_FAULT
@@ -225,7 +226,7 @@ def svm_emulate_io(m):
 
 @inner
 def _current_tags(m):
-    return N2 if m.nv.n2_guest else N1
+    return N2 if is_n2_guest(m) else N1
 
 
 @inner

@@ -24,9 +24,29 @@ from ..ledger import (
     count_field,
 )
 from ..mmu.physical import host_of
+from ..structs import i64
 from ..timeline import refuse
 from ..words import count_trailing_zeros, ld8, ld32, ld64, lshr, st32, st64
 from .memory_map import VMCX01_MA, VMCX02_MA
+from .nested_state import (
+    guest_tag,
+    hap_enabled,
+    host_cr3,
+    icpt,
+    last_vmcx12_addr,
+    set_guest_cr3,
+    set_guest_tag,
+    set_hap_enabled,
+    set_host_cr3,
+    set_icpt,
+    set_iopm,
+    set_msrpm,
+    set_rflagsif,
+    set_vintrmask,
+    set_vmswitch_in_progress,
+    vmcx12,
+    vmcx12_addr,
+)
 from .nested_vcpu import enter_n2_guest
 from .np2m import np2m_note_vmrun, np2m_select
 from .svm_checks import F_ASID, NP_ENABLE, REPLACED_BY_L0, VALID, svm_vmcb_faults
@@ -96,15 +116,14 @@ def _read64(m, h12, offset, field):
 @inner
 def _cache_intercepts(m, h12):
     """L1's own intercept words, kept for routing."""
-    icpt = m.nv.icpt
-    icpt[0] = _read32(m, h12, vmcb.INTERCEPT_WORD0, vmcb.FIELD_INTERCEPT_WORD0)
-    icpt[1] = _read32(m, h12, vmcb.INTERCEPT_WORD1, vmcb.FIELD_INTERCEPT_WORD1)
-    icpt[2] = _read32(m, h12, vmcb.INTERCEPT_WORD2, vmcb.FIELD_INTERCEPT_WORD2)
-    icpt[3] = _read32(m, h12, vmcb.INTERCEPT_WORD3, vmcb.FIELD_INTERCEPT_WORD3)
-    icpt[4] = _read32(m, h12, vmcb.INTERCEPT_WORD4, vmcb.FIELD_INTERCEPT_WORD4)
-    icpt[5] = 0
+    set_icpt(m, 0, _read32(m, h12, vmcb.INTERCEPT_WORD0, vmcb.FIELD_INTERCEPT_WORD0))
+    set_icpt(m, 1, _read32(m, h12, vmcb.INTERCEPT_WORD1, vmcb.FIELD_INTERCEPT_WORD1))
+    set_icpt(m, 2, _read32(m, h12, vmcb.INTERCEPT_WORD2, vmcb.FIELD_INTERCEPT_WORD2))
+    set_icpt(m, 3, _read32(m, h12, vmcb.INTERCEPT_WORD3, vmcb.FIELD_INTERCEPT_WORD3))
+    set_icpt(m, 4, _read32(m, h12, vmcb.INTERCEPT_WORD4, vmcb.FIELD_INTERCEPT_WORD4))
+    set_icpt(m, 5, 0)
     if m.feat.deviations & deviations.DEV_GENERAL3_NOT_MERGED == 0:
-        icpt[5] = _read32(m, h12, vmcb.INTERCEPT_WORD5, vmcb.FIELD_INTERCEPT_WORD5)
+        set_icpt(m, 5, _read32(m, h12, vmcb.INTERCEPT_WORD5, vmcb.FIELD_INTERCEPT_WORD5))
     count(m, E_L0_BYTE_COPIED, INTERCEPT_BYTES)
 
 
@@ -114,10 +133,10 @@ def _recalculate_intercepts(m, h12, h02, h01):
     if ld32(h12 + vmcb.INT_CTL) & V_INTR_MASKING:
         # L2 has a task priority of its own, and L0's window for L1 need not open while L2 runs
         st32(h02 + vmcb.INTERCEPT_WORD0, ld32(h02 + vmcb.INTERCEPT_WORD0) & ~CR8_WRITE_BIT)
-        if ld64(h01 + vmcb.RFLAGS) & RFLAGS_IF == 0 and m.nv.icpt[3] & VINTR_BIT == 0:
+        if ld64(h01 + vmcb.RFLAGS) & RFLAGS_IF == 0 and icpt(m, 3) & VINTR_BIT == 0:
             st32(h02 + vmcb.INTERCEPT_WORD3, ld32(h02 + vmcb.INTERCEPT_WORD3) & ~VINTR_BIT)
     word4 = ld32(h02 + vmcb.INTERCEPT_WORD4)
-    if m.nv.icpt[4] & VMMCALL_BIT == 0:
+    if icpt(m, 4) & VMMCALL_BIT == 0:
         word4 &= ~VMMCALL_BIT
     if _nested_vls(m, h12) == 0:
         word4 |= VMLOAD_VMSAVE_BITS
@@ -127,7 +146,7 @@ def _recalculate_intercepts(m, h12, h02, h01):
 @inner
 def _nested_vls(m, h12):
     """VIRT_EXT bit of virtual VMLOAD/VMSAVE if KVM lets L2 have it."""
-    if m.feat.virtual_vmload_vmsave and m.nv.hap_enabled:
+    if m.feat.virtual_vmload_vmsave and hap_enabled(m):
         return ld64(h12 + vmcb.VIRT_EXT) & VIRT_EXT_VMLOAD_VMSAVE
     return 0
 
@@ -142,7 +161,7 @@ def _or_intercepts(m, h12, h02, h01):
         word = _read32(m, h12, vmcb.INTERCEPT_WORD0 + 4 * k, vmcb.FIELD_INTERCEPT_WORD0 + k)
         st32(h02 + vmcb.INTERCEPT_WORD0 + 4 * k, word | ld32(h01 + vmcb.INTERCEPT_WORD0 + 4 * k))
     if m.feat.deviations & deviations.DEV_GENERAL3_NOT_MERGED == 0:
-        st32(h02 + vmcb.INTERCEPT_WORD5, m.nv.icpt[5] | ld32(h01 + vmcb.INTERCEPT_WORD5))
+        st32(h02 + vmcb.INTERCEPT_WORD5, icpt(m, 5) | ld32(h01 + vmcb.INTERCEPT_WORD5))
     if m.feat.l0 == L0_KVM:
         _recalculate_intercepts(m, h12, h02, h01)
     if ld32(h02 + vmcb.INT_CTL) & V_GIF_ENABLE == 0:
@@ -166,21 +185,19 @@ def _merge_interrupts(m, h12, h02):
 def _merged_pause_filter(m, h12, h01):
     """Threshold and count in one word: L0's, with L1's count if that is less and L1 wants PAUSE."""
     own = ld32(h01 + vmcb.PAUSE_FILTER_THRESH)
-    if lshr(m.nv.icpt[3], svm.INTERCEPT_PAUSE & 31) & 1 == 0 or m.feat.pause_filter == 0:
+    if m.feat.pause_filter == 0 or lshr(icpt(m, 3), svm.INTERCEPT_PAUSE & 31) & 1 == 0:
         return own
     l1 = _read32(m, h12, vmcb.PAUSE_FILTER_THRESH, vmcb.FIELD_PAUSE_FILTER_COUNT)
     return own if lshr(own, 16) <= lshr(l1, 16) else (own & 0xFFFF) | (l1 & ~0xFFFF)
 
 
-@unit(Machine)
-def svm_merge_controls(m):
+@unit(Machine, i64)
+def svm_merge_controls(m, h12):
     """Control area of vmcb02 from vmcb01 and vmcb12."""
-    nv = m.nv
     h01 = m.ram + VMCX01_MA
     h02 = m.ram + VMCX02_MA
-    h12 = host_of(m, nv.vmcx12_ma)
     clean = _read32(m, h12, vmcb.CLEAN, vmcb.FIELD_CLEAN)
-    if nv.last_vmcx12_addr != nv.n1_vmcx12_addr or m.feat.vmcb_clean_bits == 0:
+    if m.feat.vmcb_clean_bits == 0 or last_vmcx12_addr(m) != vmcx12_addr(m):
         clean = 0
     if m.feat.l0 == L0_KVM:
         clean &= CLEAN_SAVE_AREA
@@ -199,8 +216,8 @@ def svm_merge_controls(m):
         ld64(h01 + vmcb.TSC_OFFSET) + _read64(m, h12, vmcb.TSC_OFFSET, vmcb.FIELD_TSC_OFFSET),
     )
     # 3. permission maps
-    nv.msrpm_n1p = _read64(m, h12, vmcb.MSRPM_BASE_PA, vmcb.FIELD_MSRPM_BASE_PA)
-    nv.iopm_n1p = _read64(m, h12, vmcb.IOPM_BASE_PA, vmcb.FIELD_IOPM_BASE_PA)
+    set_msrpm(m, _read64(m, h12, vmcb.MSRPM_BASE_PA, vmcb.FIELD_MSRPM_BASE_PA))
+    set_iopm(m, _read64(m, h12, vmcb.IOPM_BASE_PA, vmcb.FIELD_IOPM_BASE_PA))
     st64(h02 + vmcb.MSRPM_BASE_PA, svm_merge_msrpm(m))
     st64(h02 + vmcb.IOPM_BASE_PA, svm_choose_iopm(m))
     # 4. interrupt shadow, the event that L1 injects, exit information (meaningless until the exit)
@@ -225,8 +242,8 @@ def svm_merge_controls(m):
 def _merge_paging(m, h02, h01):
     """Nested paging of L2: the combined table, or L1's own when L1 shadows L2's tables."""
     st64(h02 + vmcb.NESTED_CTL, NP_ENABLE)
-    if m.nv.hap_enabled:
-        st64(h02 + vmcb.NESTED_CR3, np2m_select(m, m.nv.host_cr3))
+    if hap_enabled(m):
+        st64(h02 + vmcb.NESTED_CR3, np2m_select(m, host_cr3(m)))
     else:
         st64(h02 + vmcb.NESTED_CR3, ld64(h01 + vmcb.NESTED_CR3))
 
@@ -307,16 +324,15 @@ def _note_paging(m, h12):
     Any TLB_CONTROL and a new ASID concern the nested p2m (``np2m_flush``), and L2 takes a new tag;
     L1's TLB_CONTROL itself never reaches the hardware.
     """
-    nv = m.nv
-    nv.guest_cr3 = _read64(m, h12, vmcb.CR3, vmcb.FIELD_CR3)
-    nv.host_cr3 = _read64(m, h12, vmcb.NESTED_CR3, vmcb.FIELD_NESTED_CR3)
-    nv.hap_enabled = _read64(m, h12, vmcb.NESTED_CTL, vmcb.FIELD_NESTED_CTL) & NP_ENABLE
+    set_guest_cr3(m, _read64(m, h12, vmcb.CR3, vmcb.FIELD_CR3))
+    set_host_cr3(m, _read64(m, h12, vmcb.NESTED_CR3, vmcb.FIELD_NESTED_CR3))
+    set_hap_enabled(m, _read64(m, h12, vmcb.NESTED_CTL, vmcb.FIELD_NESTED_CTL) & NP_ENABLE)
     tlb_control = ld8(h12 + vmcb.TLB_CTL)
     count_field(m, vmcb.FIELD_TLB_CTL, P_ENTRY, 0)
     asid = _read32(m, h12, vmcb.ASID, vmcb.FIELD_ASID)
-    if tlb_control or asid != nv.guest_tag:
-        nv.guest_tag = asid
-        np2m_note_vmrun(m, tlb_control, nv.host_cr3, F_TLB_CONTROL)
+    if tlb_control or asid != guest_tag(m):
+        set_guest_tag(m, asid)
+        np2m_note_vmrun(m, tlb_control, host_cr3(m), F_TLB_CONTROL)
         tags_renew(m, N2, F_TLB_CONTROL)
 
 
@@ -324,10 +340,10 @@ def _note_paging(m, h12):
 def _save_host(m, h01):
     """L1's context stays in vmcb01; it will continue behind its VMRUN (hostsave)."""
     nv = m.nv
-    nv.host_rip = ld64(h01 + vmcb.RIP)
+    m.vmrun_rip = ld64(h01 + vmcb.RIP)
     st64(h01 + vmcb.RIP, svm_next_rip(m, h01))
     st32(h01 + vmcb.INT_STATE, 0)
-    nv.rflagsif = 1 if ld64(h01 + vmcb.RFLAGS) & RFLAGS_IF else 0
+    set_rflagsif(m, 1 if ld64(h01 + vmcb.RFLAGS) & RFLAGS_IF else 0)
     nv.host_efer = nv.guest_efer
     count(m, E_L0_BYTE_COPIED, HOST_SAVE_BYTES)
 
@@ -358,25 +374,25 @@ def _refuse(m, h12, h01):
 def svm_enter_n2(m):
     """Virtual entry: L1's VMRUN takes effect. ST_OK; FAILED: L1 goes on, perhaps by a virtual exit
     that is requested."""
-    nv = m.nv
     h01 = m.ram + VMCX01_MA
     h02 = m.ram + VMCX02_MA
-    h12 = host_of(m, nv.vmcx12_ma)
+    h12 = host_of(m, vmcx12(m))
     late = m.feat.deviations & deviations.DEV_VMRUN_CHECKED_AFTER_LOADING
     if late == 0 and _refused(m, h12):
         return _refuse(m, h12, h01)
-    nv.vmswitch_in_progress = 1
+    set_vmswitch_in_progress(m, 1)
     # 1. what the tags and the nested p2m depend on
     _note_paging(m, h12)
-    nv.vintrmask = lshr(ld32(h12 + vmcb.INT_CTL), svm.INT_CTL_V_INTR_MASKING) & 1
+    set_vintrmask(m, lshr(ld32(h12 + vmcb.INT_CTL), svm.INT_CTL_V_INTR_MASKING) & 1)
     # 2. L1's own context
     _save_host(m, h01)
     # 3. vmcb02 becomes the current VMCB (also when the checks fail: the virtual exit unwinds it)
     enter_n2_guest(m, 1)
-    clean = svm_merge_controls(m)
+    clean = svm_merge_controls(m, h12)
     _merge_state(m, h12, h02, h01, clean)
     # 4. GIF is set
     set_gif(m, 1)
+    set_vmswitch_in_progress(m, 0)
     # 5. Xen's consistency checks
     if late and _refused(m, h12):
         m.exit.code = svm.VMEXIT_INVALID

@@ -15,6 +15,18 @@ from ..ledger import E_L0_BYTE_COPIED, E_L0_VMSAVE, P_EXIT, count, count_field
 from ..mmu.physical import host_of, note_code_written
 from ..words import ld32, ld64, st8, st32, st64
 from .memory_map import VMCX01_MA, VMCX02_MA
+from .nested_state import (
+    exitcode,
+    exitinfo1,
+    exitinfo2,
+    hap_enabled,
+    host_cr3,
+    set_last_vmcx12_addr,
+    set_vmswitch_in_progress,
+    vintrmask,
+    vmcx12,
+    vmcx12_addr,
+)
 from .nested_vcpu import enter_n2_guest
 from .svm_checks import EFER_SVME, EVENT_VALID
 from .svm_hw import DR7_ONES, LBR_ENABLE, V_INTR_MASKING
@@ -37,10 +49,9 @@ RESTORE_BYTES = 6 * 8
 @inner
 def _write_exit(m, h12, h02):
     """Exit code and information; an event that was not delivered yet goes back to L1."""
-    nv = m.nv
-    st64(h12 + vmcb.EXIT_CODE, nv.exitcode)
-    st64(h12 + vmcb.EXIT_INFO_1, nv.exitinfo1)
-    st64(h12 + vmcb.EXIT_INFO_2, nv.exitinfo2)
+    st64(h12 + vmcb.EXIT_CODE, exitcode(m))
+    st64(h12 + vmcb.EXIT_INFO_1, exitinfo1(m))
+    st64(h12 + vmcb.EXIT_INFO_2, exitinfo2(m))
     count_field(m, vmcb.FIELD_EXIT_CODE, P_EXIT, 1)
     count_field(m, vmcb.FIELD_EXIT_INFO_1, P_EXIT, 1)
     count_field(m, vmcb.FIELD_EXIT_INFO_2, P_EXIT, 1)
@@ -57,11 +68,10 @@ def _write_exit(m, h12, h02):
 
 @inner
 def _write_controls(m, h12, h02):
-    nv = m.nv
     # 1. interrupts: V_INTR_MASKING is L1's own again
     int_ctl = ld32(h02 + vmcb.INT_CTL)
     old = ld32(h12 + vmcb.INT_CTL)
-    if nv.vintrmask == 0:
+    if vintrmask(m) == 0:
         int_ctl &= ~V_INTR_MASKING
     if m.feat.l0 == L0_KVM:
         int_ctl = (old & ~KVM_INT_CTL_BACK) | (int_ctl & KVM_INT_CTL_BACK)
@@ -77,8 +87,8 @@ def _write_controls(m, h12, h02):
     copy32(m, h12, h02, vmcb.INT_VECTOR, vmcb.FIELD_INT_VECTOR, P_EXIT, 1)
     # 3. TLB_CONTROL is done; nested paging as L1 had it
     st8(h12 + vmcb.TLB_CTL, 0)
-    st64(h12 + vmcb.NESTED_CTL, nv.hap_enabled)
-    st64(h12 + vmcb.NESTED_CR3, nv.host_cr3)
+    st64(h12 + vmcb.NESTED_CTL, hap_enabled(m))
+    st64(h12 + vmcb.NESTED_CR3, host_cr3(m))
     count_field(m, vmcb.FIELD_TLB_CTL, P_EXIT, 1)
     count_field(m, vmcb.FIELD_NESTED_CTL, P_EXIT, 1)
     count_field(m, vmcb.FIELD_NESTED_CR3, P_EXIT, 1)
@@ -142,18 +152,17 @@ def svm_abandon_entry(m):
     h01 = m.ram + VMCX01_MA
     enter_n2_guest(m, 0)
     _restore_host(m, h01)
-    st64(h01 + vmcb.RIP, m.nv.host_rip)
+    st64(h01 + vmcb.RIP, m.vmrun_rip)
     inject_ud(m)
 
 
 @unit(Machine)
 def svm_exit_n2(m):
-    """Virtual exit with ``nv.exitcode`` and its two infos; L1 is current after it."""
-    nv = m.nv
+    """Virtual exit with ``exitcode(m)`` and its two infos; L1 is current after it."""
     h01 = m.ram + VMCX01_MA
     h02 = m.ram + VMCX02_MA
-    h12 = host_of(m, nv.vmcx12_ma)
-    nv.vmswitch_in_progress = 1
+    h12 = host_of(m, vmcx12(m))
+    set_vmswitch_in_progress(m, 1)
     if m.irq.window:
         svm_drop_virtual_window(m)
     # 1. FS, GS, TR, LDTR and the system-call MSRs are common to both VMCBs
@@ -164,10 +173,11 @@ def svm_exit_n2(m):
     _write_controls(m, h12, h02)
     _write_state(m, h12, h02)
     note_code_written(m, h12, PAGE)
-    nv.last_vmcx12_addr = nv.n1_vmcx12_addr
+    set_last_vmcx12_addr(m, vmcx12_addr(m))
     # 3. L1's context
     enter_n2_guest(m, 0)
     _restore_host(m, h01)
     # 4. GIF is cleared
     set_gif(m, 0)
+    set_vmswitch_in_progress(m, 0)
     return ST_OK

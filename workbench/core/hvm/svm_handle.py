@@ -37,6 +37,18 @@ from ..mmu.walk import ACC_READ, ACC_WRITE, nested_walk
 from ..words import ld32, ld64, lshr, st32, st64
 from .mmio import svm_apic_mmio
 from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_MMIO, np2m_fault
+from .nested_state import (
+    guest_tag,
+    hap_enabled,
+    hsave_pa,
+    is_n2_guest,
+    n2_tag,
+    set_vmcx12,
+    set_vmcx12_addr,
+    set_vmentry_pending,
+    vmcx12,
+    vmcx12_addr,
+)
 from .nested_vcpu import nestedhvm_is_enabled
 from .np2m import np2m_invalidate_current
 from .p2m import n1p_to_l0m, p2m_resolve
@@ -116,23 +128,22 @@ def give_up(m, why, code):
 @unit(Machine)
 def svm_handle_vmrun(m):
     """VMRUN: map vmcb12 and ask for the virtual entry (Xen, svm_vmexit_do_vmrun)."""
-    nv = m.nv
-    if not nestedhvm_is_enabled(m) or nv.n2_guest:
+    if not nestedhvm_is_enabled(m) or is_n2_guest(m):
         return inject_ud(m)
     n1p = ld64(current_vmcb(m) + vmcb.RAX)
     if n1p & PAGE_MASK:
         return inject_gp(m)
-    if nv.hsave_pa == 0 and m.feat.deviations & deviations.DEV_HSAVE_PA_REQUIRED:
+    if hsave_pa(m) == 0 and m.feat.deviations & deviations.DEV_HSAVE_PA_REQUIRED:
         return inject_gp(m)
-    if n1p != nv.n1_vmcx12_addr or nv.vmcx12_ma < 0:
-        nv.n1_vmcx12_addr = n1p
-        nv.vmcx12_ma = n1p_to_l0m(m, n1p)
+    if n1p != vmcx12_addr(m) or vmcx12(m) < 0:
+        set_vmcx12_addr(m, n1p)
+        set_vmcx12(m, n1p_to_l0m(m, n1p))
         count(m, E_L0_GUEST_PAGE_MAPPED, 1)
-        if nv.vmcx12_ma < 0 or host_of(m, nv.vmcx12_ma) == 0:
-            nv.n1_vmcx12_addr = -1
-            nv.vmcx12_ma = -1
+        if vmcx12(m) < 0 or host_of(m, vmcx12(m)) == 0:
+            set_vmcx12_addr(m, -1)
+            set_vmcx12(m, -1)
             return inject_gp(m)
-    nv.vmentry_pending = 1
+    set_vmentry_pending(m, 1)
     return ST_OK
 
 
@@ -150,7 +161,7 @@ def svm_handle_vmload(m):
     if address & PAGE_MASK:
         return inject_gp(m)
     count(m, E_L0_GUEST_PAGE_MAPPED, 1)
-    if m.nv.n2_guest:
+    if is_n2_guest(m):
         ma = nested_walk(m, address, address, ACC_WRITE if is_save else ACC_READ, 0)
         m.pending = 0
         if ma < 0:
@@ -202,8 +213,8 @@ def _handle_invlpga(m, h):
     nv = m.nv
     asid = m.cpu.gpr[RCX] & 0xFFFFFFFF
     own = asid == 0 or m.feat.deviations & deviations.DEV_INVLPGA_IS_INVLPG != 0
-    if own or asid == nv.guest_tag or m.feat.deviations & deviations.DEV_INVLPGA_ANY_ASID_IS_L2S:
-        tag = nv.n1_tag if own or one_tag_for_both(m) else nv.n2_tag
+    if own or asid == guest_tag(m) or m.feat.deviations & deviations.DEV_INVLPGA_ANY_ASID_IS_L2S:
+        tag = nv.n1_tag if own or one_tag_for_both(m) else n2_tag(m)
         count(m, E_L0_FLUSH_EXECUTED, 1)
         flush_address(m, tag, ld64(h + vmcb.RAX), F_INVLPGA)
         if not own:
@@ -214,7 +225,7 @@ def _handle_invlpga(m, h):
 @inner
 def _handle_vmmcall(m, h):
     """A hypercall to L0, which knows none; L2 has no business with L0."""
-    if m.nv.n2_guest:
+    if is_n2_guest(m):
         return inject_ud(m)
     st64(h + vmcb.RAX, -EPERM if m.cpu.cpl else -ENOSYS)
     return skip_instruction(m, h)
@@ -237,7 +248,7 @@ def svm_handle_npf(m):
     does not have."""
     gpa = m.exit.info2
     info1 = m.exit.info1
-    if m.nv.n2_guest == 0 or m.nv.hap_enabled == 0:
+    if not is_n2_guest(m) or hap_enabled(m) == 0:
         if p2m_resolve(m, gpa, lshr(info1, NPF_WRITE_BIT) & 1):
             return ST_OK
         return ST_OK if svm_apic_mmio(m, gpa) else give_up(m, FATAL_N1P_UNMAPPED, gpa)
@@ -312,7 +323,7 @@ def svm_handle(m):
     Returns ST_OK, or why the machine stops: ST_HALT, ST_STOP, ST_SHUTDOWN, ST_FATAL.
     """
     h = current_vmcb(m)
-    if m.nv.n2_guest == 0:
+    if not is_n2_guest(m):
         take_virtual_tpr(m)
     if ld32(h + vmcb.EXIT_INT_INFO) & EVENT_VALID:
         _take_up_event(m, h)

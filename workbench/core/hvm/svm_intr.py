@@ -38,6 +38,7 @@ from ..ledger import (
 from ..structs import i64
 from ..words import ld8, ld32, ld64, st8, st32
 from .memory_map import VMCX01_MA, VMCX02_MA
+from .nested_state import gif, is_n2_guest, rflagsif, vintrmask, vmentry_pending, vmexit_pending
 from .svm_checks import EVENT_VALID
 from .svm_clean import CLEAN_INTERCEPTS, CLEAN_TPR, touch
 from .svm_current import current_vmcb
@@ -77,7 +78,7 @@ def svm_gif(m):
     int_ctl = ld32(m.ram + VMCX01_MA + vmcb.INT_CTL)
     if int_ctl & V_GIF_ENABLE:
         return 1 if int_ctl & V_GIF else 0
-    return m.nv.gif
+    return gif(m)
 
 
 # ---------------------------------------------------------------- blocked?
@@ -86,16 +87,15 @@ def svm_gif(m):
 @unit(Machine)
 def svm_nested_blocked(m):
     """The nested part of the check (Xen, nsvm_intr_blocked): BLOCK_*, or NO_BLOCK."""
-    nv = m.nv
     if svm_gif(m) == 0:
         return BLOCK_SVM_GIF
-    if nv.n2_guest:
-        if nv.vintrmask and nv.rflagsif == 0:
+    if is_n2_guest(m):
+        if vintrmask(m) and rflagsif(m) == 0:
             return BLOCK_RFLAGS_IE
         interrupted = ld32(m.ram + VMCX02_MA + vmcb.EXIT_INT_INFO) & EVENT_VALID
-        if interrupted and nv.vmexit_pending == 0:
+        if interrupted and vmexit_pending(m) == 0:
             return BLOCK_SHADOW
-    if nv.vmexit_pending or nv.vmentry_pending:
+    if vmexit_pending(m) or vmentry_pending(m):
         return BLOCK_RFLAGS_IE
     return NO_BLOCK
 
@@ -122,7 +122,7 @@ def svm_interrupt_blocked(m, source, vector):
 
 @inner
 def _which(m):
-    return WINDOW_02 if m.nv.n2_guest else WINDOW_01
+    return WINDOW_02 if is_n2_guest(m) else WINDOW_01
 
 
 @unit(Machine, i64, i64)
@@ -155,7 +155,7 @@ def svm_close_window(m):
         st32(h + vmcb.INT_CTL, ld32(h + vmcb.INT_CTL) & ~V_IRQ)
         m.irq.window &= ~_which(m)
     word3 = ld32(h + vmcb.INTERCEPT_WORD3)
-    if m.nv.n2_guest == 0 or l1_intercepts(m, svm.INTERCEPT_VINTR) == 0:
+    if not is_n2_guest(m) or l1_intercepts(m, svm.INTERCEPT_VINTR) == 0:
         st32(h + vmcb.INTERCEPT_WORD3, word3 & ~VINTR_BIT)
     return 0
 
@@ -227,15 +227,15 @@ def _assist(m):
     reason = svm_interrupt_blocked(m, source, vector)
     if reason == BLOCK_SVM_GIF:
         note_blocked(m, reason)
-        if m.nv.n2_guest == 0 and ld32(current_vmcb(m) + vmcb.INT_CTL) & V_GIF_ENABLE:
+        if not is_n2_guest(m) and ld32(current_vmcb(m) + vmcb.INT_CTL) & V_GIF_ENABLE:
             svm_enable_intr_window(m, source, vector)
         return
-    if m.nv.n2_guest and _nested_interrupt(m, source, vector):
+    if is_n2_guest(m) and _nested_interrupt(m, source, vector):
         return
     if reason != NO_BLOCK or ld32(current_vmcb(m) + vmcb.EVENT_INJ) & EVENT_VALID:
         if reason != NO_BLOCK:
             note_blocked(m, reason)
-        if m.nv.vmentry_pending == 0:
+        if vmentry_pending(m) == 0:
             svm_enable_intr_window(m, source, vector)
         return
     _deliver(m, source, vector)

@@ -16,6 +16,23 @@ from ..mmu.physical import host_of
 from ..structs import i64
 from ..words import ld8, ld32, ld64, lshr, st8, st32, st64
 from .memory_map import VMCX01_MA, VMCX02_MA
+from .nested_state import (
+    gif,
+    icpt,
+    is_n2_guest,
+    set_exitcode,
+    set_exitinfo1,
+    set_exitinfo2,
+    set_hsave_pa,
+    set_icpt,
+    set_last_vmcx12_addr,
+    set_vmcx12,
+    set_vmcx12_addr,
+    set_vmentry_pending,
+    set_vmexit_pending,
+    vmcx12,
+    write_gif,
+)
 from .np2m import np2m_reset
 from .svm_checks import CR0_PG, EFER_LME, EFER_RESERVED, EFER_SVME, EVENT_VALID
 from .svm_clean import CLEAN_CR, CLEAN_CR2, CLEAN_INTERCEPTS, CLEAN_TPR, touch
@@ -47,11 +64,10 @@ def skip_instruction(m, h):
 @inner
 def request_virtual_exit(m, code, info1, info2):
     """Ask for a virtual exit to L1; it happens before the next hardware entry."""
-    nv = m.nv
-    nv.exitcode = code
-    nv.exitinfo1 = info1
-    nv.exitinfo2 = info2
-    nv.vmexit_pending = 1
+    set_exitcode(m, code)
+    set_exitinfo1(m, info1)
+    set_exitinfo2(m, info2)
+    set_vmexit_pending(m, 1)
 
 
 @unit(Machine, i64, i64, i64)
@@ -62,7 +78,7 @@ def svm_inject(m, vector, error, has_error):
     """
     h = current_vmcb(m)
     info2 = m.exc.address if vector == PF else 0
-    if m.nv.n2_guest and lshr(m.nv.icpt[2], vector & 31) & 1:
+    if is_n2_guest(m) and lshr(icpt(m, 2), vector & 31) & 1:
         request_virtual_exit(
             m, svm.VMEXIT_EXCP_DE + (vector & 31), error if has_error else 0, info2
         )
@@ -109,7 +125,7 @@ def set_gif(m, value):
     if int_ctl & V_GIF_ENABLE:
         st32(h01 + vmcb.INT_CTL, (int_ctl & ~V_GIF) | (V_GIF if value else 0))
         touch(h01, CLEAN_TPR)
-    m.nv.gif = value
+    write_gif(m, value)
 
 
 # ---------------------------------------------------------------- TPR
@@ -119,7 +135,7 @@ def set_gif(m, value):
 def take_tpr_of_l2(m):
     """L2 without V_INTR_MASKING writes V_TPR and L1's own task priority when it writes CR8."""
     v_tpr = ld8(m.ram + VMCX02_MA + vmcb.INT_CTL) & 15
-    if v_tpr != ld8(host_of(m, m.nv.vmcx12_ma) + vmcb.INT_CTL) & 15:
+    if v_tpr != ld8(host_of(m, vmcx12(m)) + vmcb.INT_CTL) & 15:
         m.apic.tpr = v_tpr << 4
         st8(m.ram + VMCX01_MA + vmcb.INT_CTL, v_tpr)
 
@@ -136,7 +152,7 @@ def _assist(m, h01):
         word4 &= ~VMLOAD_VMSAVE_BITS
     int_ctl = ld32(h01 + vmcb.INT_CTL)
     if m.feat.virtual_gif and int_ctl & V_GIF_ENABLE == 0:
-        st32(h01 + vmcb.INT_CTL, int_ctl | V_GIF_ENABLE | (V_GIF if m.nv.gif else 0))
+        st32(h01 + vmcb.INT_CTL, int_ctl | V_GIF_ENABLE | (V_GIF if gif(m) else 0))
         word4 &= ~STGI_CLGI_BITS
     st32(h01 + vmcb.INTERCEPT_WORD4, word4)
 
@@ -149,7 +165,7 @@ def _stop_assist(m, h01):
     st64(h01 + vmcb.VIRT_EXT, ld64(h01 + vmcb.VIRT_EXT) & ~VIRT_EXT_VMLOAD_VMSAVE)
     int_ctl = ld32(h01 + vmcb.INT_CTL)
     if int_ctl & V_GIF_ENABLE:
-        m.nv.gif = 1 if int_ctl & V_GIF else 0
+        write_gif(m, 1 if int_ctl & V_GIF else 0)
     st32(h01 + vmcb.INT_CTL, int_ctl & ~(V_GIF | V_GIF_ENABLE))
 
 
@@ -168,17 +184,16 @@ def svm_nested_features_on_efer_update(m):
 @inner
 def reset_nested(m):
     """L1 left SVM: forget its vmcx12 and what was built for L2 (Xen, nestedhvm_vcpu_reset)."""
-    nv = m.nv
     np2m_reset(m, F_NP2M_CHANGED)
-    nv.vmentry_pending = 0
-    nv.vmexit_pending = 0
-    nv.n1_vmcx12_addr = -1
-    nv.vmcx12_ma = -1
-    nv.last_vmcx12_addr = -1
-    nv.hsave_pa = 0
-    nv.gif = 1
+    set_vmentry_pending(m, 0)
+    set_vmexit_pending(m, 0)
+    set_vmcx12_addr(m, -1)
+    set_vmcx12(m, -1)
+    set_last_vmcx12_addr(m, -1)
+    set_hsave_pa(m, 0)
+    write_gif(m, 1)
     for i in range(6):
-        nv.icpt[i] = 0
+        set_icpt(m, i, 0)
 
 
 @unit(Machine, i64)
@@ -197,7 +212,7 @@ def svm_set_efer(m, value):
     nv.guest_efer = value
     st64(h + vmcb.EFER, value | EFER_SVME)
     touch(h, CLEAN_CR)
-    if nv.n2_guest == 0 and (value ^ old) & EFER_SVME:
+    if not is_n2_guest(m) and (value ^ old) & EFER_SVME:
         svm_nested_features_on_efer_update(m)
         if value & EFER_SVME == 0:
             reset_nested(m)

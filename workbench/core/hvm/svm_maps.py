@@ -30,6 +30,7 @@ from ..mmu.physical import host_of
 from ..structs import i64
 from ..words import fill_bytes, ld8, ld64, lshr, st64
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_MSRPM_MA, SVM_IOPM_SET_MA
+from .nested_state import icpt, iopm, msrpm
 from .p2m import n1p_to_l0m
 from .svm_tables import KVM_PASSED_THROUGH_MSRS, KVM_POSSIBLE_MSRS, PASSED_THROUGH_MSRS
 
@@ -157,9 +158,9 @@ def svm_merge_msrpm(m):
         for i in range(N_OPEN_WORDS):
             st64(host + OPEN_OFFSETS[i], -1)
         return L2_MSRPM_MA
-    if m.feat.l0 == L0_KVM and m.nv.icpt[3] & MSR_PROT_BIT == 0:
+    if m.feat.l0 == L0_KVM and icpt(m, 3) & MSR_PROT_BIT == 0:
         return L0_MSRPM_MA
-    base = m.nv.msrpm_n1p & ~(PAGE - 1)
+    base = msrpm(m) & ~(PAGE - 1)
     page = -1
     page_host = 0
     for i in range(N_OPEN_WORDS):
@@ -187,7 +188,7 @@ def svm_choose_iopm(m):
     """
     if m.feat.io_map == IO_MAP_INTERCEPT_ALL:
         return SVM_IOPM_SET_MA + 3 * IOPM_BYTES
-    host = guest_map_page(m, m.nv.iopm_n1p)
+    host = guest_map_page(m, iopm(m))
     if m.feat.io_map == IO_MAP_MERGED:
         count(m, E_L0_GUEST_PAGE_MAPPED, IOPM_BYTES // PAGE - 1)
         count(m, E_L0_MAP_BYTE_READ, IOPM_BYTES)

@@ -14,6 +14,17 @@ from ..ledger import E_L0_BYTE_COPIED, E_L0_MAP_BYTE_READ, P_ROUTING, count, cou
 from ..mmu.physical import host_of
 from ..words import ld32, lshr, st64
 from .memory_map import VMCX01_MA
+from .nested_state import (
+    hap_enabled,
+    icpt,
+    iopm,
+    msrpm,
+    set_exitcode,
+    set_exitinfo1,
+    set_exitinfo2,
+    vintrmask,
+    vmcx12,
+)
 from .nested_vcpu import HANDLED_BY_L0, REFLECT_TO_L1
 from .svm_l0 import take_tpr_of_l2
 from .svm_maps import OUT_OF_RANGE, msrpm_position, svm_l1_map_bits
@@ -31,7 +42,7 @@ from .svm_tables import (
 @inner
 def l1_intercepts(m, position):
     """The intercept bit that L1 had in vmcb12 at VMRUN."""
-    return lshr(m.nv.icpt[lshr(position, 5)], position & 31) & 1
+    return lshr(icpt(m, lshr(position, 5)), position & 31) & 1
 
 
 @inner
@@ -42,7 +53,7 @@ def _msr_to_l1(m):
     if position == OUT_OF_RANGE:
         return REFLECT_TO_L1
     count(m, E_L0_MAP_BYTE_READ, 1)
-    return lshr(svm_l1_map_bits(m, m.nv.msrpm_n1p, position), m.exit.info1 & 1) & 1
+    return lshr(svm_l1_map_bits(m, msrpm(m), position), m.exit.info1 & 1) & 1
 
 
 @inner
@@ -53,7 +64,7 @@ def _io_to_l1(m):
     port = lshr(info1, 16) & 0xFFFF
     size = lshr(info1, 4) & 7
     count(m, E_L0_MAP_BYTE_READ, 2 if (port & 7) + size > 8 else 1)
-    bits = svm_l1_map_bits(m, m.nv.iopm_n1p, port) & ((1 << size) - 1)
+    bits = svm_l1_map_bits(m, iopm(m), port) & ((1 << size) - 1)
     return REFLECT_TO_L1 if bits else HANDLED_BY_L0
 
 
@@ -70,7 +81,7 @@ def _decide(m, code):
     if rule == R_IOIO:
         return _io_to_l1(m)
     if rule == R_PAGE_FAULT:
-        if m.nv.hap_enabled:
+        if hap_enabled(m):
             return l1_intercepts(m, index)
         return REFLECT_TO_L1
     if rule == R_EXCEPTION:
@@ -83,16 +94,15 @@ def _decide(m, code):
 def svm_route(m):
     """1 when the exit of L2 in ``m.exit`` is for L1 (the virtual exit is prepared), else 0."""
     e = m.exit
-    nv = m.nv
     if m.feat.deviations & deviations.DEV_EXITINFO1_STORED_EARLY:
-        st64(host_of(m, nv.vmcx12_ma) + vmcb.EXIT_INFO_1, e.info1)
+        st64(host_of(m, vmcx12(m)) + vmcb.EXIT_INFO_1, e.info1)
         count_field(m, vmcb.FIELD_EXIT_INFO_1, P_ROUTING, 1)
         count(m, E_L0_BYTE_COPIED, 8)
-    if nv.vintrmask == 0 and m.feat.deviations & deviations.DEV_V_TPR_NOT_SYNCED == 0:
+    if vintrmask(m) == 0 and m.feat.deviations & deviations.DEV_V_TPR_NOT_SYNCED == 0:
         take_tpr_of_l2(m)
     if _decide(m, e.code) == HANDLED_BY_L0:
         return HANDLED_BY_L0
-    nv.exitcode = e.code
-    nv.exitinfo1 = e.info1
-    nv.exitinfo2 = e.info2
+    set_exitcode(m, e.code)
+    set_exitinfo1(m, e.info1)
+    set_exitinfo2(m, e.info2)
     return REFLECT_TO_L1

@@ -17,6 +17,7 @@ from .. import ledger
 from ..jit import inner, unit
 from ..layout import L0_KVM, L0_MANUAL, L0_XEN, Machine
 from . import insn
+from .nested_state import is_n2_guest
 
 N_INDEXES = 256
 
@@ -132,7 +133,7 @@ def svm_prepare_routes(m):
 @inner
 def stops_host(m, code):
     """Is this an exit of L2 that L0 does not decode?"""
-    return m.nv.n2_guest and m.route[code_index(code)] == R_STOP
+    return is_n2_guest(m) and m.route[code_index(code)] == R_STOP
 
 
 # ---------------------------------------------------------------- L0's default intercepts

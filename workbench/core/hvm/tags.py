@@ -45,6 +45,7 @@ from ..ledger import (
 from ..mmu.generation import flush_all, flush_tag, flush_tags
 from ..mmu.tlb import flush_address
 from ..structs import i64
+from .nested_state import guest_tag, n2_tag, n2_tag_generation, set_n2_tag, set_n2_tag_generation
 
 N1, N2 = 1, 2
 """Which context's tag: bits, may be combined."""
@@ -94,7 +95,7 @@ def tells_tables_apart(m):
 
 @inner
 def _l2_vpid(m):
-    return VPID02 if m.nv.guest_tag else VPID01
+    return VPID02 if guest_tag(m) else VPID01
 
 
 @inner
@@ -149,9 +150,9 @@ def tags_renew(m, which, reason):
     if which & N1 and nv.n1_tag_generation:
         flush_tag(m, nv.n1_tag, reason)
         nv.n1_tag_generation = 0
-    if which & N2 and nv.n2_tag_generation:
-        flush_tag(m, nv.n2_tag, reason)
-        nv.n2_tag_generation = 0
+    if which & N2 and n2_tag_generation(m):
+        flush_tag(m, n2_tag(m), reason)
+        set_n2_tag_generation(m, 0)
     return 0
 
 
@@ -220,10 +221,10 @@ def _fixed_vpid(m, switched):
     m.hw.tag = _pair(vpid, 1 + nv.np2m_slot if m.level == 2 else 0)
     if not switched:
         return
-    if nv.guest_tag == 0:
+    if guest_tag(m) == 0:
         _flush_vpid(m, VPID01, F_L1_WITHOUT_VPID)
-    elif m.level == 2 and nv.guest_tag != nv.last_vpid:
-        nv.last_vpid = nv.guest_tag
+    elif m.level == 2 and guest_tag(m) != nv.last_vpid:
+        nv.last_vpid = guest_tag(m)
         _flush_vpid(m, VPID02, F_TAG_RENEWED)
 
 
@@ -247,10 +248,10 @@ def choose_tag(m):
             nv.n1_tag_generation = m.tag_core_generation
         m.hw.tag = nv.n1_tag
     else:
-        if nv.n2_tag_generation != m.tag_core_generation:
-            nv.n2_tag = _allocate(m)
-            nv.n2_tag_generation = m.tag_core_generation
-        m.hw.tag = nv.n2_tag
+        if n2_tag_generation(m) != m.tag_core_generation:
+            set_n2_tag(m, _allocate(m))
+            set_n2_tag_generation(m, m.tag_core_generation)
+        m.hw.tag = n2_tag(m)
     return 0
 
 
@@ -260,9 +261,9 @@ def tag_for_entry(m):
     nv = m.nv
     policy = m.feat.l2_tag_policy
     if m.feat.tlb_tagging and (policy == POLICY_OWN or policy == POLICY_XEN_2013):
-        generation = nv.n1_tag_generation if m.level == 1 else nv.n2_tag_generation
+        generation = nv.n1_tag_generation if m.level == 1 else n2_tag_generation(m)
         if generation == m.tag_core_generation:
-            m.hw.tag = nv.n1_tag if m.level == 1 else nv.n2_tag
+            m.hw.tag = nv.n1_tag if m.level == 1 else n2_tag(m)
             m.entered_level = m.level
             return
     choose_tag(m)

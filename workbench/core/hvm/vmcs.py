@@ -29,6 +29,7 @@ from ..ledger import (
 )
 from ..mmu.physical import host_of
 from ..words import ld32, ld64, lshr, st32, st64
+from .nested_state import vmcx12
 
 DATA_OFFSET = vmcs.DATA_OFFSET
 LAUNCH_STATE_OFFSET = 8
@@ -78,7 +79,7 @@ def current_base(m):
 @inner
 def vvmcs_base(m):
     """Host address of slot 0 of vmcs12; only while L1 has a current VMCS."""
-    return host_of(m, m.nv.vmcx12_ma) + DATA_OFFSET
+    return host_of(m, vmcx12(m)) + DATA_OFFSET
 
 
 @inner

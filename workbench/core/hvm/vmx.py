@@ -33,6 +33,7 @@ from .memory_map import (
     VMREAD_BITMAP_MA,
     VMWRITE_BITMAP_MA,
 )
+from .nested_state import is_n2_guest, set_guest_tag, set_vmxon_addr
 from .nested_vcpu import reset_nested_vcpu
 from .tags import tags_initialise
 from .vmcs import own_base, put, settle
@@ -136,9 +137,8 @@ def vmx_prepare_maps(m):
 def _reset_nested_vcpu(m):
     reset_nested_vcpu(m)
     nv = m.nv
-    nv.guest_tag = 0
-    nv.vmxon = 0
-    nv.vmxon_addr = NONE
+    set_guest_tag(m, 0)
+    set_vmxon_addr(m, NONE)
     nv.feature_control = FEATURE_CONTROL
     nv.shadow_active = 0
 
@@ -245,7 +245,7 @@ def _rare(m, reason):
 
 @inner
 def _serve(m, reason):
-    if _is_vmx_instruction(reason) and m.nv.n2_guest == 0:
+    if _is_vmx_instruction(reason) and not is_n2_guest(m):
         return vmx_instruction(m, reason)
     if reason == vmx.EXIT_EPT_VIOLATION or reason == vmx.EXIT_EPT_MISCONFIG:
         return nested_page_fault(m, reason)
@@ -269,7 +269,7 @@ def _serve(m, reason):
 @unit(Machine)
 def vmx_handle(m):
     """L0 serves the exit in ``m.exit``; it may request a virtual entry or a virtual exit."""
-    if m.nv.n2_guest == 0:
+    if not is_n2_guest(m):
         count_common(m)
     if ends_domain(m, m.exit.code):
         return fatal(m, FATAL_UNHANDLED_EXIT, m.exit.code)

@@ -14,6 +14,7 @@ from ...arch import vmx
 from ...arch.table import rows
 from ..jit import inner
 from ..timeline import refuse
+from .nested_state import vmcx12_addr
 from .vmcs import vvmcs_base
 from .vmx_check_controls import vmx_check_controls, vmx_check_own
 from .vmx_check_guest import vmx_check_guest
@@ -59,4 +60,4 @@ def host_state_wrong(m):
 @inner
 def guest_state_wrong(m):
     """Number of the check that vmcs12's guest state fails, 0 when it is right (reason 33)."""
-    return vmx_check_guest(m, vvmcs_base(m), L1_VIEW, m.nv.n1_vmcx12_addr)
+    return vmx_check_guest(m, vvmcs_base(m), L1_VIEW, vmcx12_addr(m))

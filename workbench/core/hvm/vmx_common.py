@@ -10,6 +10,7 @@ from ...arch import vmcs, vmx
 from ..jit import inner
 from ..layout import L0_KVM, RSP, ST_FATAL, ST_OK
 from ..ledger import E_L0_EVENT_INJECTED, E_L0_INSTRUCTION_EMULATED, P_EMULATION, count
+from .nested_state import is_n2_guest, set_vmexit_pending
 from .vmcs import READS, WRITES, get_vvmcs, vmread, vmwrite, vvmcs_base
 from .vmx_checks import BLOCK_MOV_SS, BLOCK_STI
 
@@ -73,14 +74,14 @@ def inject_exception(m, vector, error, has_error):
     info = vector | (TYPE_EXCEPTION << vmx.INTR_TYPE) | INTR_VALID
     if has_error:
         info |= INTR_ERROR
-    if m.nv.n2_guest:
+    if is_n2_guest(m):
         wanted = get_vvmcs(m, vvmcs_base(m), vmcs.SLOT_EXCEPTION_BITMAP, P_EMULATION)
         if wanted & (1 << vector):
             m.exit.code = vmx.EXIT_EXCEPTION_NMI
             m.exit.info1 = 0
             m.exit.intr_info = info
             m.exit.intr_error = error
-            m.nv.vmexit_pending = 1
+            set_vmexit_pending(m, 1)
             return ST_OK
     vmwrite(m, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD, info)
     if has_error:

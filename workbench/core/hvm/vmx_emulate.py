@@ -32,8 +32,10 @@ from ..layout import (
 from ..ledger import E_L0_EVENT_INJECTED, P_EMULATION, count
 from ..structs import i64
 from ..words import lshr
+from .memory_map import VMCX01_MA
 from .mmio import vmx_apic_mmio
 from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_MMIO, np2m_fault
+from .nested_state import hap_enabled, is_n2_guest, set_vmexit_pending, vmxon
 from .p2m import p2m_resolve
 from .vmcs import get, get_vvmcs, own_base, put, set_vvmcs, vmread, vmwrite, vvmcs_base
 from .vmx_caps import is_vmx_msr, vmx_capability
@@ -87,7 +89,7 @@ def _store_msr_state(m, number):
     put(base, vmcs.SLOT_GUEST_SYSENTER_EIP, c.sysenter_eip)
     put(base, vmcs.SLOT_GUEST_FS_BASE, c.seg_base[FS])
     vmwrite(m, vmcs.SLOT_GUEST_GS_BASE, c.seg_base[GS])
-    if number == msr.EFER and m.nv.n2_guest:
+    if number == msr.EFER and is_n2_guest(m):
         set_vvmcs(m, vvmcs_base(m), vmcs.SLOT_GUEST_IA32_EFER, c.efer, P_EMULATION)
 
 
@@ -150,7 +152,7 @@ def _string_fault(m):
     status = m.pending
     m.pending = 0
     if status == ST_VMEXIT:
-        own = m.nv.n2_guest == 0 or m.nv.hap_enabled == 0
+        own = not is_n2_guest(m) or hap_enabled(m) == 0
         if own and p2m_resolve(m, m.exit.info2, m.exit.info1 & ACCESS_WRITE):
             return ST_OK  # the guest executes the instruction again
         return fatal(m, FATAL_N1P_UNMAPPED, m.exit.info2)
@@ -208,7 +210,7 @@ def _commit_cr(m, real_slot, shadow_slot, mask_slot, real, seen):
     vmcs12 changes too, except in bits that L1 owns (Xen, nvmx CR handling).
     """
     vmwrite(m, real_slot, real)
-    if m.nv.n2_guest:
+    if is_n2_guest(m):
         v = vvmcs_base(m)
         mask = get_vvmcs(m, v, mask_slot, P_EMULATION)
         old = get_vvmcs(m, v, real_slot, P_EMULATION)
@@ -222,7 +224,7 @@ def _commit_cr(m, real_slot, shadow_slot, mask_slot, real, seen):
 @inner
 def _l1_kept(m, real_slot, mask_slot, value):
     """For L2: ``value`` with the bits that L1 owns as they are; for L1: ``value``."""
-    if m.nv.n2_guest == 0:
+    if not is_n2_guest(m):
         return value
     v = vvmcs_base(m)
     mask = get(v, mask_slot)
@@ -247,7 +249,7 @@ def _set_cr0(m, value):
 
 @inner
 def _set_cr4(m, value):
-    if m.nv.n2_guest == 0 and m.nv.vmxon and value & CR4_VMXE == 0:
+    if not is_n2_guest(m) and vmxon(m) and value & CR4_VMXE == 0:
         return inject_exception(m, GP, 0, 1)
     real = _l1_kept(m, vmcs.SLOT_GUEST_CR4, vmcs.SLOT_CR4_GUEST_HOST_MASK, value) | CR4_VMXE
     if write_cr4(m, real) != ST_OK:
@@ -293,10 +295,10 @@ def emulate_cr_access(m):
 def emulate_dr_access(m):
     """First use of debug registers: give them to the guest and let it try again (Xen)."""
     slot = vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL
-    n1 = own_base(m, m.nv.n1_vmcx_ma)
+    n1 = own_base(m, VMCX01_MA)
     put(n1, slot, get(n1, slot) & ~vmx.CPU_MOV_DR_EXITING)
     word = vmread(m, slot) & ~vmx.CPU_MOV_DR_EXITING
-    if m.nv.n2_guest:
+    if is_n2_guest(m):
         v = vvmcs_base(m)
         word |= get_vvmcs(m, v, slot, P_EMULATION) & vmx.CPU_MOV_DR_EXITING
     vmwrite(m, slot, word)
@@ -341,7 +343,7 @@ def _inject_violation(m, qualification):
         | (qualification & QUALIFICATION_ACCESS)
         | ((m.np_rights & 7) << 3)
     )
-    m.nv.vmexit_pending = 1
+    set_vmexit_pending(m, 1)
     return ST_OK
 
 
@@ -349,7 +351,7 @@ def _inject_violation(m, qualification):
 def nested_page_fault(m, reason):
     """EPT violation: of L2 by way of the nested p2m; of L1, a page that L0 took or L1 never had."""
     gpa = vmread(m, vmcs.SLOT_GUEST_PHYSICAL_ADDRESS)
-    if m.nv.n2_guest == 0 or m.nv.hap_enabled == 0:
+    if not is_n2_guest(m) or hap_enabled(m) == 0:
         if not p2m_resolve(m, gpa, m.exit.info1 & ACCESS_WRITE):
             if vmx_apic_mmio(m, gpa):
                 return ST_OK
@@ -369,7 +371,7 @@ def nested_page_fault(m, reason):
     if outcome == NP_MISCONFIG:
         m.exit.code = vmx.EXIT_EPT_MISCONFIG
         m.exit.info1 = 0
-        m.nv.vmexit_pending = 1
+        set_vmexit_pending(m, 1)
         return ST_OK
     if outcome == NP_MMIO and vmx_apic_mmio(m, m.device):
         return ST_OK

@@ -37,7 +37,15 @@ from ..ledger import (
 from ..mmu.physical import host_of, ma_ld8
 from ..structs import i64
 from ..words import fill_bytes, or_bytes
-from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_IOPM_MA, L2_MSRPM_MA
+from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_IOPM_MA, L2_MSRPM_MA, VMCX01_MA
+from .nested_state import (
+    guest_tag,
+    set_guest_tag,
+    set_hap_enabled,
+    set_vmexit_pending,
+    set_vmswitch_in_progress,
+    vmcx12,
+)
 from .nested_vcpu import enter_n2_guest
 from .np2m import EPTP_AD, np2m_select
 from .p2m import n1p_to_l0m
@@ -240,7 +248,7 @@ def _load_bitmaps(m, v, l1_cpu):
 @inner
 def _own(m, slot):
     """A word of vmcs01: L0 keeps copies of its control words, so this is no VMREAD."""
-    return get(own_base(m, m.nv.n1_vmcx_ma), slot)
+    return get(own_base(m, VMCX01_MA), slot)
 
 
 @unit(Machine, i64)
@@ -354,8 +362,9 @@ def _load_nested_paging(m, v, cpu2):
     L0's own table when L1 shadows L2's tables: L2's guest-physical addresses then are L1's.
     """
     root = m.l1_hap_root
-    m.nv.hap_enabled = 1 if cpu2 & vmx.CPU2_ENABLE_EPT else 0
-    if m.nv.hap_enabled:
+    hap = 1 if cpu2 & vmx.CPU2_ENABLE_EPT else 0
+    set_hap_enabled(m, hap)
+    if hap:
         root = np2m_select(m, get_vvmcs(m, v, vmcs.SLOT_EPT_POINTER, P_ENTRY))
     vmwrite(m, vmcs.SLOT_EPT_POINTER, own_eptp(m, root))
 
@@ -370,12 +379,11 @@ def vmx_set_hap_root(m, root):
 @inner
 def _load_vpid(m, v, cpu2):
     """A changed VPID is a new address space; without VPID nothing may survive the entry."""
-    nv = m.nv
     vpid = 0
     if cpu2 & vmx.CPU2_ENABLE_VPID:
         vpid = get_vvmcs(m, v, vmcs.SLOT_VIRTUAL_PROCESSOR_ID, P_ENTRY)
-    changed = vpid != nv.guest_tag
-    nv.guest_tag = vpid
+    changed = vpid != guest_tag(m)
+    set_guest_tag(m, vpid)
     if has_fixed_vpids(m):
         return  # KVM's rules are those of the tag's choice
     if vpid == 0:
@@ -401,7 +409,7 @@ def _fail_entry(m, reason, qualification):
     m.exit.code = ENTRY_FAILED | reason
     m.exit.info1 = qualification
     m.exit.cause = C_ENTRY_FAILURE
-    m.nv.vmexit_pending = 1
+    set_vmexit_pending(m, 1)
 
 
 @unit(Machine)
@@ -415,7 +423,7 @@ def vmx_enter_n2(m):
     # 1. VMCLEAR vmcs01 (and the shadow VMCS), VMPTRLD vmcs02
     count(m, E_L0_VMCLEAR, 1 + nv.shadow_active)
     count(m, E_L0_VMPTRLD, 1)
-    nv.vmswitch_in_progress = 1
+    set_vmswitch_in_progress(m, 1)
     enter_n2_guest(m, 1)
     # 2. merge
     cpu2 = vmx_load_shadow_control(m, v)
@@ -432,5 +440,5 @@ def vmx_enter_n2(m):
         refuse(m, check, 1)
         _fail_entry(m, vmx.EXIT_INVALID_STATE, QUALIFICATION[check])
     else:
-        set_launch_state(m, nv.vmcx12_ma, LAUNCHED)
+        set_launch_state(m, vmcx12(m), LAUNCHED)
     return ST_OK

@@ -42,7 +42,17 @@ from ..mmu.physical import host_of
 from ..structs import i64
 from ..timeline import l1_field_access
 from ..words import copy_bytes, ld32, lshr, st32
-from .memory_map import VMREAD_BITMAP_MA, VMWRITE_BITMAP_MA
+from .memory_map import VMCX01_MA, VMCX02_MA, VMREAD_BITMAP_MA, VMWRITE_BITMAP_MA
+from .nested_state import (
+    set_vmcx12,
+    set_vmcx12_addr,
+    set_vmentry_pending,
+    set_vmxon_addr,
+    vmcx12,
+    vmcx12_addr,
+    vmxon,
+    vmxon_addr,
+)
 from .np2m import np2m_invalidate_all, np2m_invalidate_root
 from .p2m import n1p_to_l0m, p2m_resolve
 from .tags import N2, has_fixed_vpids, tags_invvpid_address, tags_renew
@@ -101,7 +111,7 @@ def _finish(m, flags):
 
 @inner
 def _has_current(m):
-    return m.nv.n1_vmcx12_addr != NONE
+    return vmcx12_addr(m) != NONE
 
 
 @inner
@@ -159,7 +169,7 @@ def _region(m, n1p):
 @inner
 def _set_secondary(m, mask, on):
     slot = vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL
-    word = get(own_base(m, m.nv.n1_vmcx_ma), slot)
+    word = get(own_base(m, VMCX01_MA), slot)
     vmwrite(m, slot, word | mask if on else word & ~mask)
 
 
@@ -167,11 +177,11 @@ def _set_secondary(m, mask, on):
 def _start_shadowing(m):
     """L1's page becomes a real shadow VMCS that the processor reaches from L1 (Xen,
     nvmx_set_vmcs_pointer)."""
-    host = host_of(m, m.nv.vmcx12_ma)
+    host = host_of(m, vmcx12(m))
     count(m, E_L0_VMCLEAR, 1)
     st32(host, ld32(host) | SHADOW_INDICATOR)
     _set_secondary(m, vmx.CPU2_SHADOW_VMCS, True)
-    vmwrite(m, vmcs.SLOT_VMCS_LINK_POINTER, m.nv.vmcx12_ma)
+    vmwrite(m, vmcs.SLOT_VMCS_LINK_POINTER, vmcx12(m))
     vmwrite(m, vmcs.SLOT_VMREAD_BITMAP, VMREAD_BITMAP_MA)
     vmwrite(m, vmcs.SLOT_VMWRITE_BITMAP, VMWRITE_BITMAP_MA)
     m.nv.shadow_active = 1
@@ -181,7 +191,7 @@ def _start_shadowing(m):
 def _stop_shadowing(m):
     settle(m)
     m.nv.shadow_active = 0
-    host = host_of(m, m.nv.vmcx12_ma)
+    host = host_of(m, vmcx12(m))
     count(m, E_L0_VMCLEAR, 1)
     st32(host, ld32(host) & ~SHADOW_INDICATOR)
     _set_secondary(m, vmx.CPU2_SHADOW_VMCS, False)
@@ -195,8 +205,8 @@ def vmx_drop_vvmcs(m):
     if _has_current(m):
         if nv.shadow_active:
             _stop_shadowing(m)
-        nv.n1_vmcx12_addr = NONE
-        nv.vmcx12_ma = NONE
+        set_vmcx12_addr(m, NONE)
+        set_vmcx12(m, NONE)
     return ST_OK
 
 
@@ -205,11 +215,10 @@ def vmx_drop_vvmcs(m):
 
 @inner
 def _vmxon(m):
-    nv = m.nv
     pointer = _load_operand(m, _operand_address(m))
     if m.pending:
         return _operand_fault(m)
-    if nv.vmxon:
+    if vmxon(m):
         return _fail(m, vmx.ERROR_VMXON_IN_VMX_ROOT_OPERATION)
     cr0 = vmread(m, vmcs.SLOT_CR0_READ_SHADOW)
     if cr0 & CR0_FIXED0 != CR0_FIXED0 and (
@@ -219,23 +228,21 @@ def _vmxon(m):
     ma = _region(m, pointer)
     if ma < 0 or ld32(host_of(m, ma)) != vmcs.REVISION:
         return _finish(m, CF)
-    nv.vmxon = 1
-    nv.vmxon_addr = pointer
-    nv.n1_vmcx12_addr = NONE
-    nv.vmcx12_ma = NONE
+    set_vmxon_addr(m, pointer)
+    set_vmcx12_addr(m, NONE)
+    set_vmcx12(m, NONE)
     # vmcs02 starts as a copy of vmcs01
     count(m, E_L0_VMCLEAR, 1)
     count(m, E_L0_BYTE_COPIED, PAGE)
     count(m, E_L0_VMPTRLD, 1)
-    copy_bytes(m.ram + nv.n2_vmcx_ma, m.ram + nv.n1_vmcx_ma, PAGE)
+    copy_bytes(m.ram + VMCX02_MA, m.ram + VMCX01_MA, PAGE)
     return _finish(m, 0)
 
 
 @inner
 def _vmxoff(m):
     vmx_drop_vvmcs(m)
-    m.nv.vmxon = 0
-    m.nv.vmxon_addr = NONE
+    set_vmxon_addr(m, NONE)
     return _finish(m, 0)
 
 
@@ -244,16 +251,15 @@ def _vmxoff(m):
 
 @inner
 def _vmclear(m):
-    nv = m.nv
     pointer = _load_operand(m, _operand_address(m))
     if m.pending:
         return _operand_fault(m)
-    if pointer == nv.vmxon_addr:
+    if pointer == vmxon_addr(m):
         return _fail(m, vmx.ERROR_VMCLEAR_VMXON_POINTER)
     ma = _region(m, pointer)
     if ma < 0:
         return _fail(m, vmx.ERROR_VMCLEAR_INVALID_ADDRESS)
-    if pointer == nv.n1_vmcx12_addr:
+    if pointer == vmcx12_addr(m):
         vmx_drop_vvmcs(m)
     set_launch_state(m, ma, CLEAR)
     return _finish(m, 0)
@@ -261,22 +267,21 @@ def _vmclear(m):
 
 @inner
 def _vmptrld(m):
-    nv = m.nv
     pointer = _load_operand(m, _operand_address(m))
     if m.pending:
         return _operand_fault(m)
-    if pointer == nv.vmxon_addr:
+    if pointer == vmxon_addr(m):
         return _fail(m, vmx.ERROR_VMPTRLD_VMXON_POINTER)
     ma = _region(m, pointer)
     if ma < 0:
         return _fail(m, vmx.ERROR_VMPTRLD_INVALID_ADDRESS)
-    if pointer == nv.n1_vmcx12_addr:
+    if pointer == vmcx12_addr(m):
         return _finish(m, 0)
     if ld32(host_of(m, ma)) != vmcs.REVISION:
         return _fail(m, vmx.ERROR_VMPTRLD_INCORRECT_VMCS_REVISION_ID)
     vmx_drop_vvmcs(m)
-    nv.n1_vmcx12_addr = pointer
-    nv.vmcx12_ma = ma
+    set_vmcx12_addr(m, pointer)
+    set_vmcx12(m, ma)
     if m.feat.vmcs_shadowing:
         _start_shadowing(m)
     return _finish(m, 0)
@@ -286,7 +291,7 @@ def _vmptrld(m):
 def _vmptrst(m):
     count(m, E_L0_GUEST_PAGE_MAPPED, 1)
     count(m, E_L0_BYTE_COPIED, 8)
-    if write_memory(m, _operand_address(m), 3, m.nv.n1_vmcx12_addr):
+    if write_memory(m, _operand_address(m), 3, vmcx12_addr(m)):
         return _operand_fault(m)
     return _finish(m, 0)
 
@@ -369,12 +374,11 @@ def _map_missing(m):
 @inner
 def _enter(m, launch):
     """VMLAUNCH or VMRESUME: check, then ask for the virtual entry."""
-    nv = m.nv
     if not _has_current(m):
         return _finish(m, CF)
     if vmread(m, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO) & BLOCK_MOV_SS:
         return _fail(m, vmx.ERROR_ENTRY_EVENTS_BLOCKED_BY_MOV_SS)
-    launched = launch_state(m, nv.vmcx12_ma) == LAUNCHED
+    launched = launch_state(m, vmcx12(m)) == LAUNCHED
     if launch and launched:
         return _fail(m, vmx.ERROR_VMLAUNCH_NONCLEAR_VMCS)
     if not launch and not launched:
@@ -382,7 +386,7 @@ def _enter(m, launch):
     if m.feat.deviations & deviations.DEV_ENTRY_CHECKS_LEFT_TO_HARDWARE:
         if _map_missing(m):
             return _fail(m, vmx.ERROR_ENTRY_INVALID_CONTROL_FIELD)
-        nv.vmentry_pending = 1
+        set_vmentry_pending(m, 1)
         return ST_OK
     check = controls_wrong(m)
     error = vmx.ERROR_ENTRY_INVALID_CONTROL_FIELD
@@ -392,7 +396,7 @@ def _enter(m, launch):
     if check:
         refuse(m, check, 1)
         return _fail(m, error)
-    nv.vmentry_pending = 1
+    set_vmentry_pending(m, 1)
     return ST_OK
 
 
@@ -488,7 +492,7 @@ def _not_allowed(m, reason):
     if reason == vmx.EXIT_VMON:
         if vmread(m, vmcs.SLOT_CR4_READ_SHADOW) & CR4_VMXE == 0:
             return UD
-    elif m.nv.vmxon == 0:
+    elif not vmxon(m):
         return UD
     return GP if m.cpu.cpl else 0
 

@@ -25,6 +25,14 @@ from ..jit import inner, unit
 from ..layout import Machine
 from ..ledger import BLOCK_RFLAGS_IE, BLOCK_TPR, E_L0_EVENT_INJECTED, P_ROUTING, count
 from ..structs import i64
+from .memory_map import VMCX01_MA
+from .nested_state import (
+    is_n2_guest,
+    set_vmexit_pending,
+    vmentry_pending,
+    vmexit_pending,
+    vmswitch_in_progress,
+)
 from .vmcs import get, get_vvmcs, own_base, put, settle, vmread, vmwrite, vvmcs_base
 from .vmx_checks import BLOCK_MOV_SS, BLOCK_STI, RFLAGS_IF
 
@@ -45,11 +53,10 @@ def _event_busy(m):
 @unit(Machine)
 def vmx_nested_blocked(m):
     """The nested part of the check (Xen, nvmx_intr_blocked): BLOCK_*, or NO_BLOCK."""
-    nv = m.nv
-    if nv.n2_guest:
-        if nv.vmexit_pending or nv.vmswitch_in_progress or _event_busy(m):
+    if is_n2_guest(m):
+        if vmexit_pending(m) or vmswitch_in_progress(m) or _event_busy(m):
             return BLOCK_RFLAGS_IE
-    elif nv.vmentry_pending:
+    elif vmentry_pending(m):
         return BLOCK_RFLAGS_IE
     return NO_BLOCK
 
@@ -76,7 +83,7 @@ def vmx_interrupt_blocked(m, source, vector):
 
 @inner
 def _own_control(m):
-    return own_base(m, m.nv.n1_vmcx_ma)
+    return own_base(m, VMCX01_MA)
 
 
 @unit(Machine, i64)
@@ -101,7 +108,7 @@ def vmx_close_window(m, control):
     own = _own_control(m)
     put(own, CPU_SLOT, get(own, CPU_SLOT) & ~control)
     word = vmread(m, CPU_SLOT) & ~control
-    if m.nv.n2_guest:
+    if is_n2_guest(m):
         word |= get_vvmcs(m, vvmcs_base(m), CPU_SLOT, P_ROUTING) & control
     vmwrite(m, CPU_SLOT, word)
 
@@ -123,7 +130,7 @@ def _request_exit(m, reason, info):
     e.info1 = 0
     e.intr_info = info
     e.intr_error = 0
-    m.nv.vmexit_pending = 1
+    set_vmexit_pending(m, 1)
 
 
 @inner
@@ -151,7 +158,7 @@ def _nested_interrupt(m, vector):
 @inner
 def _deliver_nmi(m):
     """NMI: L2's run ends when L1 has NMI exiting, else the current guest gets it."""
-    if m.nv.n2_guest:
+    if is_n2_guest(m):
         pin = get_vvmcs(m, vvmcs_base(m), vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, P_ROUTING)
         if pin & vmx.PIN_NMI_EXITING:
             take_nmi(m, 1)
@@ -174,7 +181,7 @@ def _assist(m):
         note_blocked(m, nested)
         vmx_enable_intr_window(m, source)
         return
-    if m.nv.n2_guest and source != SOURCE_NMI:
+    if is_n2_guest(m) and source != SOURCE_NMI:
         if m.apic.tpr >> 4 >= vector >> 4:
             note_blocked(m, BLOCK_TPR)
             return

@@ -15,6 +15,7 @@ from ..layout import ST_OK, Machine
 from ..ledger import E_L0_VMCLEAR, E_L0_VMPTRLD, P_EXIT, count, count_field
 from ..structs import i64
 from ..words import lshr
+from .memory_map import VMCX01_MA, VMCX02_MA
 from .nested_vcpu import enter_n2_guest
 from .vmcs import (
     MASKS,
@@ -160,7 +161,7 @@ def vmx_sync_vvmcs(m, v):
         set_vvmcs(m, v, vmcs.SLOT_VM_EXIT_REASON, m.exit.code, P_EXIT)
         set_vvmcs(m, v, vmcs.SLOT_EXIT_QUALIFICATION, m.exit.info1, P_EXIT)
         return ST_OK
-    n2 = own_base(m, m.nv.n2_vmcx_ma)
+    n2 = own_base(m, VMCX02_MA)
     _sync_read_only(m, v, n2)
     _sync_guest_state(m, v, n2)
     return ST_OK
@@ -211,7 +212,7 @@ def _load_host_msrs(m, v):
 @unit(Machine, i64)
 def vmx_load_vvmcs_host_state(m, v):
     """vmcs12's host state becomes the guest state of vmcs01 (Xen, load_vvmcs_host_state)."""
-    _load_host_segments(m, v, own_base(m, m.nv.n1_vmcx_ma))
+    _load_host_segments(m, v, own_base(m, VMCX01_MA))
     _load_host_registers(m, v)
     _load_host_msrs(m, v)
     return ST_OK

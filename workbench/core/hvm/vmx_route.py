@@ -17,6 +17,8 @@ from ..layout import L0_KVM, L0_MANUAL, L0_XEN, RCX, Machine
 from ..ledger import E_L0_MAP_BYTE_READ, P_ROUTING, count
 from ..mmu.physical import ma_ld8
 from ..words import lshr
+from .memory_map import VMCX01_MA
+from .nested_state import is_n2_guest, set_vmswitch_in_progress
 from .p2m import n1p_to_l0m
 from .vmcs import get as get_slot
 from .vmcs import get_vvmcs, own_base, settle, vvmcs_base
@@ -305,7 +307,7 @@ def _by_cr(m, v):
 @inner
 def debug_registers_dirty(m):
     """Has L0 given the guest the debug registers?  It then no longer intercepts them for itself."""
-    own = get_slot(own_base(m, m.nv.n1_vmcx_ma), vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL)
+    own = get_slot(own_base(m, VMCX01_MA), vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL)
     return own & vmx.CPU_MOV_DR_EXITING == 0
 
 
@@ -354,12 +356,13 @@ def _decide(m, reason):
 @inner
 def ends_domain(m, reason):
     """Is this an exit of L2 for which L0 ends L1's domain?"""
-    return m.nv.n2_guest and m.route[reason & (N_REASONS - 1)] == CRASH
+    return is_n2_guest(m) and m.route[reason & (N_REASONS - 1)] == CRASH
 
 
 @unit(Machine)
 def vmx_route(m):
     """For the exit of L2 in ``m.exit``: 0 L0 keeps it, 1 L1 gets it."""
+    set_vmswitch_in_progress(m, 0)  # the entry has really happened
     count_common(m)
     answer = _decide(m, m.exit.code & (N_REASONS - 1))
     settle(m)
