@@ -105,6 +105,14 @@ def _add_simple(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "pattern", nargs="?", default="", help="part of a rule's name, e.g. vmx.entry or *cr0*"
     )
     rules.add_argument("--list", action="store_true", help="only what the rules say")
+    rules.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="changes",
+        help="check them on a machine with this feature or number, e.g. vmcs_shadowing=on",
+    )
     rules.add_argument("--quiet", action="store_true", help="no progress while compiling")
     bench = commands.add_parser("bench", help="run the benchmarks of a checkout")
     bench.add_argument("only", nargs="*", metavar="NAME", help="names of single benchmarks")

@@ -272,8 +272,9 @@ def rules(options: argparse.Namespace) -> int:
     with ProgressLine(not options.quiet) as line:
         simulate.prepare(line.report)
     tally = dict.fromkeys(suite.OUTCOMES, 0)
+    settings = suite.parse_settings(options.changes)
     for rule in chosen:
-        verdict = suite.check(rule)
+        verdict = suite.check(rule, settings)
         tally[verdict.outcome] += 1
         print(verdict.line, flush=True)
     print(", ".join(f"{count} {outcome}" for outcome, count in tally.items()))

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import fnmatch
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from . import features, personality
+from .arch import deviations
 from .errors import WorkbenchError, did_you_mean
 from .guests.image import Image
 from .guests.load import load_image
@@ -29,7 +31,11 @@ MAX_STEPS = 200_000
 MEMORY_MB = 64
 _RULE = struct.Struct("<4Q")
 _DEVIATION, _ONLY_WITH = 1, 2
-_NUMBERS = {f.name for f in fields(Scenario)}
+_FIELDS = {f.name for f in fields(Scenario)}
+
+
+def _number(text: str) -> int | str:
+    return int(text, 0) if text[:1].isdigit() else text
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,9 @@ class Rule:
         Its place in the file, from 0.
     settings : mapping of str to str
         What the machine must be like: features and numbers of the scenario.
-    deviation : str
-        Why the modelled machine is known to break it; empty for most.
-    kept_with : str
-        Setting (``feature=value``) with which it holds all the same, or empty.
+    deviations : tuple of (str, str)
+        Settings (``name=value``) with which the modelled machine is known to break it, and why; an
+        empty setting: it always does.
     """
 
     name: str
@@ -62,28 +67,47 @@ class Rule:
     path: Path
     number: int
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
-    deviation: str = ""
-    kept_with: str = ""
+    deviations: tuple[tuple[str, str], ...] = ()
 
     @property
     def backend(self) -> str:
         """``svm`` or ``vmx``."""
         return self.name.partition(".")[0]
 
+    def known_to_break(self, settings: Mapping[str, str] | None = None) -> str:
+        """Why a machine with these settings breaks the rule; empty when it should not."""
+        given = {"", *(f"{name}={value}" for name, value in (settings or {}).items())}
+        own = set(deviations.of((settings or {}).get("l0", "manual"), self.backend))
+        for setting, why in self.deviations:
+            if setting in given or setting.partition("=")[0] in own:
+                return why
+        return ""
+
     def scenario(self, settings: Mapping[str, str] | None = None) -> Scenario:
-        """The scenario that checks the rule, with further settings (``{"features name": value}``).
+        """The scenario that checks the rule, with further settings: features and deviations of
+        either back-end, and fields of the scenario.
 
         L0 has no known deviation from the manuals unless ``l0`` says otherwise.
         """
-        wanted = {**(settings or {}), **self.settings}
-        l0 = wanted.pop("l0", "manual")
-        numbers: dict[str, Any] = {k: int(v, 0) for k, v in wanted.items() if k in _NUMBERS}
+        wanted = {"l0": "manual", **(settings or {}), **self.settings}
+        plain: dict[str, Any] = {k: _number(v) for k, v in wanted.items() if k in _FIELDS}
+        quirks = {k: v == "on" for k, v in wanted.items() if k in personality.catalogue()}
+        toggles = {k: v for k, v in wanted.items() if k not in plain and k not in quirks}
         return Scenario(
-            backend=self.backend, l0=l0, l1=str(self.path), l1_params={"rule": self.number},
+            backend=self.backend, l1=str(self.path), l1_params={"rule": self.number},
             l2="compute", l2_memory_mb=4, l1_memory_mb=MEMORY_MB, timeline=0,
             max_instructions=MAX_STEPS,
-            features={k: v for k, v in wanted.items() if k not in _NUMBERS}, **numbers,
+            features=self._mine(toggles, features.catalogue()),
+            deviations=self._mine(quirks, personality.catalogue()), **plain,
         )  # fmt: skip
+
+    def _mine(self, given: dict[str, Any], catalogue: Mapping[str, Any]) -> dict[str, Any]:
+        """Without what the other back-end alone has; unknown names stay, and are refused."""
+        return {
+            name: value
+            for name, value in given.items()
+            if name not in catalogue or self.backend in catalogue[name].backends
+        }
 
 
 OUTCOMES = ("PASS", "KNOWN", "FAIL")
@@ -92,25 +116,29 @@ OUTCOMES = ("PASS", "KNOWN", "FAIL")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule's program said; ``text`` is its line on the serial port, or why there is none."""
+    """What a rule's program said.
+
+    ``text`` is its line on the serial port, or why there is none; ``known`` says why this machine
+    is known to break the rule.
+    """
 
     rule: Rule
     passed: bool
     text: str
-    steps: int
+    known: str = ""
 
     @property
     def outcome(self) -> str:
         """One of :data:`OUTCOMES`."""
         if self.passed:
             return "PASS"
-        return "KNOWN" if self.rule.deviation else "FAIL"
+        return "KNOWN" if self.known else "FAIL"
 
     @property
     def line(self) -> str:
         """For a terminal: the guest's words, and of a known deviation the reason."""
         if self.outcome == "KNOWN":
-            return f"KNOWN {self.text.removeprefix('FAIL ')}\n      {self.rule.deviation}"
+            return f"KNOWN {self.text.removeprefix('FAIL ')}\n      {self.known}"
         return self.text
 
 
@@ -140,6 +168,23 @@ def matching(pattern: str = "") -> tuple[Rule, ...]:
     return found
 
 
+def parse_settings(changes: Iterable[str]) -> dict[str, str]:
+    """``NAME=VALUE`` texts as settings.
+
+    Raises
+    ------
+    WorkbenchError
+        One has no equals sign.
+    """
+    settings = {}
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals:
+            raise WorkbenchError(f"--set {change}: not a change", "write NAME=VALUE")
+        settings[name.strip()] = value.strip()
+    return settings
+
+
 def check(rule: Rule, settings: Mapping[str, str] | None = None) -> Verdict:
     """Run a rule's program on a fresh machine and read what it says."""
     run = Run(rule.scenario(settings))
@@ -151,7 +196,7 @@ def check(rule: Rule, settings: Mapping[str, str] | None = None) -> Verdict:
     if not passed and not line.startswith("FAIL"):
         why = facts["fatal"] or run.status
         line = f"FAIL {rule.name}: the program ended without an answer ({why}) {line}".rstrip()
-    return Verdict(rule, passed, line, run.steps)
+    return Verdict(rule, passed, line, rule.known_to_break(settings))
 
 
 # ------------------------------------------------------------------------ the assembled program
@@ -169,8 +214,13 @@ def _read(path: Path) -> Iterator[Rule]:
         name, says, source = (_text(image, at) for at in texts)
         own = [(kind, subject, text) for kind, at, subject, text in remarks if code <= at < stop]
         settings = dict(s.split("=") for kind, s, _ in own if kind == _ONLY_WITH)
-        broken = next(((s, t) for kind, s, t in own if kind == _DEVIATION), ("", ""))
-        yield Rule(prefix + name, says, source, path, number, settings, broken[1], broken[0])
+        broken = tuple(dict.fromkeys((s, t or _reason(s)) for k, s, t in own if k == _DEVIATION))
+        yield Rule(prefix + name, says, source, path, number, settings, broken)
+
+
+def _reason(setting: str) -> str:
+    """What data/deviations.csv says of a deviation that a remark only names."""
+    return personality.catalogue()[setting.partition("=")[0]].does
 
 
 def _remarks(image: Image) -> Iterator[tuple[int, int, str, str]]:

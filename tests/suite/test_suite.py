@@ -86,3 +86,36 @@ def test_command_checks_rules_and_lists_them(capsys):
 def test_an_unknown_rule_is_named():
     with pytest.raises(WorkbenchError, match="nothing_like_it"):
         suite.matching("nothing_like_it")
+
+
+def test_settings_reach_the_machine_and_those_of_the_other_backend_do_not():
+    settings = suite.parse_settings(["virtual_gif=on", "vmcs_shadowing=on", "asids=8"])
+    chosen = {r.backend: r.scenario(settings) for r in suite.matching(".exits.cpuid_exits")}
+    assert dict(chosen["svm"].features) == {"virtual_gif": True}
+    assert dict(chosen["vmx"].features) == {"vmcs_shadowing": True}
+    assert chosen["svm"].asids == 8
+
+
+@pytest.mark.parametrize("wrong", ["virtual_gif", "no_such_feature=on", "asids=many"])
+def test_a_setting_that_cannot_be_used_is_an_error(wrong, capsys):
+    assert main(["rules", "svm.exits.cpuid_exits", "--set", wrong, "--quiet"]) == 1
+    assert wrong.partition("=")[0] in capsys.readouterr().err
+
+
+ASSISTED = [
+    "l0=xen",
+    "l0=kvm",
+    "vmcs_shadowing=on virtual_gif=on virtual_vmload_vmsave=on ept_ad=on",
+    "tlb_tagging=off paging_structure_caches=off msr_map=intercept_all",
+    "np2m_flush=generation np2m_tables=1 l2_tag_policy=xen_2013 vpid_for_l1=off",
+    "np2m_flush=eager l2_tag_policy=shared_flush l0_page_size=4k",
+    "l2_tag_policy=kvm msr_map=merged asids=4 l0_p2m_event=balloon",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", ASSISTED)
+def test_rules_hold_on_other_machines(settings):
+    """No feature changes what the manual says, but for what the rules name as deviations."""
+    verdicts = [suite.check(rule, suite.parse_settings(settings.split())) for rule in RULES]
+    assert not [v.text for v in verdicts if v.outcome == "FAIL"]

@@ -542,7 +542,7 @@ MACHINE = np.dtype(
         ("tag_core_generation", "i8"), ("tag_next", "i8"),
         ("vmcs_work", "i8", (4,)),                # VMCS accesses of L0 not yet in the ledger
         ("entered_level", "i8"),                  # level of the last hardware entry
-        ("entered", "i8", (3, 4)),                # CR0, CR3, CR4, EFER of the last entry per level
+        ("entered", "i8", (3, 5)),                # CR0, CR3, CR4, EFER, tag of the last entry per level
         ("serial_count", "i8"),
         ("serial", "u1", (SERIAL_LENGTH,)),
         ("bounce", "u1", (64,)),

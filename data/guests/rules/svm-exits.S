@@ -173,6 +173,7 @@ RULE monitor_without_support_is_ud, "MONITOR raises #UD where CPUID does not ann
         HALTED
         CHECK   [exc_vector], EXC_UD
 RULE vmmcall_not_intercepted_is_ud, "VMMCALL raises #UD when its intercept is clear", "APM vol. 3, VMMCALL"
+DEVIATION "vmmcall_always_to_l1=on"
         RUN     l2_vmmcall
         HALTED
         CHECK   [exc_vector], EXC_UD

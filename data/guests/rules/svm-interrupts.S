@@ -255,7 +255,7 @@ RULE exit_later_saves_no_shadow, "An exit two instructions behind STI saves INTE
 # Run L2 until an NMI ends it; what L1 takes behind STGI is in exc_vector.
 .macro RUN_UNTIL_NMI
         mov     qword ptr [l2_first], offset l2_forever
-        CATCH   call run_first
+        CATCH   call run_and_wait
         mov     qword ptr [in_l2], 0
 .endm
 
@@ -289,6 +289,12 @@ take_interrupts:
         nop
         nop
         cli
+        ret
+# With virtual GIF L0 hears of STGI at the next exit only.
+run_and_wait:
+        call    run_first
+        in      al, 0x60
+        nop
         ret
 stgi_and_wait:
         stgi

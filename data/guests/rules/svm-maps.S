@@ -219,6 +219,14 @@ RULE repeated_outs_by_l0_ends, "A REP OUTS that L0 emulates goes through all its
         EXECUTED
         CHECK   [l2_rcx], 0
         CHECK_AT rsi, scratch + 3
+RULE outs_of_l0_that_faults, "An OUTS that L0 emulates from a page that L1 has not mapped is a nested page fault for L1", "nested L0: string I/O that L1 does not want"
+        mov     qword ptr [WINDOW_ENTRY + 8], 0
+        mov     edx, 0x60
+        mov     rsi, WINDOW + 0x1000
+        L2      outsb
+        CHECK   [vmcb + VMCB_EXIT_CODE], VMEXIT_NPF
+        INFO2   WINDOW + 0x1000
+        CHECK   [vmcb + VMCB_RIP], [l2_first]
 RULE port_at_cpl3_is_gp, "IN that the TSS's map and IOPL forbid raises #GP and does not exit", "APM vol. 2, 15.10"
         FORBID_PORT 0x60
         INTERCEPT VMEXIT_IOIO

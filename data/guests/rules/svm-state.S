@@ -340,6 +340,7 @@ ONLY_WITH "virtual_vmload_vmsave=on"
         mov     ebx, edx
         CHECK_BITS rbx, 1 << 15, 1 << 15
 RULE leaving_svm_forgets_nothing_of_l1, "L2 runs after EFER.SVME was off and on again", "APM vol. 2, 15.4"
+DEVIATION "hsave_pa_required=on"
         mov     ecx, MSR_EFER
         mov     eax, EFER_LME_LMA_NXE_SCE
         xor     edx, edx

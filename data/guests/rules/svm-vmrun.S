@@ -40,6 +40,7 @@ RULE clgi_without_svme_is_ud, "CLGI raises #UD while EFER.SVME is 0", "APM vol. 
         CHECK   [exc_vector], EXC_UD
 
 RULE stgi_without_svme_is_ud, "STGI raises #UD while EFER.SVME is 0", "APM vol. 3, STGI"
+DEVIATION "stgi_without_svme=on"
         call    clear_svme
         CATCH   stgi
         CHECK   [exc_vector], EXC_UD
@@ -169,18 +170,22 @@ RULE vmrun_not_intercepted_is_invalid, "A VMCB that does not intercept VMRUN is 
         REFUSED
 
 RULE asid_0_is_invalid, "ASID 0 is refused", "APM vol. 2, 15.5.1"
+DEVIATION "vmrun_checks_incomplete=on"
         mov     dword ptr [vmcb + VMCB_ASID], 0
         REFUSED
 
 RULE msrpm_beyond_physical_addresses_is_invalid, "An MSR map beyond the physical addresses is refused", "APM vol. 2, 15.5.1"
+DEVIATION "vmrun_checks_incomplete=on"
         mov     dword ptr [vmcb + VMCB_MSRPM_BASE_PA + 4], 1 << 20
         REFUSED
 
 RULE iopm_beyond_physical_addresses_is_invalid, "An I/O map beyond the physical addresses is refused", "APM vol. 2, 15.5.1"
+DEVIATION "vmrun_checks_incomplete=on"
         mov     dword ptr [vmcb + VMCB_IOPM_BASE_PA + 4], 1 << 20
         REFUSED
 
 RULE nested_cr3_reserved_bits_are_invalid, "nCR3 with a reserved bit is refused", "APM vol. 2, 15.25.3"
+DEVIATION "vmrun_checks_incomplete=on"
         mov     dword ptr [vmcb + VMCB_NESTED_CR3 + 4], 1 << 31
         REFUSED
 
@@ -207,6 +212,7 @@ RULE eventinj_without_valid_bit_is_ignored, "EVENTINJ without its valid bit does
         CHECK   [exc_vector], NO_EXCEPTION
 
 RULE invalid_exit_code_has_64_bits, "The exit code of a refused VMRUN is -1 in all 64 bits", "APM vol. 2, appendix C"
+DEVIATION "vmrun_checks_incomplete=on"
         mov     dword ptr [vmcb + VMCB_ASID], 0
         REFUSED
         CHECK32 [vmcb + VMCB_EXIT_CODE + 4], -1
@@ -220,6 +226,7 @@ RULE l1_goes_on_behind_a_refused_vmrun, "L1 goes on behind a refused VMRUN with 
         CHECK   rsp, rbp
 
 RULE a_corrected_vmcb_runs, "A VMCB that was refused runs when it is corrected", "APM vol. 2, 15.5.1"
+DEVIATION "vmrun_checks_incomplete=on"
         mov     dword ptr [vmcb + VMCB_ASID], 0
         REFUSED
         mov     dword ptr [vmcb + VMCB_ASID], 1

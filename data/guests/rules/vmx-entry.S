@@ -78,7 +78,7 @@ RULE io_bitmap_b_must_be_aligned, "An I/O bitmap B that is not page-aligned: err
         REFUSED 7
 RULE io_bitmap_must_be_a_physical_address, "An I/O bitmap beyond the physical addresses: error 7", "SDM vol. 3, 27.2.1.1"
         SET_BITS IO_BITMAP_A, BEYOND
-        REFUSED 7
+        REFUSED_BY_ANY_L0 7
 RULE io_bitmaps_out_of_use_are_not_checked, "Without 'use I/O bitmaps' their addresses do not matter", "SDM vol. 3, 27.2.1.1"
         CLEAR_BITS CPU_BASED_VM_EXEC_CONTROL, CPU_USE_IO_BITMAPS
         SET_BITS IO_BITMAP_A, 1
@@ -88,7 +88,7 @@ RULE msr_bitmap_must_be_aligned, "An MSR bitmap that is not page-aligned: error 
         REFUSED 7
 RULE msr_bitmap_must_be_a_physical_address, "An MSR bitmap beyond the physical addresses: error 7", "SDM vol. 3, 27.2.1.1"
         SET_BITS MSR_BITMAP, BEYOND
-        REFUSED 7
+        REFUSED_BY_ANY_L0 7
 RULE msr_bitmap_out_of_use_is_not_checked, "Without 'use MSR bitmaps' its address does not matter", "SDM vol. 3, 27.2.1.1"
         CLEAR_BITS CPU_BASED_VM_EXEC_CONTROL, CPU_USE_MSR_BITMAPS
         SET_BITS MSR_BITMAP, 8
@@ -104,6 +104,8 @@ RULE virtual_nmis_need_nmi_exiting, "Virtual NMIs without NMI exiting: error 7",
         SET_BITS PIN_BASED_VM_EXEC_CONTROL, PIN_VIRTUAL_NMIS
         REFUSED 7
 RULE vpid_0_is_refused, "VPID 0 with 'enable VPID': error 7", "SDM vol. 3, 27.2.1.1"
+ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         SET     VIRTUAL_PROCESSOR_ID, 0
         REFUSED 7
 RULE eptp_memory_type, "An EPTP with a memory type that is not UC or WB: error 7", "SDM vol. 3, 27.2.1.1"
@@ -404,6 +406,7 @@ RULE guest_idtr_limit, "An IDTR limit above 65535 fails the entry", "SDM vol. 3,
         SET     GUEST_IDTR_LIMIT, 0x10000
         INVALID_STATE
 RULE guest_rip_upper_bits, "A guest RIP whose bits 63:48 are not all the same fails the entry", "SDM vol. 3, 27.3.1.4"
+DEVIATION "entry_checks_left_to_hardware=on"
         SET     GUEST_RIP, 1 << 48
         call    run_on
         CHECK_FIELD VM_EXIT_REASON, ENTRY_FAILED | EXIT_INVALID_STATE
@@ -447,6 +450,7 @@ RULE guest_blocked_with_an_interrupt, "Injecting an external interrupt while STI
         INJECT  VALID | 0x31
         INVALID_STATE
 RULE guest_blocked_with_an_nmi, "Injecting an NMI while MOV SS blocks fails the entry", "SDM vol. 3, 27.3.1.5"
+DEVIATION "entry_checks_left_to_hardware=on"
         SET     GUEST_INTERRUPTIBILITY_INFO, 2
         INJECT  VALID | TYPE_NMI | 2
         L2      nop
@@ -458,6 +462,7 @@ RULE guest_link_pointer_unaligned, "A VMCS link pointer that is not page-aligned
         SET     VMCS_LINK_POINTER, 8
         INVALID_STATE 4
 RULE failed_entry_loads_the_host, "An entry that fails for the guest state goes on at the host RIP with the host's flags", "SDM vol. 3, 27.8"
+DEVIATION "entry_checks_left_to_hardware=on"
         SET     GUEST_RFLAGS, 0
         mov     rbx, rsp
         L2      nop

@@ -58,11 +58,13 @@ RULE gp_of_an_emulated_instruction_exits, "A #GP that L0 raises for L2 obeys L1'
         L2      rdmsr
         RAISED  EXCEPTION | ERROR | EXC_GP, 0, 0
 RULE bp_exits_as_a_software_exception, "INT3 exits with type 6 and its length", "SDM vol. 3, 28.2.2 and 28.2.5"
+DEVIATION "software_exceptions_kept_by_l0=on"
         SET     EXCEPTION_BITMAP, 1 << EXC_BP
         L2      int3
         RAISED  SOFTWARE_EXCEPTION | EXC_BP, 0, 0
         CHECK_FIELD VM_EXIT_INSTRUCTION_LEN, 1
 RULE int1_exits_as_a_privileged_exception, "INT1 exits with type 5 and its length", "SDM vol. 3, 28.2.2 and 28.2.5"
+DEVIATION "software_exceptions_kept_by_l0=on"
         SET     EXCEPTION_BITMAP, 1 << EXC_DB
         L2      .byte 0xf1
         CHECK_FIELD VM_EXIT_REASON, EXIT_EXCEPTION_NMI

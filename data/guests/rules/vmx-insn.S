@@ -65,6 +65,7 @@ RULE vmxon_without_cr4_vmxe_is_ud, "VMXON raises #UD while CR4.VMXE is 0", "SDM 
         CATCH   vmxon qword ptr [vmxon_address]
         CHECK   [exc_vector], EXC_UD
 RULE vmxon_with_cr0_ne_clear_is_gp, "VMXON raises #GP when CR0 has a bit that VMX does not allow", "SDM vol. 3, 24.7 and 31.3 (VMXON)"
+DEVIATION "vmxon_ignores_cr0=on"
         vmxoff
         mov     rax, cr0
         and     eax, ~CR0_NE
@@ -283,6 +284,7 @@ RULE field_beyond_32_bits_is_unknown, "A field encoding with bits beyond 31 is u
         VMX     vmread rbx, rax
         FAILED  12
 RULE vmwrite_to_a_read_only_field_fails, "VMWRITE of an exit-information field is VMfail 13 where MISC bit 29 is 0", "SDM vol. 3, 31.4"
+DEVIATION "vmwrite_to_read_only_fields=on"
 ONLY_WITH "vmcs_shadowing=off"
         mov     eax, VM_EXIT_REASON
         VMX     vmwrite rax, rbx
@@ -396,6 +398,7 @@ RULE mov_ss_comes_before_the_launch_state, "VMRESUME of a clear VMCS behind MOV 
         VMX     vmresume
         FAILED  26
 RULE failed_vmlaunch_leaves_the_vmcs_clear, "A VMLAUNCH that fails leaves the launch state clear", "SDM vol. 3, 27.7"
+DEVIATION "entry_checks_left_to_hardware=on"
         SET     CR3_TARGET_COUNT, 5
         VMX     vmlaunch
         FAILED  7
@@ -450,35 +453,55 @@ RULE invept_reads_its_operand, "INVEPT whose descriptor is not mapped raises #PF
         VMX     invvpid rax, [scratch]
 .endm
 RULE invvpid_succeeds, "INVVPID of one context clears all status flags", "SDM vol. 3, 31.3 (INVVPID)"
+ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         DESCRIBE_VPID 1
         call    set_status_flags
         INVVPID 1
         SUCCEEDED
 RULE invvpid_unknown_type_fails, "INVVPID type 4 does not exist: VMfail 28", "SDM vol. 3, 31.4"
+ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         DESCRIBE_VPID 1
         INVVPID 4
         FAILED  28
 RULE invvpid_of_vpid_0_fails, "INVVPID of one context fails for VPID 0", "SDM vol. 3, 31.3 (INVVPID)"
+DEVIATION "invvpid_operand_ignored=on"
+ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         DESCRIBE_VPID 0
         INVVPID 1
         FAILED  28
 RULE invvpid_address_of_vpid_0_fails, "INVVPID of one address fails for VPID 0", "SDM vol. 3, 31.3 (INVVPID)"
+DEVIATION "invvpid_operand_ignored=on"
+ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         DESCRIBE_VPID 0, 0x1000
         INVVPID 0
         FAILED  28
 RULE invvpid_all_contexts_takes_vpid_0, "INVVPID of all contexts does not look at the VPID", "SDM vol. 3, 31.3 (INVVPID)"
+ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         DESCRIBE_VPID 0
         INVVPID 2
         SUCCEEDED
 RULE invvpid_reserved_bits_fail, "INVVPID fails when bits 63:16 of its descriptor are not 0", "SDM vol. 3, 31.3 (INVVPID)"
+DEVIATION "invvpid_operand_ignored=on"
+ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         DESCRIBE_VPID 0x10001
         INVVPID 2
         FAILED  28
 RULE invvpid_address_must_be_canonical, "INVVPID of one address fails for an address that is not canonical", "SDM vol. 3, 31.3 (INVVPID)"
+DEVIATION "invvpid_operand_ignored=on"
+ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         DESCRIBE_VPID 1, 1 << 47
         INVVPID 0
         FAILED  28
 RULE invvpid_reads_its_operand, "INVVPID whose descriptor is not mapped raises #PF", "SDM vol. 3, 31.3 (INVVPID)"
+ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         mov     rbx, UNMAPPED
         mov     eax, 2
         CATCH   invvpid rax, [rbx]

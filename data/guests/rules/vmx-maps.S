@@ -247,6 +247,14 @@ RULE repeated_outs_by_l0_ends, "A REP OUTS that L0 emulates goes through all its
         EXECUTED
         CHECK   [l2_rcx], 0
         CHECK_AT rsi, scratch + 3
+RULE outs_of_l0_that_violates_ept, "A REP OUTS that L0 emulates from a page that L1 has not mapped is an EPT violation for L1", "nested L0: string I/O that L1 does not want"
+        mov     qword ptr [WINDOW_ENTRY + 8], 0
+        mov     edx, 0x60
+        mov     rsi, WINDOW + 0x1000
+        L2      outsb
+        CHECK_FIELD VM_EXIT_REASON, EXIT_EPT_VIOLATION
+        CHECK_FIELD GUEST_PHYSICAL_ADDRESS, WINDOW + 0x1000
+        CHECK_FIELD GUEST_RIP, [l2_first]
 RULE port_at_cpl3_is_gp, "IN that the TSS's bitmap forbids raises #GP and does not exit", "SDM vol. 3, 26.1.1"
         FORBID_PORT 0x60
         RUN     l2_user_in

@@ -330,6 +330,8 @@ RULE another_eptp_has_its_own_mappings, "Another EPTP gives L2 other pages", "SD
         CHECK   rbx, \wanted
 .endm
 RULE invvpid_single_context, "INVVPID of the VPID makes a change of L2's tables visible", "SDM vol. 3, 29.4.3.1"
+ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         PRIVATE_PAGE
         SEES_PRIVATE 1
         mov     qword ptr [L2_PRIVATE_ENTRY], WINDOW + 0x3000 + 7
@@ -339,6 +341,8 @@ RULE invvpid_single_context, "INVVPID of the VPID makes a change of L2's tables 
         invvpid rax, [scratch]
         SEES_PRIVATE 3
 RULE invvpid_address, "INVVPID of one address makes its change visible", "SDM vol. 3, 29.4.3.1"
+ONLY_WITH "tlb_tagging=on"
+ONLY_WITH "vpid_for_l1=on"
         PRIVATE_PAGE
         SEES_PRIVATE 1
         mov     qword ptr [L2_PRIVATE_ENTRY], WINDOW + 0x3000 + 7

@@ -111,6 +111,7 @@ RULE entry_loads_sysenter_msrs, "L2 starts with the SYSENTER MSRs of the guest-s
         L2_READS_MSR MSR_SYSENTER_ESP
         CHECK   [l2_value], 0x1230
 RULE entry_loads_efer, "With 'load IA32_EFER' L2 starts with the EFER of the guest-state area", "SDM vol. 3, 27.3.2.1"
+DEVIATION "efer_of_l2_from_l1=on"
         CLEAR_BITS GUEST_IA32_EFER, 1
         L2_READS_MSR MSR_EFER
         CHECK   [l2_value], EFER_LME_LMA_NXE_SCE & ~1

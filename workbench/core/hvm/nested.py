@@ -217,11 +217,13 @@ def _note_address_space(m):
         or m.entered[level, 1] != cpu.cr3
         or m.entered[level, 2] != cpu.cr4
         or m.entered[level, 3] != cpu.efer
+        or m.entered[level, 4] != m.hw.tag
     ):
         m.entered[level, 0] = cpu.cr0
         m.entered[level, 1] = cpu.cr3
         m.entered[level, 2] = cpu.cr4
         m.entered[level, 3] = cpu.efer
+        m.entered[level, 4] = m.hw.tag
         new_context(m)
 
 

@@ -119,6 +119,47 @@ def emulate_wrmsr(m):
     return complete_instruction(m)
 
 
+# ---------------------------------------------------------------- nested page faults of L2
+
+RESOLVED = -1
+"""Outcome of :func:`nested_fault_of_l2`: L2 executes the instruction again."""
+
+
+@inner
+def _inject_violation(m, qualification):
+    """L1's own table forbids the access: an EPT violation for L1."""
+    e = m.exit
+    e.code = vmx.EXIT_EPT_VIOLATION
+    e.info1 = (
+        (qualification & ~QUALIFICATION_RIGHTS)
+        | (qualification & QUALIFICATION_ACCESS)
+        | ((m.np_rights & 7) << 3)
+    )
+    set_vmexit_pending(m, 1)
+    return ST_OK
+
+
+@unit(Machine, i64, i64)
+def nested_fault_of_l2(m, gpa, qualification):
+    """By way of the nested p2m: RESOLVED, or an EPT violation or misconfiguration for L1."""
+    access = 1 if qualification & ACCESS_WRITE else 0
+    if qualification & ACCESS_FETCH:
+        access |= 2
+    outcome = np2m_fault(m, gpa, access)
+    if outcome == NP_INJECT:
+        return _inject_violation(m, qualification)
+    if outcome == NP_MISCONFIG:
+        m.exit.code = vmx.EXIT_EPT_MISCONFIG
+        m.exit.info1 = 0
+        set_vmexit_pending(m, 1)
+        return ST_OK
+    if outcome == NP_HANDLED:
+        return RESOLVED
+    if outcome == NP_MMIO and vmx_apic_mmio(m, m.device):
+        return ST_OK
+    return fatal(m, FATAL_N1P_UNMAPPED, gpa)
+
+
 # ---------------------------------------------------------------- I/O
 
 
@@ -152,8 +193,13 @@ def _string_fault(m):
     status = m.pending
     m.pending = 0
     if status == ST_VMEXIT:
-        own = not is_n2_guest(m) or hap_enabled(m) == 0
-        if own and p2m_resolve(m, m.exit.info2, m.exit.info1 & ACCESS_WRITE):
+        if is_n2_guest(m) and hap_enabled(m):
+            # where L1's exit information comes from, as if the processor had found the fault
+            vmwrite(m, vmcs.SLOT_GUEST_PHYSICAL_ADDRESS, m.exit.info2)
+            vmwrite(m, vmcs.SLOT_GUEST_LINEAR_ADDRESS, m.exit.linear)
+            status = nested_fault_of_l2(m, m.exit.info2, m.exit.info1)
+            return ST_OK if status == RESOLVED else status
+        if p2m_resolve(m, m.exit.info2, m.exit.info1 & ACCESS_WRITE):
             return ST_OK  # the guest executes the instruction again
         return fatal(m, FATAL_N1P_UNMAPPED, m.exit.info2)
     return inject_pending(m)
@@ -333,20 +379,6 @@ def reflect_exception(m):
     return reinject(m, info, vmread(m, vmcs.SLOT_VM_EXIT_INTR_ERROR_CODE))
 
 
-@inner
-def _inject_violation(m, qualification):
-    """L1's own table forbids the access: an EPT violation for L1."""
-    e = m.exit
-    e.code = vmx.EXIT_EPT_VIOLATION
-    e.info1 = (
-        (qualification & ~QUALIFICATION_RIGHTS)
-        | (qualification & QUALIFICATION_ACCESS)
-        | ((m.np_rights & 7) << 3)
-    )
-    set_vmexit_pending(m, 1)
-    return ST_OK
-
-
 @unit(Machine, i64)
 def nested_page_fault(m, reason):
     """EPT violation: of L2 by way of the nested p2m; of L1, a page that L0 took or L1 never had."""
@@ -362,21 +394,9 @@ def nested_page_fault(m, reason):
     if reason == vmx.EXIT_EPT_MISCONFIG:
         return fatal(m, FATAL_UNHANDLED_EXIT, reason)
     qualification = vmread(m, vmcs.SLOT_EXIT_QUALIFICATION)
-    access = 1 if qualification & ACCESS_WRITE else 0
-    if qualification & ACCESS_FETCH:
-        access |= 2
-    outcome = np2m_fault(m, gpa, access)
-    if outcome == NP_INJECT:
-        return _inject_violation(m, qualification)
-    if outcome == NP_MISCONFIG:
-        m.exit.code = vmx.EXIT_EPT_MISCONFIG
-        m.exit.info1 = 0
-        set_vmexit_pending(m, 1)
-        return ST_OK
-    if outcome == NP_MMIO and vmx_apic_mmio(m, m.device):
-        return ST_OK
-    if outcome != NP_HANDLED:
-        return fatal(m, FATAL_N1P_UNMAPPED, gpa)
+    status = nested_fault_of_l2(m, gpa, qualification)
+    if status != RESOLVED:
+        return status
     if m.exit.vectoring & EVENT_VALID:
         return reinject(m, m.exit.vectoring, m.exit.vectoring_error)
     return ST_OK
