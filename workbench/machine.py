@@ -213,6 +213,7 @@ class SimulatedMachine:
         f["l0_page_shift"] = PAGE_SHIFTS[str(features["l0_page_size"])]
         for name in _SWITCHES:
             f[name] = bool(features.get(name, False))
+        self.record["sh"]["active"] = features["paging"] == "sos"
         nested_layouts.install(
             self.record, str(features.get("state_layout", nested_layouts.DEFAULT_LAYOUT))
         )
@@ -256,6 +257,8 @@ class SimulatedMachine:
         m["l1_hap_root"] = mm.HAP_TABLES_MA
         m["np2m_pool"] = m["np2m_pool_next"] = mm.NP2M_POOL_MA
         m["np2m_pool_end"] = mm.BANK0_BYTES
+        m["sh"]["top"] = 1
+        m["sh"]["limit"] = (mm.BANK0_BYTES - mm.NP2M_POOL_MA) // lay.PAGE
 
     def start_l1(self) -> int:
         """L0 sets up vmcx01 and enters L1; returns the outcome of the hardware entry."""

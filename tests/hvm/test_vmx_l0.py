@@ -276,8 +276,8 @@ def test_l0_asks_only_for_what_the_hardware_has_and_vmx_demands():
 
 
 def test_every_text_of_the_defaults_is_used():
-    texts = {r["xen_L0_default"] for r in rows("vmx_controls") if r["group"] in
-             vmx_controls.HARDWARE}  # fmt: skip
+    texts = {r[f"{l0}_L0_default"] for r in rows("vmx_controls") if r["group"] in
+             vmx_controls.HARDWARE for l0 in ("xen", "kvm")}  # fmt: skip
     assert texts == set(vmx_controls.XEN_DEFAULT)
     names = {(r["group"], r["name"]) for r in rows("vmx_controls")}
     for group, controls in vmx_controls.HARDWARE.items():

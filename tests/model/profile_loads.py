@@ -89,11 +89,13 @@ def reachable() -> list[tuple[Profile, Row]]:
     ]
 
 
-def scenario(profile: Profile, load: Load, count: int, features=None, l1_params=None) -> Scenario:
+def scenario(
+    profile: Profile, load: Load, count: int, features=None, l1_params=None, l0="xen"
+) -> Scenario:
     """The load under a profile; the rest of the handler is left out to keep runs short."""
     given = {"handler_work": 0, **load.l1_params, **(l1_params or {})}
     return Scenario(
-        backend=profile.backend, l1=profile.name, l2=load.l2, l1_params=given,
+        backend=profile.backend, l0=l0, l1=profile.name, l2=load.l2, l1_params=given,
         l2_params={**load.l2_params, load.size: count}, features={**load.features, **(features or {})},
     )  # fmt: skip
 
@@ -126,11 +128,11 @@ class Bill:
     all: float
 
 
-def bill(profile: Profile, load: Load, features=None, l1_params=None) -> Bill:
+def bill(profile: Profile, load: Load, features=None, l1_params=None, l0="xen") -> Bill:
     """Steady state by the difference of two runs of unequal length."""
     totals = []
     for count in (SHORT, LONG):
-        exits = simulated(scenario(profile, load, count, features, l1_params)).exits
+        exits = simulated(scenario(profile, load, count, features, l1_params, l0)).exits
         mine = exits[exits.cause == load.cause]
         l2 = mine[mine.from_level == "L2"]
         by_l1 = l2.handled_by == "L1"

@@ -10,7 +10,9 @@ from workbench.scenario import Scenario
 from workbench.simulate import run
 
 BACKENDS = ("svm", "vmx")
-L2_PROGRAMS = ("cpuid", "msr", "pio", "hypercall", "touch", "ctxsw", "compute", "mixed", "spin")
+L2_PROGRAMS = (
+    "cpuid", "msr", "pio", "hypercall", "touch", "ctxsw", "compute", "mixed", "remap", "spin"
+)  # fmt: skip
 SMALL = {
     "cpuid": {"iterations": 50},
     "msr": {"iterations": 50},
@@ -21,6 +23,7 @@ SMALL = {
     "compute": {"iterations": 500},
     "mixed": {"iterations": 60},
     "spin": {"iterations": 20, "pauses": 30, "work": 100},
+    "remap": {"iterations": 40},
 }
 """Parameters that keep every program short."""
 

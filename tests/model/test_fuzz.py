@@ -18,7 +18,7 @@ import pytest
 from tests.model.runs import BACKENDS
 from workbench.core import emit
 from workbench.core.layout import STATUS
-from workbench.machine import IMAGE
+from workbench.machine import IMAGE, TABLES
 from workbench.scenario import Scenario
 from workbench.simulate import Run, build
 
@@ -29,6 +29,7 @@ INSTRUCTIONS = [
         "0f78c3 0f78d8 0f79c3 0f79d8 0fc733 660fc733 f30fc733 0fc73b 660f38800b 660f38810b "
         "0fa2 f4 0f32 0f30 e480 e680 ec ee ed ef 0f20c0 0f22c0 0f22d8 0f22e0 0f20d8 0f21f8 0f23f8 "
         "0f013b 0f0113 0f011b 0f000b 0f00d8 fa fb 9c 9d cc cd80 0f0b 48cf 0f05 480f07 0f01f8 "
+        "488908 48890b 488918 480108 488703 0f22d8 0f0138 0f013b 48ab f348ab 50 53 "
         "f3a4 f348a5 f3aa f3a6 f2ae 6c 6e 0f31 0f01f9 0f08 0f09 c8100001 c9 ffd0 ffe0 c3 ebfe"
     ).split()
 ]
@@ -45,6 +46,7 @@ def random_program(rng: random.Random, length: int = 600) -> bytes:
         elif kind < 0.75:  # mov r64, imm64
             value = rng.choice(
                 [rng.getrandbits(64), rng.getrandbits(12) << 12, rng.getrandbits(20), 0x4012,
+                 TABLES + 8 * rng.getrandbits(11), TABLES + 0x1000 * rng.getrandbits(3) + 7,
                  0xC0000080, 0xC0010117, 0x3A, 0x480 + rng.getrandbits(4), 0x40000000, (1 << 63)]
             )  # fmt: skip
             parts.append(bytes([0x48, 0xB8 + rng.randrange(8)]) + struct.pack("<Q", value))
@@ -56,11 +58,14 @@ def random_program(rng: random.Random, length: int = 600) -> bytes:
 def run_random(backend: str, level: int, seed: int) -> str:
     """One random guest; returns how it ended."""
     rng = random.Random(seed)
+    paging = rng.choice(["non", "non", "son", "sos", "sos"])
+    l1 = "minimal" if paging == "non" else "shadow"
     scenario = Scenario(
-        backend=backend, l2="cpuid", l2_params={"iterations": 3}, max_instructions=BUDGET,
+        backend=backend, l1=l1, l2="cpuid", l2_params={"iterations": 3}, max_instructions=BUDGET,
         features={"msr_map": rng.choice(["merged", "intercept_all"]),
                   "l2_tag_policy": rng.choice(["own", "shared_flush", "xen_2013", "kvm"]),
                   "np2m_flush": rng.choice(["lazy", "eager", "generation"]),
+                  "paging": paging,
                   "l0_p2m_event": rng.choice(["none", "balloon", "log_dirty"])},
         balloon_period=rng.choice([50, 200]),
     )  # fmt: skip
@@ -70,7 +75,7 @@ def run_random(backend: str, level: int, seed: int) -> str:
     if at is None:  # let L1 set itself up, then go astray behind its resume label
         from workbench.guests import catalogue
 
-        at = catalogue.find(1, "minimal", backend).image().symbols["resume"]
+        at = catalogue.find(1, l1, backend).image().symbols["resume"]
     built.write(level, at, program)
     running = Run(scenario, built)
     while running.advance():

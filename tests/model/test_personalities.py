@@ -65,3 +65,38 @@ def test_every_port_of_l2_exits_under_kvm():
     xen, kvm = (run("svm", l0, "pio", **given) for l0 in ("xen", "kvm"))
     assert exits(kvm, "IOIO", handled_by="L0") == 50 + exits(xen, "IOIO", handled_by="L0")
     assert exits(kvm, "IOIO", handled_by="L1") == exits(xen, "IOIO", handled_by="L1")
+
+
+# ---------------------------------------------------------------- KVM on VMX
+
+
+def test_without_shadowing_kvm_switches_vmcs_by_one_vmptrld_each_way():
+    kvm, xen = run("vmx", "kvm"), run("vmx", "xen")
+    switches = kvm.facts["virtual_entries"] + kvm.facts["virtual_exits"]
+    assert count(kvm, "L0_VMCLEAR") == 1, "the one of VMXON"
+    assert count(kvm, "L0_VMPTRLD") - switches <= 8, "those of VMXON and of rarely moved fields"
+    assert count(xen, "L0_VMCLEAR") >= switches
+
+
+def test_kvm_moves_less_than_xen_at_each_entry_and_exit():
+    kvm, xen = run("vmx", "kvm"), run("vmx", "xen")
+    for event in ("L0_VMREAD", "L0_VMWRITE", "L0_BYTE_COPIED"):
+        assert count(kvm, event, "CPUID") < 0.8 * count(xen, event, "CPUID"), event
+    assert count(kvm, "L0_MAP_BYTE_MERGED") < count(xen, "L0_MAP_BYTE_MERGED") / 100
+
+
+def test_kvm_copies_its_shadow_vmcs_once_each_way_per_l2_exit():
+    plain = run("vmx", "kvm")
+    shadowed = run("vmx", "kvm", vmcs_shadowing=True)
+    rounds = shadowed.facts["virtual_exits"]
+    clears = count(shadowed, "L0_VMCLEAR") - count(plain, "L0_VMCLEAR")
+    assert clears in range(2 * rounds, 2 * rounds + 4)
+    reads = count(shadowed, "L0_VMREAD", "CPUID") - count(plain, "L0_VMREAD", "CPUID")
+    assert abs(reads) > 0
+
+
+@pytest.mark.parametrize("l2", ["cpuid", "mixed", "ctxsw"])
+def test_shadowing_leaves_the_same_l2_under_kvm(l2):
+    plain, shadowed = (run("vmx", "kvm", l2, vmcs_shadowing=on) for on in (False, True))
+    assert plain.facts["l2_instructions"] == shadowed.facts["l2_instructions"]
+    assert count(shadowed, "HW_EXIT") < count(plain, "HW_EXIT")

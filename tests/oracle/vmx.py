@@ -162,6 +162,37 @@ def goes_to_l1(
 # ---------------------------------------------------------------- merging
 
 
+def kvm_merged_controls(l0: Fields, l1: Fields) -> dict[str, int]:
+    """Control words of vmcs02 by vmcs02_merge.csv, column kvm, as far as they are modelled."""
+    cpu = l0["CPU_BASED_VM_EXEC_CONTROL"]
+    for name in ("INTR_WINDOW_EXITING", "NMI_WINDOW_EXITING", "TPR_SHADOW"):
+        cpu &= ~BIT["cpu", name]
+    cpu |= l1["CPU_BASED_VM_EXEC_CONTROL"]
+    cpu = cpu & ~BIT["cpu", "USE_IO_BITMAPS"] | BIT["cpu", "UNCOND_IO_EXITING"]
+    if not control(l1, "cpu", "USE_MSR_BITMAPS"):
+        cpu &= ~BIT["cpu", "USE_MSR_BITMAPS"]
+    secondary = l0["SECONDARY_VM_EXEC_CONTROL"]
+    for name in ("VIRTUALIZE_APIC_ACCESSES", "VIRTUALIZE_X2APIC_MODE", "ENABLE_INVPCID",
+                 "ENABLE_RDTSCP", "ENABLE_XSAVES", "ENABLE_USR_WAIT_PAUSE", "DESC",
+                 "VIRTUAL_INTR_DELIVERY", "APIC_REGISTER_VIRT", "ENABLE_VMFUNC",
+                 "UNRESTRICTED_GUEST", "SHADOW_VMCS"):  # fmt: skip
+        secondary &= ~BIT["sec", name]
+    if control(l1, "cpu", "ACTIVATE_SECONDARY_CONTROLS"):
+        mine = l1["SECONDARY_VM_EXEC_CONTROL"] & ~BIT["sec", "SHADOW_VMCS"]
+        secondary |= mine & ~BIT["sec", "ENABLE_VPID"]
+    entry = l1["VM_ENTRY_CONTROLS"] & ~BIT["entry", "LOAD_IA32_PERF_GLOBAL_CTRL"]
+    entry |= BIT["entry", "LOAD_IA32_PAT"] | BIT["entry", "LOAD_IA32_EFER"]
+    return {
+        "PIN_BASED_VM_EXEC_CONTROL": l0["PIN_BASED_VM_EXEC_CONTROL"]
+        | l1["PIN_BASED_VM_EXEC_CONTROL"],
+        "CPU_BASED_VM_EXEC_CONTROL": cpu,
+        "SECONDARY_VM_EXEC_CONTROL": secondary,
+        "VM_EXIT_CONTROLS": l0["VM_EXIT_CONTROLS"],
+        "VM_ENTRY_CONTROLS": entry,
+        "EXCEPTION_BITMAP": l0["EXCEPTION_BITMAP"] | l1["EXCEPTION_BITMAP"],
+    }
+
+
 def merged_controls(l0: Fields, l1: Fields, msr_map: str) -> dict[str, int]:
     """Control words of vmcs02 by vmcs02_merge.csv, column xen."""
     cpu = l0["CPU_BASED_VM_EXEC_CONTROL"] | l1["CPU_BASED_VM_EXEC_CONTROL"]

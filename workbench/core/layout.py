@@ -78,6 +78,8 @@ ST_FATAL = 7
 """L0 gave up on L1 (Xen: domain_crash); why is in ``m.fatal``."""
 ST_DECODE = 8
 """The code at ``m.decode_host`` must be decoded before the machine can go on."""
+ST_EMULATED = 10
+"""The instruction that L0 emulated with shadow paging has been executed."""
 ST_REPEAT = 9
 """A repeated string instruction did a part of its work; run the same micro-op again."""
 
@@ -360,6 +362,10 @@ NP2M = np.dtype(
 )  # fmt: skip
 """One nested p2m: n2p_to_l0m for one root of L1."""
 
+KVM = np.dtype([("page", "i8"), ("dirty", "i8"), ("rare_in_02", "i8")])
+"""KVM's copy of vmcs12: ma of L1's page, whether vmcs02 must be written in full, and whether the
+rarely moved guest state is in vmcs02 only (hvm/vmx_kvm.py)."""
+
 MAX_TLB1, MAX_TLB2 = 128, 4096
 MAX_TAGS = 1 << 16
 REASON_RING = 8
@@ -484,6 +490,45 @@ CODE = np.dtype(
     align=True,
 )  # fmt: skip
 
+SHADOW_PAGES = 4096
+"""Size of the list of shadow pages, a power of two; page 0 is none."""
+SHADOW_PAGE = np.dtype(
+    [
+        ("frame", "i8"),   # page of RAM that it shadows: a guest table, or where a large page starts
+        ("kind", "i8"),    # hvm/shadow_pages; 0 free
+        ("next", "i8"),    # next shadow of the same frame, or next free page
+        ("refs", "i8"),    # entries that point to it, and 1 for a root that is kept
+        ("pinned", "i8"),  # is a root that is kept
+        ("used", "i8"),    # when it became a root last (LRU)
+    ],
+    align=True,
+)  # fmt: skip
+WRITTEN_TABLE = np.dtype([("frame", "i8"), ("low", "i8"), ("high", "i8")], align=True)
+"""A guest table that L0 wrote to for the guest: first and last byte."""
+
+SHADOW = np.dtype(
+    [
+        ("active", "i8"),                          # L0 runs its guests on shadow tables
+        ("software", "i8"),                        # between exit and entry: L0 walks guest tables
+        ("emulating", "i8"),                       # L0 executes one instruction for the guest
+        ("flush", "i8"),                           # take new tags before the next entry
+        ("cr0", "i8"), ("cr3", "i8"), ("cr4", "i8"),  # as the guest that runs believes
+        ("role", "i8"),                            # ROLE_* of its mode
+        ("roots", "i8", (2,)),                     # shadow page that is the root of L1, L2
+        ("free", "i8"), ("top", "i8"), ("limit", "i8"),  # free list; pages never used; how many
+        ("clock", "i8"), ("freed", "i8"),          # choices of a root; pages freed so far
+        ("n_written", "i8"), ("written_overflow", "i8"), ("written", WRITTEN_TABLE, (4,)),
+        ("gpa", "i8"), ("shift", "i8"), ("rights", "i8"), ("level", "i8"), ("leaf", "i8"),
+        ("tables", "i8", (4,)), ("entries", "i8", (4,)),  # of the last guest walk, by level - 1
+        ("pages", SHADOW_PAGE, (SHADOW_PAGES,)),
+        ("head", "i4", (MAX_RAM_PAGES,)),          # first shadow page of a page of RAM
+        ("writable", "i4", (MAX_RAM_PAGES,)),      # shadow entries that map it writable
+        ("writable_at", "i4", (MAX_RAM_PAGES,)),   # one of them: its number in the pool
+    ],
+    align=True,
+)  # fmt: skip
+"""L0 shadow paging (hvm/shadow)."""
+
 MACHINE = np.dtype(
     [
         ("cpu", CPU),
@@ -529,6 +574,7 @@ MACHINE = np.dtype(
         ("check", "i8"),                          # the check that refused an entry last, 0 none
         ("checks_failed", "i8"),                  # entries refused
         ("unknown_count", "i8"), ("unknown_rip", "i8"), ("unknown_bytes", "i8"),
+        ("kvm", KVM),
         ("route", "i8", (N_ROUTES,)),             # rule for each exit of L2 (hvm/*_route.py)
         ("np2m", NP2M, (MAX_NP2M,)),
         ("np2m_clock", "i8"),                     # counts choices of a table
@@ -549,6 +595,7 @@ MACHINE = np.dtype(
         ("ledger", LEDGER),
         ("tlb", TLB),
         ("code", CODE),
+        ("sh", SHADOW),
     ],
     align=True,
 )  # fmt: skip
@@ -564,6 +611,7 @@ State = struct("State", STATE)
 NestedVcpu = struct("NestedVcpu", NESTED_VCPU)
 Np2m = struct("Np2m", NP2M)
 VmcbCopy = struct("VmcbCopy", VMCB_COPY)
+Kvm = struct("Kvm", KVM)
 Features = struct("Features", FEATURES)
 Apic = struct("Apic", APIC)
 Interrupts = struct("Interrupts", INTERRUPTS)
@@ -574,4 +622,7 @@ Tlb = struct("Tlb", TLB)
 TimelineEntry = struct("TimelineEntry", TIMELINE_ENTRY)
 Ledger = struct("Ledger", LEDGER)
 Code = struct("Code", CODE)
+ShadowPage = struct("ShadowPage", SHADOW_PAGE)
+WrittenTable = struct("WrittenTable", WRITTEN_TABLE)
+Shadow = struct("Shadow", SHADOW)
 Machine = struct("Machine", MACHINE)

@@ -4,7 +4,7 @@ A program is described by comments in its own source::
 
     # @title   CPUID in a loop
     # @backend svm                       (L1 only; without it the program suits both)
-    # @paging  non son                   (L1 only: its paging modes; without it only nested paging)
+    # @paging  non son sos               (L1 only: its paging modes; without it only nested paging)
     # @param iterations 16 5000 1 1000000000 operations : how many CPUIDs
     # @memory 0x200000 + 4096 * pages    (memory it needs, in bytes)
 
@@ -37,7 +37,7 @@ from .load import load_image
 from .mixed import TABLE_ADDRESS, build_mixed_table
 
 BACKENDS = ("svm", "vmx")
-PAGING_MODES = ("non", "son")
+PAGING_MODES = ("non", "son", "sos")
 NESTED_ONLY = ("non",)
 PARAMETER_PAGE = 0x8000
 PAGE_WORDS = 512
@@ -146,7 +146,12 @@ class Guest:
 
 
 NO_HYPERVISOR = Guest(
-    "none", 1, BACKENDS, Path("none"), "No hypervisor in between: the L2 program is L0's own guest"
+    "none",
+    1,
+    BACKENDS,
+    Path("none"),
+    "No hypervisor in between: the L2 program is L0's own guest",
+    paging=("non", "sos"),
 )
 """Stands in L1's place in a single-level run, what nested costs are compared with."""
 

@@ -1,6 +1,6 @@
 # @title   L1 hypervisor with shadow paging (Intel VMX)
 # @backend vmx
-# @paging  non son
+# @paging  non son sos
 # @param unmap_period 16 0 0 1000000000 exits : take pages of L2 away after so many L2 exits (0: never)
 # @param unmap_pages  17 1 1 64 pages : how many pages each time, those mapped last
 #

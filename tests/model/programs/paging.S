@@ -1,3 +1,5 @@
+# @param pcid 16 1 0 1 choice : 0 leaves the part with PCIDs out
+#
 # What page tables can do, one thing after the other, each leaving a trace in the log: remapping,
 # missing and read-only pages, execute-disable, reserved bits, ring 3, CR0.WP, SMEP and SMAP, large
 # pages and their splitting, address spaces with and without PCIDs, a fault during a fault's delivery.
@@ -219,6 +221,8 @@ smap_held:
         mov     cr3, rax
         mov     eax, [rsi]
         call    log_value
+        cmp     qword ptr [L2_OWN], 0
+        je      no_pcids
         mov     rax, cr4
         or      eax, 1 << 17
         mov     cr4, rax
@@ -244,6 +248,7 @@ next_switch:
         btr     rax, 17
         mov     cr4, rax
         call    log_value
+no_pcids:
         # ---- 11. a fault whose frame cannot be pushed: #DF on IST 1, which logs and ends
         mov     qword ptr [rdi], 0
         invlpg  [rsi]

@@ -130,6 +130,8 @@ def _guest_event(m):
 @unit(Machine)
 def attend(m):
     """Look for events before the next instruction: ST_OK, ST_FAULT (deliver) or ST_VMEXIT."""
+    if m.sh.emulating:
+        return ST_OK
     fold_steps(m)
     fold_hits(m)
     m.irq.attention = 0

@@ -8,7 +8,8 @@ the conventions and ``layout`` (ST_*) for the outcomes.
 from __future__ import annotations
 
 from ..hvm.intercepts import virt_instruction
-from ..hvm.nested import l0_exit
+from ..hvm.nested import l0_emulated, l0_exit
+from ..hvm.shadow import EMULATING
 from ..jit import inner, unit
 from ..layout import (
     FATAL_RECURSION,
@@ -17,6 +18,7 @@ from ..layout import (
     RSP,
     ST_BRANCH,
     ST_DECODE,
+    ST_EMULATED,
     ST_FATAL,
     ST_FAULT,
     ST_HALT,
@@ -116,6 +118,8 @@ def exec_generic(m, u):
 @unit(Machine, i64)
 def settle(m, status):
     """Deliver events and serve exits until a guest can run; ST_BRANCH, or why it cannot."""
+    if m.sh.emulating and status != ST_DECODE:
+        status = l0_emulated(m, status)
     for _ in range(MAX_ROUNDS):
         m.pending = 0
         if status == ST_FAULT:
@@ -487,9 +491,13 @@ def run(m, max_steps):
                     break
         # 3. what came of it
         if status == ST_OK:
-            if shadow and c.shadow == shadow:
+            if shadow == 0:
+                continue
+            if c.shadow == shadow:
                 c.shadow = 0
-            continue
+            if shadow & EMULATING == 0:
+                continue
+            status = ST_EMULATED
         if ui >= 0:
             length = u.len
         c.rip = rip
@@ -502,7 +510,7 @@ def run(m, max_steps):
         mark = n
         if status == ST_VMEXIT:
             m.exit.vectoring = 0
-        if status != ST_REPEAT:
+        if status != ST_REPEAT or shadow & EMULATING:
             status = settle(m, status)
             if m.irq.active:
                 look = n + m.irq.budget

@@ -17,6 +17,10 @@ HAP_TABLES_MA = 0x10000
 HAP_TABLES_END_MA = 0x3F0000
 SVM_IOPM_SET_MA = 0x3F0000
 """Four I/O maps of 3 pages each that L2 may run with (hvm/svm_maps.py)."""
+KVM_VMCS12_MA = 0x3FC000
+"""KVM's copy of the current vmcs12 (hvm/vmx_kvm.py)."""
+KVM_SHADOW_MA = 0x3FD000
+"""The shadow VMCS that KVM gives L1."""
 NESTED_STATE_MA = 0x3FF000
 """The per-vcpu nested state, in the layout chosen (feature ``state_layout``)."""
 VENDOR_RECORD = 0x800

@@ -19,10 +19,13 @@ from ..layout import (
     FATAL_NONE,
     L0_KVM,
     ST_BRANCH,
+    ST_EMULATED,
     ST_FATAL,
     ST_FAULT,
     ST_HALT,
     ST_OK,
+    ST_REPEAT,
+    ST_VMEXIT,
     TL_HW_ENTRY,
     TL_HW_EXIT,
     TL_VIRTUAL_ENTRY,
@@ -40,6 +43,7 @@ from ..ledger import (
     E_HW_ENTRY,
     E_HW_EXIT,
     E_L0_EXIT_DISPATCH,
+    E_L0_INSTRUCTION_EMULATED,
     E_L0_VMLOAD,
     E_L0_VMSAVE,
     count,
@@ -47,6 +51,7 @@ from ..ledger import (
 )
 from ..mmu.access import fold_hits
 from ..mmu.generation import new_context
+from ..structs import i64
 from ..timeline import record
 from .nested_state import (
     at_event,
@@ -60,11 +65,15 @@ from .nested_state import (
 from .nested_vcpu import REFLECT_TO_L1
 from .np2m import np2m_select
 from .p2m_script import p2m_scripted_change
+from .shadow_pages import shadow_drop_all
+from .shadow_switch import shadow_after_exit, shadow_before_entry
+from .shadow_vmx import vmx_shadow_inject
 from .state_events import begin_event, keep_event
 from .svm import svm_enter_n2, svm_exit_n2, svm_handle, svm_route, svm_set_hap_root
 from .svm_clean import all_clean
-from .svm_hw import svm_hw_enter, svm_hw_exit
+from .svm_hw import svm_hw_enter, svm_hw_exit, svm_store_guest
 from .svm_intr import V_IRQ, svm_intr_assist
+from .svm_l0 import svm_inject
 from .svm_tables import code_index
 from .tags import tag_for_entry, tags_after_n2_exit
 from .vmx import (
@@ -75,7 +84,7 @@ from .vmx import (
     vmx_set_hap_root,
     vmx_set_vpid,
 )
-from .vmx_hw import vmx_hw_enter, vmx_hw_exit
+from .vmx_hw import vmx_hw_enter, vmx_hw_exit, vmx_store_guest
 from .vmx_intr import vmx_intr_assist
 
 WINDOWS = vmx.CPU_INTR_WINDOW_EXITING | vmx.CPU_NMI_WINDOW_EXITING
@@ -248,6 +257,9 @@ def enter_guest(m):
     # 2. L2 may not run on a nested p2m that was emptied, or marked to be
     if m.nv.stale_np2m and is_n2_guest(m) and hap_enabled(m):
         _choose_np2m(m)
+    if m.sh.active:
+        if shadow_before_entry(m) != ST_OK:
+            return ST_FATAL
     # 3. tag and flushes
     tag_for_entry(m)
     if m.hw.backend != BACKEND_SVM:
@@ -287,6 +299,8 @@ def l0_exit(m):
     begin_event(m, level, place)
     record(m, TL_HW_EXIT, code, m.exit.info1, level, 0)
     _hw_exit(m)
+    if m.sh.active:
+        shadow_after_exit(m)
     count(m, E_HW_EXIT, 1)
     _count_entry_and_exit_path(m)
     # 2. whose exit is it
@@ -308,10 +322,47 @@ def l0_exit(m):
         outcome = ST_OK
     if outcome != ST_OK:
         return outcome
+    if m.sh.emulating:
+        return ST_BRANCH
     # 3. what L0 does for reasons of its own
     if m.p2m_countdown:
         m.p2m_countdown -= 1
         if m.p2m_countdown == 0:
             at_event(m, AT_P2M_CHANGE)
             p2m_scripted_change(m)
+    return enter_guest(m)
+
+
+# ---------------------------------------------------------------- emulating one instruction
+
+
+@inner
+def _store_guest(m):
+    """The state after the emulated instruction goes where the next entry takes it from."""
+    if m.hw.backend == BACKEND_SVM:
+        svm_store_guest(m)
+    else:
+        vmx_store_guest(m)
+
+
+@unit(Machine, i64)
+def l0_emulated(m, status):
+    """The instruction that L0 executed for the guest (``shadow_emulate``) ended with ``status``."""
+    m.sh.emulating = 0
+    m.cpu.shadow = 0
+    m.pending = 0
+    fold_steps(m)
+    fold_hits(m)
+    if status == ST_FAULT:
+        if m.hw.backend == BACKEND_SVM:
+            svm_inject(m, m.exc.vector, m.exc.error, m.exc.has_error)
+        else:
+            vmx_shadow_inject(m)
+    elif status == ST_VMEXIT:
+        shadow_drop_all(m)  # not a plain store: let the guest do it itself
+    elif status == ST_EMULATED or status == ST_REPEAT:
+        count(m, E_L0_INSTRUCTION_EMULATED, 1)
+        _store_guest(m)
+    else:
+        return status
     return enter_guest(m)

@@ -17,6 +17,7 @@ from ..mmu.access import load, store
 from ..structs import i64
 from ..words import ld64, lshr, st32, st64
 from .nested_state import hsave_pa, is_n2_guest, set_hsave_pa
+from .shadow_svm import svm_emulate_cr3
 from .svm_checks import CR0_CD, CR0_NW, CR0_PE, CR0_PG, CR4_PAE, CR4_RESERVED
 from .svm_clean import CLEAN_CR, CLEAN_INTERCEPTS, CLEAN_LBR, CLEAN_NP, touch
 from .svm_current import current_vmcb, read_gpr, write_gpr
@@ -36,6 +37,8 @@ from .tags import N1, N2, tags_renew
 LOW32 = 0xFFFFFFFF
 CPUID_SVM = 0x8000000A
 EDX_VMCB_CLEAN = 1 << 5
+EDX_NESTED_PAGING = 1
+ECX_PCID = 1 << 17
 TSC_RATIO_ONE = 1 << 32
 VM_CR_KNOWN = 0x1F
 """DPD, R_INIT, DIS_A20M, LOCK, SVMDIS."""
@@ -54,6 +57,10 @@ def _adjust_svm_leaves(m, leaf):
     """What L0 adds to the processor's answer: it honours clean bits of vmcb12."""
     if leaf == CPUID_SVM and m.feat.vmcb_clean_bits:
         m.cpuid[3] |= EDX_VMCB_CLEAN
+        if m.sh.active:
+            m.cpuid[3] &= ~EDX_NESTED_PAGING
+    elif leaf == 1 and m.sh.active:
+        m.cpuid[2] &= ~ECX_PCID
 
 
 @unit(Machine)
@@ -247,6 +254,8 @@ def _set_cr4(m, h, value):
     old = ld64(h + vmcb.CR4)
     if value & CR4_RESERVED or value & CR4_PAE == 0:
         return ST_FAULT
+    if value & CR4_PCIDE and m.sh.active:
+        return ST_FAULT
     if value & ~old & CR4_PCIDE and ld64(h + vmcb.CR3) & 0xFFF:
         return ST_FAULT
     st64(h + vmcb.CR4, value)
@@ -332,6 +341,8 @@ def svm_emulate_cr(m):
     """
     code = m.exit.code
     cr = 0 if code >= 32 else code & 15
+    if cr == 3 and m.sh.active:
+        return svm_emulate_cr3(m, current_vmcb(m), code >= 16)
     if cr != 0 and cr != 4:
         return inject_ud(m)
     if m.exit.info1 < 0:

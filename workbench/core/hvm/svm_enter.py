@@ -49,7 +49,7 @@ from .nested_state import (
 )
 from .nested_vcpu import enter_n2_guest
 from .np2m import np2m_note_vmrun, np2m_select
-from .svm_checks import F_ASID, NP_ENABLE, REPLACED_BY_L0, VALID, svm_vmcb_faults
+from .svm_checks import F_ASID, F_NCR3, NP_ENABLE, REPLACED_BY_L0, VALID, svm_vmcb_faults
 from .svm_clean import (
     CLEAN_DR,
     CLEAN_DT,
@@ -242,7 +242,7 @@ def svm_merge_controls(m, h12):
 def _merge_paging(m, h02, h01):
     """Nested paging of L2: the combined table, or L1's own when L1 shadows L2's tables."""
     st64(h02 + vmcb.NESTED_CTL, NP_ENABLE)
-    if hap_enabled(m):
+    if hap_enabled(m) and m.sh.active == 0:
         st64(h02 + vmcb.NESTED_CR3, np2m_select(m, host_cr3(m)))
     else:
         st64(h02 + vmcb.NESTED_CR3, ld64(h01 + vmcb.NESTED_CR3))
@@ -354,6 +354,8 @@ def _refused(m, h12):
     faults = svm_vmcb_faults(m, h12)
     if m.feat.deviations & deviations.DEV_VMRUN_CHECKS_INCOMPLETE:
         faults &= ~REPLACED_BY_L0
+    if m.sh.active and ld64(h12 + vmcb.NESTED_CTL) & NP_ENABLE:
+        faults |= F_NCR3  # no nested paging for L1 without L0's own
     return refuse(m, count_trailing_zeros(faults), 1) if faults else VALID
 
 

@@ -52,6 +52,7 @@ from .nested_state import (
 from .nested_vcpu import nestedhvm_is_enabled
 from .np2m import np2m_invalidate_current
 from .p2m import n1p_to_l0m, p2m_resolve
+from .shadow_svm import svm_handle_invlpg, svm_shadow_fault
 from .svm_checks import EVENT_VALID
 from .svm_clean import CLEAN_INTERCEPTS, CLEAN_TPR, touch
 from .svm_current import current_vmcb
@@ -87,8 +88,8 @@ NPF_PRESENT, NPF_RESERVED = 1, 8
 
 (
     H_NONE, H_CPUID, H_VMRUN, H_NPF, H_IOIO, H_MSR, H_VMLOAD, H_GIF, H_CR, H_DR, H_HLT, H_EXCEPTION,
-    H_SKIP, H_INVLPGA, H_VMMCALL, H_UD, H_SHUTDOWN, H_ICEBP, H_NOTHING, H_VINTR, H_IRET, H_GP,
-) = range(22)  # fmt: skip
+    H_SKIP, H_INVLPGA, H_VMMCALL, H_UD, H_SHUTDOWN, H_ICEBP, H_NOTHING, H_VINTR, H_IRET, H_GP, H_INVLPG,
+) = range(23)  # fmt: skip
 
 _HANDLERS = {
     "CPUID": H_CPUID, "VMRUN": H_VMRUN, "NPF": H_NPF, "IOIO": H_IOIO, "MSR": H_MSR,
@@ -97,7 +98,7 @@ _HANDLERS = {
     "VMMCALL": H_VMMCALL, "MONITOR": H_UD, "MWAIT": H_UD, "XSETBV": H_UD, "SKINIT": H_UD,
     "RDPRU": H_UD, "RDPMC": H_GP, "SHUTDOWN": H_SHUTDOWN, "ICEBP": H_ICEBP, "CR0_SEL_WRITE": H_CR,
     "INTR": H_NOTHING, "NMI": H_NOTHING, "SMI": H_NOTHING, "INIT": H_NOTHING,
-    "VINTR": H_VINTR, "IRET": H_IRET,
+    "VINTR": H_VINTR, "IRET": H_IRET, "INVLPG": H_INVLPG,
 }  # fmt: skip
 
 HANDLER = np.full(N_INDEXES, H_NONE, np.int64)
@@ -161,7 +162,7 @@ def svm_handle_vmload(m):
     if address & PAGE_MASK:
         return inject_gp(m)
     count(m, E_L0_GUEST_PAGE_MAPPED, 1)
-    if is_n2_guest(m):
+    if is_n2_guest(m) and m.hw.hap_root:
         ma = nested_walk(m, address, address, ACC_WRITE if is_save else ACC_READ, 0)
         m.pending = 0
         if ma < 0:
@@ -290,7 +291,11 @@ def _handle_rare(m, h, which):
         skip_instruction(m, h)
         return ST_HALT
     if which == H_EXCEPTION:
+        if m.sh.active and m.exit.code == svm.VMEXIT_EXCP_PF:
+            return svm_shadow_fault(m)
         return _reinject(m, m.exit.code)
+    if which == H_INVLPG:
+        return svm_handle_invlpg(m, h)
     if which == H_SKIP:
         return skip_instruction(m, h)
     if which == H_INVLPGA:

@@ -117,6 +117,16 @@ def svm_store_vmcb(m, h):
 
 
 @unit(Machine)
+def svm_store_guest(m):
+    """L0 has changed the processor's state for the guest: into the VMCB in use."""
+    h = m.ram + m.hw.vmcx
+    _save_guest(m, h)
+    touch(h, -1)
+    st64(h + vmcb.INT_STATE, 0)
+    return ST_OK
+
+
+@unit(Machine)
 def svm_hw_exit(m):
     """#VMEXIT with the exit in ``m.exit``, RIP at the intercepted instruction. APM vol. 2, 15.6."""
     h = m.ram + m.hw.vmcx

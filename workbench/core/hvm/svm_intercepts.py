@@ -19,6 +19,7 @@ from ..ledger import (
     C_INTERRUPT,
     C_IO_IN,
     C_IO_OUT,
+    C_PAGE_FAULT,
     C_RDMSR,
     C_SHUTDOWN,
     C_WRMSR,
@@ -193,7 +194,8 @@ def svm_exception_exit(m):
             return ST_OK
         info1 = x.error if x.has_error else 0
         info2 = x.address if x.vector == 14 else 0
-        return leave(m, position, info1, info2, x.length, C_EXCEPTION)
+        cause = C_PAGE_FAULT if x.vector == 14 else C_EXCEPTION
+        return leave(m, position, info1, info2, x.length, cause)
     if x.kind == KIND_NMI and intercepted(m, svm.INTERCEPT_NMI):
         return leave(m, svm.VMEXIT_NMI, 0, 0, 0, C_INTERRUPT)
     if x.kind == KIND_INTERRUPT and intercepted(m, svm.INTERCEPT_INTR):

@@ -147,7 +147,7 @@ def take_tpr_of_l2(m):
 def _assist(m, h01):
     """EFER.SVME set by L1: hardware takes over what the features allow."""
     word4 = ld32(h01 + vmcb.INTERCEPT_WORD4)
-    if m.feat.virtual_vmload_vmsave:
+    if m.feat.virtual_vmload_vmsave and m.sh.active == 0:
         st64(h01 + vmcb.VIRT_EXT, ld64(h01 + vmcb.VIRT_EXT) | VIRT_EXT_VMLOAD_VMSAVE)
         word4 &= ~VMLOAD_VMSAVE_BITS
     int_ctl = ld32(h01 + vmcb.INT_CTL)

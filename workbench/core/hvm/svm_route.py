@@ -72,6 +72,8 @@ def _io_to_l1(m):
 def _decide(m, code):
     index = code_index(code)
     rule = m.route[index]
+    if m.sh.active and code == svm.VMEXIT_EXCP_PF:
+        return HANDLED_BY_L0  # L0 decides first whether it is its own shadow's
     if rule == R_BIT:
         return l1_intercepts(m, index)
     if rule == R_L1:

@@ -8,6 +8,8 @@ reaches vmcs12 depends on VMCS shadowing (Xen, vvmx.c get_vvmcs/set_vvmcs):
 * with shadowing it is a real VMCS: VMPTRLD it, access, VMCLEAR it, VMPTRLD the current one.  A
   group of fields accessed together pays the three extra instructions once.
 
+KVM has a copy in memory in both cases (``vmx_kvm``).
+
 The accessors here only note what they did in ``m.vmcs_work``; :func:`settle` puts it into the
 ledger.  vmcs12 may hold any bytes, so what is read from it is cut to the width of the field.
 """
@@ -42,6 +44,8 @@ MASKS = np.array([{2: 0xFFFF, 4: 0xFFFF_FFFF, 8: -1}[int(w)] for w in vmcs.WIDTH
 """The bits that exist in each slot, shape (N_SLOTS,)."""
 
 SLOT_OF = vmcs.SLOT_OF
+XEN_SHADOW_ACTIVE = 1
+"""Value of ``shadow_active`` when vmcs12 is a real VMCS for L0 too."""
 WIDTH_64 = 1
 """Width code (encoding bits 14:13) of the 64-bit fields, the only ones with a high-access form."""
 
@@ -156,7 +160,7 @@ def set_vvmcs(m, base, slot, value, phase):
 @inner
 def count_bulk(m, reads, writes):
     """A group of vmcs12 accesses made together."""
-    if m.nv.shadow_active:
+    if m.nv.shadow_active == XEN_SHADOW_ACTIVE:
         count(m, E_L0_VMPTRLD, 2)
         count(m, E_L0_VMCLEAR, 1)
         m.vmcs_work[READS] += reads
@@ -173,7 +177,7 @@ def settle(m):
     writes = work[WRITES]
     single = work[VV_READS] + work[VV_WRITES]
     if single:
-        if m.nv.shadow_active:
+        if m.nv.shadow_active == XEN_SHADOW_ACTIVE:
             reads += work[VV_READS]
             writes += work[VV_WRITES]
             count(m, E_L0_VMPTRLD, 2 * single)

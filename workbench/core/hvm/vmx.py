@@ -16,6 +16,7 @@ from ..jit import inner, unit
 from ..layout import (
     BACKEND_VMX,
     FATAL_UNHANDLED_EXIT,
+    L0_KVM,
     PAGE,
     ST_HALT,
     ST_OK,
@@ -35,6 +36,7 @@ from .memory_map import (
 )
 from .nested_state import is_n2_guest, set_guest_tag, set_vmxon_addr
 from .nested_vcpu import reset_nested_vcpu
+from .shadow_vmx import vmx_handle_invlpg
 from .tags import tags_initialise
 from .vmcs import own_base, put, settle
 from .vmx_caps import FEATURE_CONTROL
@@ -43,6 +45,12 @@ from .vmx_controls import (
     CR0_FIXED0,
     CR4_FIXED0,
     CR4_L0_MASK,
+    KVM_CPU,
+    KVM_CPU2,
+    KVM_ENTRY,
+    KVM_EXCEPTIONS,
+    KVM_EXIT,
+    KVM_PIN,
     L0_CPU,
     L0_CPU2,
     L0_ENTRY,
@@ -65,6 +73,7 @@ from .vmx_host_area import write_host_area
 from .vmx_hw import save_guest_state
 from .vmx_insn import NONE, vmx_instruction
 from .vmx_intr import vmx_close_window
+from .vmx_kvm import kvm_prepare_bitmaps
 from .vmx_leave import vmx_exit_n2
 from .vmx_route import N_REASONS, ends_domain, vmx_prepare_routes, vmx_route
 
@@ -130,6 +139,8 @@ def vmx_prepare_maps(m):
     fill_bytes(m.ram + VMWRITE_BITMAP_MA, PAGE, 0)
     for i in range(N_TRAPPED):
         _set_bit(m, VMWRITE_BITMAP_MA, TRAPPED_WRITES[i], 1)
+    if m.feat.l0 == L0_KVM:
+        kvm_prepare_bitmaps(m)
     return ST_OK
 
 
@@ -145,16 +156,17 @@ def _reset_nested_vcpu(m):
 
 @inner
 def _write_controls(m, base):
-    put(base, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, L0_PIN)
-    put(base, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL, L0_CPU)
-    secondary = L0_CPU2
+    kvm = m.feat.l0 == L0_KVM
+    put(base, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, KVM_PIN if kvm else L0_PIN)
+    put(base, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL, KVM_CPU if kvm else L0_CPU)
+    secondary = KVM_CPU2 if kvm else L0_CPU2
     if m.feat.tlb_tagging == 0:
         secondary &= ~vmx.CPU2_ENABLE_VPID
     put(base, vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL, secondary)
     put(base, vmcs.SLOT_VIRTUAL_PROCESSOR_ID, 1)  # until a tag is chosen
-    put(base, vmcs.SLOT_VM_EXIT_CONTROLS, L0_EXIT)
-    put(base, vmcs.SLOT_VM_ENTRY_CONTROLS, L0_ENTRY)
-    put(base, vmcs.SLOT_EXCEPTION_BITMAP, L0_EXCEPTIONS)
+    put(base, vmcs.SLOT_VM_EXIT_CONTROLS, KVM_EXIT if kvm else L0_EXIT)
+    put(base, vmcs.SLOT_VM_ENTRY_CONTROLS, KVM_ENTRY if kvm else L0_ENTRY)
+    put(base, vmcs.SLOT_EXCEPTION_BITMAP, KVM_EXCEPTIONS if kvm else L0_EXCEPTIONS)
     put(base, vmcs.SLOT_IO_BITMAP_A, L0_IOPM_MA)
     put(base, vmcs.SLOT_IO_BITMAP_B, L0_IOPM_MA + PAGE)
     put(base, vmcs.SLOT_MSR_BITMAP, L0_MSRPM_MA)
@@ -245,6 +257,8 @@ def _rare(m, reason):
 
 @inner
 def _serve(m, reason):
+    if reason == vmx.EXIT_INVLPG and m.sh.active:
+        return vmx_handle_invlpg(m)
     if _is_vmx_instruction(reason) and not is_n2_guest(m):
         return vmx_instruction(m, reason)
     if reason == vmx.EXIT_EPT_VIOLATION or reason == vmx.EXIT_EPT_MISCONFIG:

@@ -44,6 +44,7 @@ EPT_CAPABILITIES = sum(
     in {"EXEC_ONLY", "PWL4", "UC", "WB", "2M", "1G", "INVEPT", "INVEPT_SINGLE", "INVEPT_ALL"}
 )
 EPT_AD_CAPABILITY = _EPT_BITS["CAP_EPT.AD"]
+CPU2_NEEDS_EPT = vmx.CPU2_ENABLE_EPT | vmx.CPU2_UNRESTRICTED_GUEST | vmx.CPU2_ENABLE_PML
 VPID_RETAINING_GLOBALS = _EPT_BITS["CAP_VPID.SINGLE_NONGLOBAL"]
 VPID_CAPABILITIES = sum(
     bit
@@ -121,5 +122,10 @@ def vmx_capability(m, number):
             value &= ~(vmx.CPU2_ENABLE_VPID << 32)
         elif number == msr.VMX_EPT_VPID_CAP:
             value &= ~(VPID_CAPABILITIES | VPID_RETAINING_GLOBALS)
+    if m.sh.active:  # no nested paging for L1 without L0's own
+        if number == msr.VMX_PROCBASED_CTLS2:
+            value &= ~(CPU2_NEEDS_EPT << 32)
+        elif number == msr.VMX_EPT_VPID_CAP:
+            value &= ~(EPT_CAPABILITIES | EPT_AD_CAPABILITY)
     m.result = value
     return ST_OK

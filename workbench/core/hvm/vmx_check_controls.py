@@ -66,6 +66,8 @@ def _secondary_may(m, view):
     may = MAY[view, CPU2]
     if view == L1_VIEW and m.feat.vpid_for_l1 == 0:
         may &= ~vmx.CPU2_ENABLE_VPID
+    if view == L1_VIEW and m.sh.active:
+        may &= ~(vmx.CPU2_ENABLE_EPT | vmx.CPU2_UNRESTRICTED_GUEST | vmx.CPU2_ENABLE_PML)
     return may
 
 

@@ -72,9 +72,35 @@ XEN_DEFAULT: dict[str, bool] = {
     "dynamic (singlestep)": False,
     "dynamic (in min set: capability must exist)": False,
     "dynamic (guest LAPIC in x2APIC mode)": False,
+    "set if hw (vnmi)": True,
+    "set; clear if EPT": False,
+    "set if hw & IPI virt": False,
+    "set if hw & in-kernel LAPIC": True,
+    "set (lazy via KVM_DEBUGREG_WONT_EXIT)": True,
+    "set (I/O always exits; bitmaps never used)": True,
+    "set if flexpriority & xAPIC": True,
+    "set if EPT": True,
+    "if guest CPUID": True,
+    "set if vpid!=0": True,
+    "set if EPT&hw": True,
+    "set if hw (ple_gap 128, window 4096)": True,
+    "set if APICv active": False,
+    "set by nested VMPTRLD": False,
+    "APICv": False,
+    "dirty logging only": False,
+    "dynamic (hv timer)": False,
+    "dynamic (UMIP emulation)": False,
+    "dynamic (x2APIC)": False,
+    "if guest lacks RDRAND": False,
+    "if guest lacks RDSEED": False,
+    "if guest WAITPKG": False,
+    "if SGX hw": False,
+    "if user enabled": False,
 }
-"""How each text of the xen_L0_default column is understood here: nested paging on, a 64-bit guest,
+"""How each text of the L0-default columns is understood here: nested paging on, a 64-bit guest,
 no TPR shadow (so CR8 accesses exit).  VPID: kept set, ``hvm/tags`` chooses the tag."""
+KVM_SWITCHED = frozenset({"LOAD_IA32_EFER"})
+"""Controls that KVM sets when it needs them, and that this L0 needs always: L1 and L2 may differ."""
 
 OFFERED: dict[str, frozenset[str] | None] = {
     "pin": frozenset({"EXT_INTR", "NMI_EXITING", "VMX_PREEMPTION_TIMER"}),
@@ -120,15 +146,16 @@ def _word(group: str, names: frozenset[str] | None) -> int:
     )
 
 
-def _l0_default(group: str) -> int:
-    """Xen's control word on this hardware, with the reserved bits that must be 1."""
+def _l0_default(group: str, l0: str = "xen") -> int:
+    """A hypervisor's control word on this hardware, with the reserved bits that must be 1."""
     flexible = _word(group, frozenset(r["name"] for r in _ROWS if r["default1"] == "1"))
     word = DEFAULT1[group] & ~flexible
     for row in (r for r in _ROWS if r["group"] == group):
-        text = row["xen_L0_default"]
+        text = row[f"{l0}_L0_default"]
         if text not in XEN_DEFAULT:
             raise ValueError(f"vmx_controls.csv, {identifier(row['name'])}: unknown text {text!r}")
-        if XEN_DEFAULT[text] and row["name"] in HARDWARE[group]:
+        wanted = XEN_DEFAULT[text] or (l0 == "kvm" and row["name"] in KVM_SWITCHED)
+        if wanted and row["name"] in HARDWARE[group]:
             word |= _bit(row)
     return word
 
@@ -148,6 +175,13 @@ L0_CPU = _l0_default("cpu")
 L0_CPU2 = _l0_default("sec")
 L0_EXIT = _l0_default("exit")
 L0_ENTRY = _l0_default("entry")
+"""Xen's control words in vmcs01."""
+KVM_PIN = _l0_default("pin", "kvm")
+KVM_CPU = _l0_default("cpu", "kvm")
+KVM_CPU2 = _l0_default("sec", "kvm")
+KVM_EXIT = _l0_default("exit", "kvm")
+KVM_ENTRY = _l0_default("entry", "kvm")
+"""KVM's control words in vmcs01."""
 
 CAPABILITIES: dict[str, tuple[int, int]] = {
     group: _capability(group, true=False) for group in HARDWARE
@@ -164,6 +198,9 @@ reads them, those of vmcs01 and vmcs02 against the hardware's own."""
 
 L0_EXCEPTIONS = (1 << 1) | (1 << 17) | (1 << 18)
 """L0's exception bitmap: #DB, #AC, #MC (Xen, HVM_TRAP_MASK, with nested paging)."""
+
+KVM_EXCEPTIONS = (1 << 1) | (1 << 6) | (1 << 17) | (1 << 18)
+"""KVM's: #DB, #UD, #AC, #MC (vmx_update_exception_bitmap, with EPT)."""
 
 CR0_FIXED0 = 0x8000_0021
 """CR0 bits that VMX operation keeps at 1: PG, NE, PE."""

@@ -37,6 +37,7 @@ from .mmio import vmx_apic_mmio
 from .nested_fault import NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_MMIO, np2m_fault
 from .nested_state import hap_enabled, is_n2_guest, set_vmexit_pending, vmxon
 from .p2m import p2m_resolve
+from .shadow_vmx import vmx_emulate_cr3, vmx_shadow_fault
 from .vmcs import get, get_vvmcs, own_base, put, set_vvmcs, vmread, vmwrite, vvmcs_base
 from .vmx_caps import is_vmx_msr, vmx_capability
 from .vmx_common import complete_instruction, fatal, inject_exception, inject_pending, set_gpr
@@ -44,9 +45,11 @@ from .vmx_controls import CR0_FIXED0, CR4_FIXED0
 from .vmx_entry import merged_shadow
 from .vmx_intercepts import CR_CLTS, CR_FROM, CR_LMSW
 
+PAGE_FAULT = 14 | vmx.INTR_TYPE_HW_EXCEPTION << vmx.INTR_TYPE
+ECX_PCID = 1 << 17
 CR0_NE = 0x20
 CR0_TS = 8
-CR4_VMXE = 0x2000
+CR4_VMXE, CR4_PCIDE = 0x2000, 1 << 17
 EVENT_VALID = 1 << vmx.INTR_VALID
 IO_IN, IO_STRING, IO_REP = 8, 0x10, 0x20
 RFLAGS_DF = 1 << 10
@@ -62,10 +65,13 @@ ACCESS_WRITE, ACCESS_FETCH = 2, 4
 def emulate_cpuid(m):
     """CPUID with what L0 shows of the processor."""
     c = m.cpu
-    cpuid_leaf(m, c.gpr[RAX], c.gpr[RCX])
+    leaf = c.gpr[RAX] & 0xFFFF_FFFF
+    cpuid_leaf(m, leaf, c.gpr[RCX])
     c.gpr[RAX] = m.cpuid[0]
     c.gpr[RBX] = m.cpuid[1]
     c.gpr[RCX] = m.cpuid[2]
+    if m.sh.active and leaf == 1:
+        c.gpr[RCX] &= ~ECX_PCID
     c.gpr[RDX] = m.cpuid[3]
     return complete_instruction(m)
 
@@ -297,6 +303,8 @@ def _set_cr0(m, value):
 def _set_cr4(m, value):
     if not is_n2_guest(m) and vmxon(m) and value & CR4_VMXE == 0:
         return inject_exception(m, GP, 0, 1)
+    if value & CR4_PCIDE and m.sh.active:
+        return inject_exception(m, GP, 0, 1)
     real = _l1_kept(m, vmcs.SLOT_GUEST_CR4, vmcs.SLOT_CR4_GUEST_HOST_MASK, value) | CR4_VMXE
     if write_cr4(m, real) != ST_OK:
         return inject_pending(m)
@@ -331,6 +339,8 @@ def emulate_cr_access(m):
             m.cpu.cr8 = m.cpu.gpr[gpr]
             m.apic.tpr = m.cpu.cr8 << 4
         return complete_instruction(m)
+    if cr == 3 and m.sh.active:
+        return vmx_emulate_cr3(m, gpr, kind != CR_FROM)
     if kind == CR_FROM or (cr != 0 and cr != 4):
         return fatal(m, FATAL_UNHANDLED_EXIT, vmx.EXIT_CR_ACCESS)
     value = m.cpu.gpr[gpr]
@@ -374,6 +384,8 @@ def reinject(m, info, error):
 def reflect_exception(m):
     """An exception that L0 intercepts for its own reasons: the guest gets it."""
     info = vmread(m, vmcs.SLOT_VM_EXIT_INTR_INFO)
+    if m.sh.active and info & 0x7FF == PAGE_FAULT:
+        return vmx_shadow_fault(m)
     if info & EVENT_VALID == 0 or lshr(info, vmx.INTR_TYPE) & 7 == vmx.INTR_TYPE_NMI:
         return ST_OK  # an NMI is L0's own; it waits in m.irq for L1
     return reinject(m, info, vmread(m, vmcs.SLOT_VM_EXIT_INTR_ERROR_CODE))

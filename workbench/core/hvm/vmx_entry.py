@@ -15,6 +15,7 @@ from ..jit import inner, unit
 from ..layout import (
     IO_MAP_INTERCEPT_ALL,
     IO_MAP_MERGED,
+    L0_KVM,
     MSR_MAP_INTERCEPT_ALL,
     MSR_MAP_NONE,
     PAGE,
@@ -67,6 +68,8 @@ from .vmcs import (
 from .vmx_checks import QUALIFICATION, guest_state_wrong, refuse
 from .vmx_controls import CR4_FIXED0, CR4_L0_MASK
 from .vmx_hw import ENTRY_FAILED
+from .vmx_kvm import MOVED, N_MOVED, kvm_sync_rare
+from .vmx_kvm_merge import kvm_merge_msr_bitmap, kvm_merged_cpu, kvm_merged_cpu2
 from .vmx_route import secondary_of
 
 EPT_WRITE_BACK_4_LEVELS = 6 | (3 << 3)
@@ -83,6 +86,7 @@ CPU2_DROPPED = (
 )
 """Secondary controls that vmcs02 never takes from L1; whether it uses a VPID is L0's policy."""
 CPU_IO = vmx.CPU_UNCOND_IO_EXITING | vmx.CPU_USE_IO_BITMAPS
+MSR_BITMAPS = vmx.CPU_USE_MSR_BITMAPS
 EXIT_DROPPED = (
     vmx.EXIT_CTL_SAVE_DEBUG_CONTROLS
     | vmx.EXIT_CTL_LOAD_IA32_PAT
@@ -183,6 +187,9 @@ def _merge_msr_bitmap(m, v):
     if host == 0:
         fill_bytes(target, PAGE, 0xFF)
         return
+    if m.feat.l0 == L0_KVM:
+        kvm_merge_msr_bitmap(m, host)
+        return
     count(m, E_L0_MAP_BYTE_READ, PAGE)
     count(m, E_L0_MAP_BYTE_MERGED, PAGE)
     or_bytes(target, m.ram + L0_MSRPM_MA, host, PAGE)
@@ -210,7 +217,7 @@ def _select_io_bitmap(m, v, l1_cpu):
         put_byte(m, PORT_80_BYTE, 0xFF)
         put_byte(m, PORT_ED_BYTE, 0xFF)
         return L2_IOPM_MA
-    if l1_cpu & vmx.CPU_USE_IO_BITMAPS == 0:
+    if l1_cpu & vmx.CPU_USE_IO_BITMAPS == 0 or m.feat.l0 == L0_KVM:
         return L0_IOPM_MA
     ma = _l1_page(m, v, vmcs.SLOT_IO_BITMAP_A)
     if m.feat.io_map == IO_MAP_MERGED:
@@ -251,24 +258,43 @@ def _own(m, slot):
     return get(own_base(m, VMCX01_MA), slot)
 
 
+@inner
+def _write_control(m, slot, word):
+    """A control word of vmcs02; KVM remembers what it wrote last and writes changes only."""
+    if m.feat.l0 != L0_KVM or get(own_base(m, m.hw.vmcx), slot) != word:
+        vmwrite(m, slot, word)
+
+
 @unit(Machine, i64)
 def vmx_load_shadow_control(m, v):
     """Controls of vmcs02 (Xen, load_shadow_control); returns vmcs12's secondary controls."""
     # 1. pin-based, primary, secondary
     pin = get_vvmcs(m, v, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, P_ENTRY)
     slot = vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL
-    vmwrite(m, slot, merged_pin(_own(m, slot), pin))
+    _write_control(m, slot, merged_pin(_own(m, slot), pin))
     cpu = get_vvmcs(m, v, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL, P_ENTRY)
     slot = vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL
-    vmwrite(m, slot, merged_cpu(_own(m, slot), cpu, _load_bitmaps(m, v, cpu)))
+    use_map = _load_bitmaps(m, v, cpu)
+    if m.feat.l0 == L0_KVM:
+        word = kvm_merged_cpu(_own(m, slot) & (-1 if use_map else ~MSR_BITMAPS), cpu)
+    else:
+        word = merged_cpu(_own(m, slot), cpu, use_map)
+    _write_control(m, slot, word)
     cpu2 = secondary_of(m, v, cpu, P_ENTRY)
     slot = vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL
-    vmwrite(m, slot, merged_cpu2(_own(m, slot), cpu2))
+    if m.feat.l0 == L0_KVM:
+        word = kvm_merged_cpu2(_own(m, slot), cpu2)
+    else:
+        word = merged_cpu2(_own(m, slot), cpu2)
+    _write_control(m, slot, word)
     # 2. exit and entry
     slot = vmcs.SLOT_VM_EXIT_CONTROLS
-    vmwrite(m, slot, merged_exit(_own(m, slot), get_vvmcs(m, v, slot, P_ENTRY)))
+    word = _own(m, slot)
+    if m.feat.l0 != L0_KVM:
+        word = merged_exit(word, get_vvmcs(m, v, slot, P_ENTRY))
+    _write_control(m, slot, word)
     entry = get_vvmcs(m, v, vmcs.SLOT_VM_ENTRY_CONTROLS, P_ENTRY)
-    vmwrite(m, vmcs.SLOT_VM_ENTRY_CONTROLS, merged_entry(entry))
+    _write_control(m, vmcs.SLOT_VM_ENTRY_CONTROLS, merged_entry(entry))
     # 3. exceptions
     slot = vmcs.SLOT_EXCEPTION_BITMAP
     vmwrite(m, slot, _own(m, slot) | get_vvmcs(m, v, slot, P_ENTRY))
@@ -293,7 +319,24 @@ def vmx_load_shadow_control(m, v):
 
 
 @inner
+def _copy_moved_fields(m, v, n2):
+    """KVM: what moves at every entry; the rest of L2's state has stayed in vmcs02."""
+    for i in range(N_MOVED):
+        slot = MOVED[i]
+        put(n2, slot, get(v, slot) & MASKS[slot])
+        count_field(m, slot, P_ENTRY, 0)
+    count_bulk(m, N_MOVED, 0)
+    m.vmcs_work[WRITES] += N_MOVED
+
+
+@inner
 def _copy_guest_fields(m, v, n2):
+    if m.feat.l0 == L0_KVM:
+        if m.kvm.dirty == 0:
+            _copy_moved_fields(m, v, n2)
+            return
+        kvm_sync_rare(m)
+        m.kvm.dirty = 0
     for i in range(N_GUEST_COPY):
         slot = GUEST_COPY[i]
         put(n2, slot, get(v, slot) & MASKS[slot])
@@ -420,8 +463,9 @@ def vmx_enter_n2(m):
     """
     nv = m.nv
     v = vvmcs_base(m)
-    # 1. VMCLEAR vmcs01 (and the shadow VMCS), VMPTRLD vmcs02
-    count(m, E_L0_VMCLEAR, 1 + nv.shadow_active)
+    # 1. VMCLEAR vmcs01 (and the shadow VMCS), VMPTRLD vmcs02; KVM keeps both loaded on the processor
+    if m.feat.l0 != L0_KVM:
+        count(m, E_L0_VMCLEAR, 1 + nv.shadow_active)
     count(m, E_L0_VMPTRLD, 1)
     set_vmswitch_in_progress(m, 1)
     enter_n2_guest(m, 1)

@@ -104,6 +104,13 @@ def _vectoring(e):
 
 
 @unit(Machine)
+def vmx_store_guest(m):
+    """L0 has changed the processor's state for the guest: into the VMCS in use."""
+    save_guest_state(m, current_base(m))
+    return ST_OK
+
+
+@unit(Machine)
 def vmx_hw_exit(m):
     """VM exit: exit information, then guest state, into the VMCS in use (SDM 28.2, 28.3)."""
     base = current_base(m)

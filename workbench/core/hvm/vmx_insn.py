@@ -20,6 +20,7 @@ from ..cpu.operands import read_memory, write_memory
 from ..jit import inner, unit
 from ..layout import (
     FATAL_N1P_UNMAPPED,
+    L0_KVM,
     PAGE,
     POLICY_KVM,
     RAX,
@@ -42,7 +43,14 @@ from ..mmu.physical import host_of
 from ..structs import i64
 from ..timeline import l1_field_access
 from ..words import copy_bytes, ld32, lshr, st32
-from .memory_map import VMCX01_MA, VMCX02_MA, VMREAD_BITMAP_MA, VMWRITE_BITMAP_MA
+from .memory_map import (
+    KVM_SHADOW_MA,
+    KVM_VMCS12_MA,
+    VMCX01_MA,
+    VMCX02_MA,
+    VMREAD_BITMAP_MA,
+    VMWRITE_BITMAP_MA,
+)
 from .nested_state import (
     set_vmcx12,
     set_vmcx12_addr,
@@ -62,6 +70,7 @@ from .vmcs import (
     SHADOW_INDICATOR,
     VV_READS,
     VV_WRITES,
+    XEN_SHADOW_ACTIVE,
     field_slot,
     get,
     launch_state,
@@ -84,6 +93,16 @@ from .vmx_checks import (
 )
 from .vmx_common import complete_instruction, fatal, inject_exception, inject_pending, set_gpr
 from .vmx_controls import CR0_FIXED0
+from .vmx_kvm import EXISTS as KVM_HAS
+from .vmx_kvm import (
+    KVM_SHADOW_ACTIVE,
+    kvm_before_access,
+    kvm_flush_vmcs12,
+    kvm_load_vmcs12,
+    kvm_note_write,
+    kvm_shadow_to_vmcs12,
+    kvm_start_shadowing,
+)
 from .vmx_operands import REGISTER_FORM, decoded_address, first_register, second_register
 
 NONE = -1
@@ -175,25 +194,31 @@ def _set_secondary(m, mask, on):
 
 @inner
 def _start_shadowing(m):
-    """L1's page becomes a real shadow VMCS that the processor reaches from L1 (Xen,
-    nvmx_set_vmcs_pointer)."""
+    """The processor serves L1's VMREAD and VMWRITE: under Xen L1's page itself becomes a real shadow
+    VMCS (nvmx_set_vmcs_pointer), KVM has one of its own."""
+    _set_secondary(m, vmx.CPU2_SHADOW_VMCS, True)
+    vmwrite(m, vmcs.SLOT_VMREAD_BITMAP, VMREAD_BITMAP_MA)
+    vmwrite(m, vmcs.SLOT_VMWRITE_BITMAP, VMWRITE_BITMAP_MA)
+    if m.feat.l0 == L0_KVM:
+        vmwrite(m, vmcs.SLOT_VMCS_LINK_POINTER, KVM_SHADOW_MA)
+        m.nv.shadow_active = KVM_SHADOW_ACTIVE
+        kvm_start_shadowing(m)
+        return
     host = host_of(m, vmcx12(m))
     count(m, E_L0_VMCLEAR, 1)
     st32(host, ld32(host) | SHADOW_INDICATOR)
-    _set_secondary(m, vmx.CPU2_SHADOW_VMCS, True)
     vmwrite(m, vmcs.SLOT_VMCS_LINK_POINTER, vmcx12(m))
-    vmwrite(m, vmcs.SLOT_VMREAD_BITMAP, VMREAD_BITMAP_MA)
-    vmwrite(m, vmcs.SLOT_VMWRITE_BITMAP, VMWRITE_BITMAP_MA)
-    m.nv.shadow_active = 1
+    m.nv.shadow_active = XEN_SHADOW_ACTIVE
 
 
 @inner
 def _stop_shadowing(m):
     settle(m)
+    if m.nv.shadow_active == XEN_SHADOW_ACTIVE:
+        host = host_of(m, vmcx12(m))
+        count(m, E_L0_VMCLEAR, 1)
+        st32(host, ld32(host) & ~SHADOW_INDICATOR)
     m.nv.shadow_active = 0
-    host = host_of(m, vmcx12(m))
-    count(m, E_L0_VMCLEAR, 1)
-    st32(host, ld32(host) & ~SHADOW_INDICATOR)
     _set_secondary(m, vmx.CPU2_SHADOW_VMCS, False)
     vmwrite(m, vmcs.SLOT_VMCS_LINK_POINTER, -1)
 
@@ -203,6 +228,8 @@ def vmx_drop_vvmcs(m):
     """No VMCS of L1 is current any more (Xen, nvmx_purge_vvmcs)."""
     nv = m.nv
     if _has_current(m):
+        if m.feat.l0 == L0_KVM:
+            kvm_flush_vmcs12(m)
         if nv.shadow_active:
             _stop_shadowing(m)
         set_vmcx12_addr(m, NONE)
@@ -281,7 +308,12 @@ def _vmptrld(m):
         return _fail(m, vmx.ERROR_VMPTRLD_INCORRECT_VMCS_REVISION_ID)
     vmx_drop_vvmcs(m)
     set_vmcx12_addr(m, pointer)
-    set_vmcx12(m, ma)
+    if m.feat.l0 == L0_KVM:
+        m.kvm.page = ma
+        set_vmcx12(m, KVM_VMCS12_MA)
+        kvm_load_vmcs12(m)
+    else:
+        set_vmcx12(m, ma)
     if m.feat.vmcs_shadowing:
         _start_shadowing(m)
     return _finish(m, 0)
@@ -300,14 +332,24 @@ def _vmptrst(m):
 
 
 @inner
+def _slot_for_l1(m, encoding):
+    """Slot of a field that L1 may name, -1 when there is no such field."""
+    slot = field_slot(encoding)
+    if slot >= 0 and m.feat.l0 == L0_KVM and KVM_HAS[slot] == 0:
+        return -1
+    return slot
+
+
+@inner
 def _vmread(m):
     if not _has_current(m):
         return _finish(m, CF)
     info = vmread(m, vmcs.SLOT_VMX_INSTRUCTION_INFO)
     encoding = m.cpu.gpr[second_register(info)]
-    slot = field_slot(encoding)
+    slot = _slot_for_l1(m, encoding)
     if slot < 0:
         return _fail(m, vmx.ERROR_UNSUPPORTED_VMCS_COMPONENT)
+    kvm_before_access(m, slot)
     m.vmcs_work[VV_READS] += 1
     value = read_encoded(vvmcs_base(m), slot, encoding)
     l1_field_access(m, slot, 0, value, 0)
@@ -342,14 +384,17 @@ def _vmwrite(m):
         if m.pending:
             return _operand_fault(m)
     encoding = m.cpu.gpr[second_register(info)]
-    slot = field_slot(encoding)
+    slot = _slot_for_l1(m, encoding)
     if slot < 0:
         return _fail(m, vmx.ERROR_UNSUPPORTED_VMCS_COMPONENT)
     if _is_read_only(m, encoding):
         return _fail(m, vmx.ERROR_VMWRITE_READ_ONLY_VMCS_COMPONENT)
+    kvm_before_access(m, slot)
     m.vmcs_work[VV_WRITES] += 1
     l1_field_access(m, slot, 1, value, 0)
     write_encoded(vvmcs_base(m), slot, encoding, value)
+    if m.feat.l0 == L0_KVM:
+        kvm_note_write(m, slot)
     return _finish(m, 0)
 
 
@@ -376,6 +421,8 @@ def _enter(m, launch):
     """VMLAUNCH or VMRESUME: check, then ask for the virtual entry."""
     if not _has_current(m):
         return _finish(m, CF)
+    if m.nv.shadow_active == KVM_SHADOW_ACTIVE:
+        kvm_shadow_to_vmcs12(m)
     if vmread(m, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO) & BLOCK_MOV_SS:
         return _fail(m, vmx.ERROR_ENTRY_EVENTS_BLOCKED_BY_MOV_SS)
     launched = launch_state(m, vmcx12(m)) == LAUNCHED
@@ -405,6 +452,8 @@ def _enter(m, launch):
 
 @inner
 def _invept(m):
+    if m.sh.active:
+        return inject_exception(m, UD, 0, 0)
     info = vmread(m, vmcs.SLOT_VMX_INSTRUCTION_INFO)
     va = _operand_address(m)
     eptp = _load_operand(m, va)

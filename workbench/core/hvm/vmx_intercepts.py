@@ -29,6 +29,7 @@ from ..ledger import (
     C_IO_IN,
     C_IO_OUT,
     C_OTHER,
+    C_PAGE_FAULT,
     C_PAUSE,
     C_RDMSR,
     C_RDTSC,
@@ -333,10 +334,11 @@ def vmx_exception_exit(m):
     if x.injected or not _event_exits(m):
         return ST_OK
     qualification = 0
+    cause = C_EXCEPTION
     if x.vector == 14 and x.kind == vmx.INTR_TYPE_HW_EXCEPTION:
         qualification = x.address
+        cause = C_PAGE_FAULT
     reason = vmx.EXIT_EXCEPTION_NMI
-    cause = C_EXCEPTION
     if x.kind == vmx.INTR_TYPE_EXT_INTR:
         reason = vmx.EXIT_EXTERNAL_INTERRUPT
         cause = C_INTERRUPT

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...arch import vmcs, vmx
 from ..jit import inner, unit
-from ..layout import ST_OK, Machine
+from ..layout import L0_KVM, ST_OK, Machine
 from ..ledger import E_L0_VMCLEAR, E_L0_VMPTRLD, P_EXIT, count, count_field
 from ..structs import i64
 from ..words import lshr
@@ -35,6 +35,7 @@ from .vmcs import (
 from .vmx_controls import CR4_FIXED0
 from .vmx_entry import EFER_LMA_LME, GUEST_COPY, N_GUEST_COPY
 from .vmx_hw import ENTRY_FAILED
+from .vmx_kvm import KVM_SHADOW_ACTIVE, MOVED, N_MOVED, kvm_vmcs12_to_shadow
 
 _GROUP = vmcs.column("xen_vvmx_group")
 RO_COPY = np.array([i for i, g in enumerate(_GROUP) if g == "ro_copy"], np.int64)
@@ -129,12 +130,21 @@ def _sync_read_only(m, v, n2):
 @inner
 def _sync_guest_state(m, v, n2):
     """L2's state (Xen, sync_vvmcs_guest_state)."""
-    for i in range(N_GUEST_COPY):
-        slot = GUEST_COPY[i]
-        put(v, slot, get(n2, slot))
-        count_field(m, slot, P_EXIT, 1)
-    count_bulk(m, 0, N_GUEST_COPY)
-    m.vmcs_work[READS] += N_GUEST_COPY
+    if m.feat.l0 == L0_KVM:
+        m.kvm.rare_in_02 = 1
+        for i in range(N_MOVED):
+            slot = MOVED[i]
+            put(v, slot, get(n2, slot))
+            count_field(m, slot, P_EXIT, 1)
+        count_bulk(m, 0, N_MOVED)
+        m.vmcs_work[READS] += N_MOVED
+    else:
+        for i in range(N_GUEST_COPY):
+            slot = GUEST_COPY[i]
+            put(v, slot, get(n2, slot))
+            count_field(m, slot, P_EXIT, 1)
+        count_bulk(m, 0, N_GUEST_COPY)
+        m.vmcs_work[READS] += N_GUEST_COPY
     set_vvmcs(m, v, vmcs.SLOT_GUEST_RIP, vmread(m, vmcs.SLOT_GUEST_RIP), P_EXIT)
     set_vvmcs(m, v, vmcs.SLOT_GUEST_RSP, vmread(m, vmcs.SLOT_GUEST_RSP), P_EXIT)
     # CR3 can only have changed behind L1's back when L1 does not intercept it
@@ -225,11 +235,14 @@ def vmx_exit_n2(m):
     v = vvmcs_base(m)
     # 1. what L2 left
     vmx_sync_vvmcs(m, v)
-    # 2. VMCLEAR vmcs02 (and the shadow VMCS), VMPTRLD vmcs01
-    count(m, E_L0_VMCLEAR, 1 + nv.shadow_active)
+    # 2. VMCLEAR vmcs02 (and the shadow VMCS), VMPTRLD vmcs01; KVM keeps both loaded on the processor
+    if m.feat.l0 != L0_KVM:
+        count(m, E_L0_VMCLEAR, 1 + nv.shadow_active)
     count(m, E_L0_VMPTRLD, 1)
     enter_n2_guest(m, 0)
     # 3. L1's host state
     vmx_load_vvmcs_host_state(m, v)
+    if nv.shadow_active == KVM_SHADOW_ACTIVE:
+        kvm_vmcs12_to_shadow(m)
     settle(m)
     return ST_OK

@@ -110,7 +110,8 @@ _CONTROLS = {
 """The control of vmcs12 that decides, for the reasons of kind BY_CONTROL."""
 
 _KEPT = {"VMFUNC": L1, "PREEMPTION_TIMER": BY_CONTROL, "PML_FULL": BY_CONTROL}
-"""Where KVM itself does what the processor would do for L1; the manual gives these to L1."""
+"""Where KVM itself does what the processor would do for L1; the manual gives these to L1.  The
+modelled KVM leaves timer and log to the processor, so L1 gets their exits there too."""
 _WHY = {
     "EXCEPTION_NMI": deviations.DEV_SOFTWARE_EXCEPTIONS_KEPT_BY_L0,
     "DR_ACCESS": deviations.DEV_MOV_DR_AFTER_L0,
@@ -157,7 +158,7 @@ def _tables() -> tuple[np.ndarray, ...]:
             continue
         kvm, xen = (parse_kind(name, row[f"{l0}_L2_exit_goes_to"]) for l0 in ("kvm", "xen"))
         manual = _KEPT.get(name, kvm)
-        kinds[L0_KVM, reason] = kvm
+        kinds[L0_KVM, reason] = manual if name in _KEPT else kvm
         kinds[L0_XEN, reason] = kinds[L0_MANUAL, reason] = manual
         deviation[reason] = instead[reason] = 0
         if xen != manual:
@@ -258,7 +259,7 @@ def _by_exception(m, v, hardware_only):
     vector = info & 31
     kind = lshr(info, vmx.INTR_TYPE) & 7
     if kind == vmx.INTR_TYPE_HW_EXCEPTION and vector == 14:
-        return 1
+        return 0 if m.sh.active else 1  # L0 decides first whether it is its own shadow's
     if kind != vmx.INTR_TYPE_HW_EXCEPTION and (
         hardware_only or (kind != INTR_TYPE_ICEBP and kind != INTR_TYPE_SOFT_EXCEPTION)
     ):

@@ -8,6 +8,7 @@ flush removed is counted as a refill under that flush's reason (see ``generation
 
 from __future__ import annotations
 
+from ..hvm.shadow_walk import software_translate
 from ..jit import inner, unit
 from ..layout import (
     FAST,
@@ -321,6 +322,8 @@ def translate(m, va, access):
     t = m.tlb
     if not is_canonical(va):
         return _noncanonical(m)
+    if m.sh.software:
+        return software_translate(m, va, access)
     pcid = current_pcid(m)
     tag = m.hw.tag
     i = _find(m, TLB1, va, tag, pcid)

@@ -294,7 +294,8 @@ def _psc_fill(m, va, shift, table_ma, rights):
 
 
 @inner
-def _page_fault(m, va, access, present, user, reserved):
+def fill_page_fault(m, va, access, present, user, reserved):
+    """Make #PF pending in ``m.exc`` and ``m.pending``; returns ST_FAULT."""
     x = m.exc
     x.vector = 14
     x.error = present | ((access & 1) << 1) | (user << 2) | (reserved << 3)
@@ -306,6 +307,13 @@ def _page_fault(m, va, access, present, user, reserved):
     x.address = va
     m.pending = ST_FAULT
     return ST_FAULT
+
+
+@inner
+def _page_fault(m, va, access, present, user, reserved):
+    """#PF by the walk; it empties the paging-structure caches (SDM vol. 3, 4.10.4.1: for ``va``)."""
+    m.tlb.psc_generation += 1
+    return fill_page_fault(m, va, access, present, user, reserved)
 
 
 @inner
