@@ -234,7 +234,10 @@ def checked(which: int) -> str:
 
 L1_SEES = Processor(L1_CONTROLS, current=VMCS12, own=True, memory=l1_memory)
 HARDWARE = Processor(
-    vmx_controls.HARDWARE,
+    {
+        g: names | vmx_controls.LENT.get(g, frozenset())
+        for g, names in vmx_controls.HARDWARE.items()
+    },
     cr3_targets=4,
     current=memory_map.VMCX01_MA,
     memory=lambda a: int(machine().ram[a : a + 4].view("<u4")[0]) if a < 0x1000000 else 0xFFFFFFFF,

@@ -66,8 +66,8 @@ def check(machine: SimulatedMachine, unit: str, is_nmi: bool, vector: int) -> st
 
 
 @settings(max_examples=400, deadline=None)
-@given(v=VCPUS, is_nmi=FLAG, vector=VECTORS, virtual_gif=FLAG)
-def test_svm_blocking(machines, v, is_nmi, vector, virtual_gif):
+@given(v=VCPUS, is_nmi=FLAG, vector=VECTORS, virtual_gif=FLAG, virtual_nmi=FLAG)
+def test_svm_blocking(machines, v, is_nmi, vector, virtual_gif, virtual_nmi):
     machine = machines["svm"]
     place = prepare(machine, v)
     words = machine.words
@@ -76,7 +76,11 @@ def test_svm_blocking(machines, v, is_nmi, vector, virtual_gif):
         words[(mm.VMCX01_MA + vmcb.INT_CTL) // 8] = 1 << 25 | v.gif << 9
     words[(place + vmcb.RFLAGS) // 8] = 2 | v.interrupt_flag << 9
     words[(place + vmcb.INT_STATE) // 8] = v.shadow
-    words[(place + vmcb.INTERCEPT_WORD4 - 8) // 8] |= v.nmi_masked << 52  # word 3, IRET
+    if virtual_nmi:  # V_NMI_ENABLE: then V_NMI_MASK has the truth, whatever is intercepted
+        words[(place + vmcb.INT_CTL) // 8] |= 1 << 26 | v.nmi_masked << 12
+        words[(place + vmcb.INTERCEPT_WORD4 - 8) // 8] |= (not v.nmi_masked) << 52
+    else:
+        words[(place + vmcb.INTERCEPT_WORD4 - 8) // 8] |= v.nmi_masked << 52  # word 3, IRET
     words[(mm.VMCX02_MA + vmcb.EXIT_INT_INFO) // 8] = VALID * v.delivery_interrupted
     expected = oracle.blocked(v, oracle.svm_nested(v), is_nmi, vector)
     assert check(machine, "svm_interrupt_blocked", is_nmi, vector) == expected

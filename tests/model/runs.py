@@ -23,6 +23,7 @@ SMALL = {
     "compute": {"iterations": 500},
     "mixed": {"iterations": 60},
     "spin": {"iterations": 20, "pauses": 30, "work": 100},
+    "tick": {"ticks": 20},
     "remap": {"iterations": 40},
 }
 """Parameters that keep every program short."""

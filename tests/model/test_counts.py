@@ -158,6 +158,13 @@ SHOWN_BY = {
     "flush_by_asid": {"l2_tag_policy": "kvm"},
     "pause_filter": {"l2": "spin"},
     "decode_assists": {"l2": str(CONTROL), "l2_params": {"iterations": 5}},
+    "apicv": {"l1": "tick", "l2": "tick", "l1_params": {}},
+    "virtual_nmi": {
+        "l1": "tick",
+        "l2": "tick",
+        "l1_params": {},
+        "numbers": {"nmi_cycles": 1_000_000},
+    },
     "paging": {"l1": "shadow"},
 }
 """Runs in which a feature has something to act on; the others show with L1 minimal."""

@@ -59,6 +59,9 @@ def broken(page: bytes) -> set[str]:
             found.add("EVENT_TYPE")
         elif kind == 3 and vector not in {*range(32)} - {2}:
             found.add("EVENT_VECTOR")
+    # 15.21.10: V_NMI_ENABLE without the NMI intercept
+    if bits(get(page, "int_ctl"), 26, 26) and not bits(get(page, "intercept_word3"), 1, 1):
+        found.add("V_NMI")
     # 15.25.4: "Any MBZ bit of nCR3 is set", "any G_PAT.PA field has an unsupported type"
     if get(page, "nested_ctl") & 1:
         if bits(get(page, "nested_cr3"), 52, 63):

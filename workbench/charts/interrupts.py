@@ -46,11 +46,15 @@ def waiting(result: Result) -> pd.Series:
 
 
 def delivery_rates(result: Result) -> pd.Series:
-    """Handlers entered per million cycles, by "level kind"."""
+    """Handlers entered per million cycles, by "level kind"; L0's own ticks are "L0 tick"."""
     total = result.facts["simulated_cycles"] or np.nan
     table = result.deliveries
+    ticks = result.facts.get("host_ticks", 0)
     names = [f"{level} {kind}" for level, kind in zip(table["level"], table["kind"], strict=True)]
-    return (1e6 * pd.Series(table["delivered"].to_numpy(float), index=names) / total).fillna(0.0)
+    found = pd.Series(table["delivered"].to_numpy(float), index=names)
+    if ticks:
+        found["L0 tick"] = float(ticks)
+    return (1e6 * found / total).fillna(0.0)
 
 
 def interrupts(results: Results, size: str = "panel") -> Figure:

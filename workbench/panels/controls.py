@@ -28,7 +28,7 @@ MAIN_PRICES = {
 }  # fmt: skip
 """Prices with a slider of their own; every other one can be set by name."""
 _CAPITALS = {"tlb", "l0", "l1", "l2", "np2m", "msr", "gif", "vmload", "vmsave", "vmcs", "vpid",
-             "hw", "vmread", "vmwrite", "cpuid", "pcid", "hap", "psc"}  # fmt: skip
+             "nmi", "apicv", "p2m", "ept", "hw", "vmread", "vmwrite", "cpuid", "pcid", "hap", "psc"}  # fmt: skip
 _WIDE = {"description_width": "150px"}
 
 Guard = Callable[[Callable[[], Any]], None]
@@ -171,14 +171,12 @@ class Controls:
         self._idle = {name: note("", "wbp-why") for name in NUMBERS}
         rows: list[w.Widget] = []
         for name, control in self._numbers.items():
-            unit = w.HTML(NUMBERS[name].unit)
-            unit.add_class("wbp-unit")
-            rows += [w.HBox([control, unit]), self._idle[name]]
+            rows += [control, self._idle[name]]
         return section("Events and limits", *rows)
 
     def _number(self, name: str, number: Number) -> w.IntText:
         control = w.IntText(
-            description=number.label, style=_WIDE, continuous_update=False,
+            description=f"{number.label} [{number.unit}]", style=_WIDE, continuous_update=False,
             tooltip=f"{number.text} [{number.unit}]",
         )  # fmt: skip
         self._on(control, lambda value: self._state.set_number(name, int(value)))

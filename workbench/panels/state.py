@@ -34,22 +34,22 @@ class Number:
 
 NUMBERS = {
     "host_tick_cycles": Number(
-        "Host tick every", "cycles",
-        "External interrupt for L0 itself, which makes the running guest exit; "
+        "Host tick", "cycles",
+        "Period of an external interrupt for L0 itself, which makes the running guest exit; "
         f"0 for none, else at least {MIN_PERIOD_CYCLES:,}",
     ),
     "nmi_cycles": Number(
-        "NMI every", "cycles",
-        f"NMI that L0 hands on to L1; 0 for none, else at least {MIN_PERIOD_CYCLES:,}",
+        "NMI", "cycles",
+        f"Period of an NMI that L0 hands on to L1; 0 for none, else at least {MIN_PERIOD_CYCLES:,}",
     ),
     "asids": Number(
-        "Tags", "ASIDs or VPIDs",
+        "Tags", "ASID, VPID",
         "How many the processor has, the host's own included; 0 for as many as it really has "
         "(64 on SVM, 65,536 on VMX), else at least 2",
     ),
     "balloon_period": Number(
-        "L0 changes its table every", "exits",
-        f"Exits between two changes (toggle L0 P2M event); at least {MIN_BALLOON_PERIOD}",
+        "L0's table", "exits",
+        f"Exits between two changes of L0's own table (toggle L0 P2M event); at least {MIN_BALLOON_PERIOD}",
     ),
 }  # fmt: skip
 """Events and limits of the machine that the panel can set."""

@@ -19,7 +19,6 @@ CSS = """
 .wbp-note, .wbp-note .widget-html-content { font-size: 11.5px; line-height: 1.35;
   color: var(--jp-ui-font-color2, #595959); }
 .wbp-note { margin: 0 0 4px; }
-.wbp-unit { margin-left: 6px; color: #666; white-space: nowrap; }
 .wbp-why { margin: -2px 0 6px 22px; }
 .wbp-left .jupyter-widgets.widget-dropdown, .wbp-left .widget-text,
 .wbp-left .jupyter-widgets.widget-checkbox { width: 100%; margin: 2px 0; }

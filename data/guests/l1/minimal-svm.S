@@ -32,6 +32,9 @@ _start:
 .ifdef SHADOW                               # shadow-svm.S is this program with shadow paging
         call    shadow_on
 .endif
+.ifdef TICK                                 # tick-svm.S is this program with a virtual APIC for L2
+        call    give_virtual_apic
+.endif
 
         # ---- count exits only if pages are to be taken away; a countdown from 0 never ends
         mov     rax, [L1_OWN + 0*8]
@@ -57,6 +60,9 @@ switched:
 .endif
         mov     eax, offset vmcb
         clgi                                # no interrupt may come between here and L2
+.ifdef TICK
+        call    offer_events
+.endif
         vmload  rax                         # the rest of L2's state
         vmrun   rax                         # L2 runs until something makes it exit
         vmsave  rax
@@ -99,6 +105,10 @@ not_cpuid:
 .ifdef SHADOW
         jmp     shadow_exit
 shadow_none:
+.endif
+.ifdef TICK
+        jmp     virtual_apic_exit           # what is not for the virtual APIC comes back
+other_exits:
 .endif
         cmp     eax, VMEXIT_MSR
         je      handle_msr

@@ -45,6 +45,9 @@ _start:
 .ifdef SHADOW                               # shadow-vmx.S is this program with shadow paging
         call    shadow_on
 .endif
+.ifdef TICK                                 # tick-vmx.S is this program with a virtual APIC for L2
+        call    give_virtual_apic
+.endif
 
         # ---- count exits only if pages are to be taken away; a countdown from 0 never ends
         mov     rax, [L1_OWN + 0*8]
@@ -104,6 +107,10 @@ shadow_none:
 .endif
         push    rdx
         push    rbx
+.ifdef TICK
+        jmp     virtual_apic_exit           # what is not for the virtual APIC comes back
+other_exits:
+.endif
         cmp     ecx, EXIT_MSR_READ
         je      handle_msr_read
         cmp     ecx, EXIT_MSR_WRITE

@@ -36,6 +36,7 @@ from .exceptions import (
 )
 from .flags import IF, IOPL, NT, RF, VM, get_rflags, set_rflags
 from .msr import is_canonical
+from .nmi import unblock_nmi
 from .operands import effective_address, push, read_memory
 from .ops import FAR_CALL, FAR_RET, INT, INT1, INT3, IRET, PAUSE, RDPRU, SWAPGS, SYSCALL, SYSRET
 from .segments import (
@@ -132,7 +133,7 @@ def exec_iret(m, u):
         drop_inner_data_segments(c, cpl)
     c.rip = rip
     c.gpr[RSP] = new_rsp
-    c.nmi_blocked = 0
+    unblock_nmi(m)
     return ST_BRANCH
 
 

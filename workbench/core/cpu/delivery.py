@@ -58,6 +58,9 @@ from .segments import (
 GATE_INTERRUPT, GATE_TRAP = 0xE, 0xF
 SELECTOR_IN_IDT = 2
 TSS_RSP0, TSS_IST1 = 4, 0x24
+VE, CP = 20, 21
+"""Virtualization and control-protection exceptions: no instruction raises them here, but a hypervisor
+may inject them."""
 BENIGN, CONTRIBUTORY, PAGE_FAULT, DOUBLE = range(4)
 
 
@@ -71,9 +74,9 @@ def _severity(vector, kind):
     """Class of an event for the double-fault rules (SDM vol. 3, table 6-5)."""
     if kind != KIND_EXCEPTION:
         return BENIGN
-    if vector == DE or (TS <= vector <= GP):
+    if vector == DE or (TS <= vector <= GP) or vector == CP:
         return CONTRIBUTORY
-    if vector == PF:
+    if vector == PF or vector == VE:
         return PAGE_FAULT
     return DOUBLE if vector == DF else BENIGN
 

@@ -2,8 +2,8 @@
 
 On the bare machine: NMI, then the local APIC's interrupt, if the processor takes them.  In a guest:
 an NMI or interrupt signal leaves to L0 (both vendors' L0 ask for that); then what the control
-structure asks the processor to wait for: a virtual interrupt (V_IRQ, APM vol. 2, 15.21.4) or an
-interrupt or NMI window (SDM vol. 3, 26.2).
+structure asks the processor to wait for: a virtual NMI or interrupt (V_NMI, V_IRQ, APM vol. 2, 15.21),
+an interrupt or NMI window (SDM vol. 3, 26.2), a virtual interrupt of the virtual-APIC page (30.2).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from ...arch import svm, vmx
 from ..hvm.intercepts import exception_exit
 from ..hvm.svm_leave import intercepted, leave
 from ..hvm.vmx_exits import fill_exit
+from ..hvm.vmx_vapic import vapic_after_write, vapic_deliver
 from ..jit import inner, unit
 from ..layout import BACKEND_SVM, PHYS_NMI, ST_FAULT, ST_OK, ST_VMEXIT, Machine
-from ..ledger import C_INTERRUPT_WINDOW, fold_steps
+from ..ledger import C_INTERRUPT_WINDOW, fold_steps, note_latency
 from ..mmu.access import fold_hits
 from ..words import lshr
 from .apic import (
@@ -30,6 +31,7 @@ from .apic import (
 )
 from .exceptions import KIND_INTERRUPT, KIND_NMI, NMI
 from .flags import IF
+from .nmi import V_NMI, V_NMI_MASK, V_NMI_READY, V_NMI_STATE
 from .sources import advance, schedule, take_signals
 
 HOST_VECTOR = 0xF0
@@ -103,6 +105,19 @@ def _virtual_interrupt(m):
 
 
 @inner
+def _virtual_nmi(m):
+    """V_NMI of SVM that is not masked (APM vol. 2, 15.21.10): it masks itself until IRET."""
+    int_ctl = m.hw.int_ctl
+    m.irq.attention = 1
+    if m.cpu.shadow or (int_ctl & V_GIF_ENABLE and int_ctl & V_GIF == 0):
+        return ST_OK
+    m.hw.int_ctl = (int_ctl & ~V_NMI) | V_NMI_MASK
+    note_blocked(m, NO_BLOCK)
+    note_latency(m, m.level, 1, m.irq.nmi_raised)
+    return _raise(m, KIND_NMI, NMI, 1)
+
+
+@inner
 def _window(m):
     """Interrupt-window and NMI-window exits of VMX."""
     c = m.cpu
@@ -115,6 +130,15 @@ def _window(m):
 
 
 @inner
+def _virtual_delivery(m):
+    """A recognized virtual interrupt of VMX is delivered as soon as the guest is interruptible."""
+    m.irq.attention = 1
+    if m.cpu.sysflags & IF == 0 or m.cpu.shadow:
+        return ST_OK
+    return vapic_deliver(m)
+
+
+@inner
 def _guest_event(m):
     signals = m.irq.physical
     if signals:
@@ -123,8 +147,16 @@ def _guest_event(m):
         if exception_exit(m):
             return ST_VMEXIT
     if m.hw.backend == BACKEND_SVM:
+        if m.hw.int_ctl & V_NMI_STATE == V_NMI_READY:
+            status = _virtual_nmi(m)
+            if status:
+                return status
         return _virtual_interrupt(m) if m.hw.int_ctl & V_IRQ else ST_OK
-    return _window(m) if m.hw.proc & WINDOWS else ST_OK
+    if m.hw.proc & WINDOWS:
+        status = _window(m)
+        if status:
+            return status
+    return _virtual_delivery(m) if m.hw.vint else ST_OK
 
 
 @unit(Machine)
@@ -136,6 +168,8 @@ def attend(m):
     fold_hits(m)
     m.irq.attention = 0
     advance(m)
-    status = _guest_event(m) if m.hw.guest else _bare_event(m)
+    status = vapic_after_write(m) if m.irq.apic_write else ST_OK
+    if status == ST_OK:
+        status = _guest_event(m) if m.hw.guest else _bare_event(m)
     schedule(m)
     return status

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..hvm.insn import I_XSETBV
 from ..hvm.intercepts import cr_exit, dr_exit, effective_cr, insn_exit, read_cr
+from ..hvm.vmx_vapic import vapic_write_tpr
 from ..jit import inner, unit
 from ..layout import (
     CS,
@@ -79,6 +80,8 @@ def write_control_register(m, number, value):
     else:
         if value & ~0xF:
             return raise_gp0(m)
+        if m.hw.vapic >= 0:
+            return vapic_write_tpr(m, value)
         c.cr8 = value
         if m.hw.guest == 0:
             m.apic.tpr = value << 4

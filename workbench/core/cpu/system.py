@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...arch import vmx
 from ..hvm.insn import (
     I_CPUID,
     I_HLT,
@@ -15,6 +16,7 @@ from ..hvm.insn import (
     I_WBINVD,
 )
 from ..hvm.intercepts import insn_exit, msr_exit
+from ..hvm.vmx_vapic import NOT_VIRTUAL, vapic_rdmsr, vapic_wrmsr
 from ..jit import inner, unit
 from ..layout import (
     RAX,
@@ -79,6 +81,20 @@ def exec_cpuid(m, u):
     return ST_OK
 
 
+@inner
+def _virtual_x2apic(m, number, write):
+    """An MSR of the virtual APIC (VMX): outcome of the instruction, or NOT_VIRTUAL."""
+    c = m.cpu
+    if write:
+        value = (c.gpr[RDX] << 32) | (c.gpr[RAX] & 0xFFFFFFFF)
+        status = vapic_wrmsr(m, number, value)
+        return ST_BRANCH if status == ST_OK else status
+    status = vapic_rdmsr(m, number)
+    if status == ST_OK:
+        _split(c, m.result)
+    return status
+
+
 @unit(Machine, Uop)
 def exec_msr(m, u):
     """RDMSR and WRMSR."""
@@ -92,6 +108,10 @@ def exec_msr(m, u):
             return ST_VMEXIT
     fold_steps(m)
     fold_hits(m)
+    if m.hw.proc2 & vmx.CPU2_VIRTUALIZE_X2APIC_MODE:
+        status = _virtual_x2apic(m, number, write)
+        if status != NOT_VIRTUAL:
+            return status
     if write:
         status = msr_write(m, number, (c.gpr[RDX] << 32) | (c.gpr[RAX] & 0xFFFFFFFF))
         return ST_BRANCH if status == ST_OK else status

@@ -10,6 +10,7 @@ L1 (``vmentry_pending``, ``vmexit_pending``); the switch happens before the next
 from __future__ import annotations
 
 from ...arch import vmx
+from ..cpu.nmi import V_NMI_READY, V_NMI_STATE
 from ..cpu.sources import idle, schedule
 from ..jit import inner, unit
 from ..layout import (
@@ -179,8 +180,9 @@ def _count_entry_and_exit_path(m):
 def _watch(m):
     """Whether the processor must look for a virtual interrupt or window of the entered guest."""
     if m.hw.backend == BACKEND_SVM:
-        return 1 if m.hw.int_ctl & V_IRQ else 0
-    return 1 if m.hw.proc & WINDOWS else 0
+        nmi = m.hw.int_ctl & V_NMI_STATE == V_NMI_READY
+        return 1 if nmi or m.hw.int_ctl & V_IRQ else 0
+    return 1 if m.hw.proc & WINDOWS or m.hw.vint or m.irq.apic_write else 0
 
 
 @unit(Machine)

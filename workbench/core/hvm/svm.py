@@ -7,6 +7,7 @@ The parts: ``svm_route`` (whose exit), ``svm_handle`` (L0 serves it), ``svm_ente
 from __future__ import annotations
 
 from ...arch import svm, vmcb
+from ..cpu.nmi import V_NMI_ENABLE
 from ..jit import inner, unit
 from ..layout import L0_MANUAL, L0_XEN, PAGE, Machine
 from ..words import fill_bytes, ld32, st32, st64
@@ -64,7 +65,7 @@ def _write_vmcb01_controls(m, h):
     st64(h + vmcb.IOPM_BASE_PA, L0_IOPM_MA)
     st64(h + vmcb.MSRPM_BASE_PA, L0_MSRPM_MA)
     st32(h + vmcb.ASID, 1)
-    st32(h + vmcb.INT_CTL, V_INTR_MASKING)
+    st32(h + vmcb.INT_CTL, V_INTR_MASKING | (V_NMI_ENABLE if m.feat.virtual_nmi else 0))
     st64(h + vmcb.NESTED_CTL, NP_ENABLE)
     st64(h + vmcb.NESTED_CR3, m.l1_hap_root)
 

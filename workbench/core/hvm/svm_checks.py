@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from ...arch import svm, vmcb
 from ..cpu.cpuid import ADDRESS_BITS
+from ..cpu.nmi import V_NMI_ENABLE
 from ..jit import inner, unit
 from ..layout import Machine
 from ..structs import i64
@@ -30,6 +31,7 @@ MEMORY_END = 1 << (ADDRESS_BITS & 0xFF)
 MSRPM_BYTES, IOPM_BYTES = 0x2000, 0x3000
 EVENT_VALID = 1 << svm.EVENTINJ_V
 NP_ENABLE = 1
+NMI_BIT = 1 << (svm.INTERCEPT_NMI & 31)
 VALID = 0
 
 globals().update({f"BAD_{name}": number for number, name in svm.VMRUN_CHECKS.items()})
@@ -47,8 +49,8 @@ F_LME_PAE, F_LME_PE, F_CS_L_D, F_VMRUN_INTERCEPT, F_MSRPM, F_IOPM, F_ASID = (
     _BIT[name]
     for name in ("LME_PAE", "LME_PE", "CS_L_D", "VMRUN_INTERCEPT", "MSRPM", "IOPM", "ASID")
 )
-F_EVENT_TYPE, F_EVENT_VECTOR, F_NCR3, F_G_PAT, F_MODE = (
-    _BIT[name] for name in ("EVENT_TYPE", "EVENT_VECTOR", "NCR3", "G_PAT", "MODE")
+F_EVENT_TYPE, F_EVENT_VECTOR, F_NCR3, F_G_PAT, F_V_NMI, F_MODE = (
+    _BIT[name] for name in ("EVENT_TYPE", "EVENT_VECTOR", "NCR3", "G_PAT", "V_NMI", "MODE")
 )
 REPLACED_BY_L0 = F_MSRPM | F_IOPM | F_ASID | F_NCR3
 """Checks of what L0 puts values of its own for into vmcb02; Xen leaves them out."""
@@ -115,6 +117,8 @@ def _controls(h):
         found |= F_IOPM
     if ld32(h + vmcb.ASID) == 0:
         found |= F_ASID
+    if ld32(h + vmcb.INT_CTL) & V_NMI_ENABLE and ld32(h + vmcb.INTERCEPT_WORD3) & NMI_BIT == 0:
+        found |= F_V_NMI
     return found
 
 

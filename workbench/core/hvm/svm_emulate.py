@@ -36,7 +36,7 @@ from .tags import N1, N2, tags_renew
 
 LOW32 = 0xFFFFFFFF
 CPUID_SVM = 0x8000000A
-EDX_VMCB_CLEAN = 1 << 5
+EDX_VMCB_CLEAN, EDX_V_NMI = 1 << 5, 1 << 25
 EDX_NESTED_PAGING = 1
 ECX_PCID = 1 << 17
 TSC_RATIO_ONE = 1 << 32
@@ -57,6 +57,8 @@ def _adjust_svm_leaves(m, leaf):
     """What L0 adds to the processor's answer: it honours clean bits of vmcb12."""
     if leaf == CPUID_SVM and m.feat.vmcb_clean_bits:
         m.cpuid[3] |= EDX_VMCB_CLEAN
+        if m.feat.virtual_nmi:
+            m.cpuid[3] |= EDX_V_NMI
         if m.sh.active:
             m.cpuid[3] &= ~EDX_NESTED_PAGING
     elif leaf == 1 and m.sh.active:

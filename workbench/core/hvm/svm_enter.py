@@ -13,6 +13,7 @@ Not modelled: lazy FPU.
 from __future__ import annotations
 
 from ...arch import deviations, svm, vmcb
+from ..cpu.nmi import V_NMI_STATE
 from ..jit import inner, unit
 from ..layout import L0_KVM, ST_OK, Machine
 from ..ledger import (
@@ -174,8 +175,10 @@ def _merge_interrupts(m, h12, h02):
     int_ctl = _read32(m, h12, vmcb.INT_CTL, vmcb.FIELD_INT_CTL)
     if m.feat.virtual_gif == 0:
         int_ctl &= ~(V_GIF | V_GIF_ENABLE)
+    if m.feat.virtual_nmi == 0:
+        int_ctl &= ~V_NMI_STATE
     if m.feat.l0 == L0_KVM:
-        int_ctl &= KVM_INT_CTL
+        int_ctl &= KVM_INT_CTL | V_NMI_STATE
     st32(h02 + vmcb.INT_CTL, int_ctl | V_INTR_MASKING)
     copy32(m, h02, h12, vmcb.INT_VECTOR, vmcb.FIELD_INT_VECTOR, P_ENTRY, 0)
     count(m, E_L0_BYTE_COPIED, TPR_BYTES)

@@ -11,7 +11,9 @@ stacks; last-branch records are only carried along: DBGCTL is loaded and stored,
 from __future__ import annotations
 
 from ...arch import svm, vmcb
+from ..cpu.exceptions import KIND_NMI
 from ..cpu.flags import get_rflags, set_rflags
+from ..cpu.nmi import V_NMI_ENABLE, V_NMI_MASK
 from ..jit import inner, unit
 from ..layout import CS, DS, ES, PAGE, RAX, RSP, SS, ST_FAULT, ST_OK, Machine
 from ..ledger import C_ENTRY_FAILURE
@@ -230,6 +232,8 @@ def _inject(m, h, event):
             x.length = next_rip - m.cpu.rip
     x.address = m.cpu.cr2
     x.injected = 1
+    if x.kind == KIND_NMI and m.hw.int_ctl & V_NMI_ENABLE:
+        m.hw.int_ctl |= V_NMI_MASK
     return ST_FAULT
 
 

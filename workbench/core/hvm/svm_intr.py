@@ -25,10 +25,12 @@ from ..cpu.apic import (
     take_nmi,
 )
 from ..cpu.exceptions import KIND_INTERRUPT, KIND_NMI, NMI
+from ..cpu.nmi import V_NMI, V_NMI_ENABLE, V_NMI_MASK, V_NMI_STATE
 from ..cpu.sources import take_signals
 from ..jit import inner, unit
 from ..layout import Machine
 from ..ledger import (
+    BLOCK_NMI_IRET,
     BLOCK_RFLAGS_IE,
     BLOCK_SHADOW,
     BLOCK_SVM_GIF,
@@ -100,6 +102,15 @@ def svm_nested_blocked(m):
     return NO_BLOCK
 
 
+@inner
+def nmi_masked(m, h):
+    """Is the guest between an NMI and its IRET?  The processor knows, or L0 by its IRET intercept."""
+    int_ctl = ld32(h + vmcb.INT_CTL)
+    if int_ctl & V_NMI_ENABLE:
+        return int_ctl & V_NMI_MASK
+    return ld32(h + vmcb.INTERCEPT_WORD3) & IRET_BIT
+
+
 @unit(Machine, i64, i64)
 def svm_interrupt_blocked(m, source, vector):
     """Why the event is not delivered to the current guest (Xen, hvm_interrupt_blocked)."""
@@ -112,7 +123,7 @@ def svm_interrupt_blocked(m, source, vector):
         vector,
         ld64(h + vmcb.RFLAGS) & RFLAGS_IF,
         ld32(h + vmcb.INT_STATE) & 1,
-        ld32(h + vmcb.INTERCEPT_WORD3) & IRET_BIT,
+        nmi_masked(m, h),
         m.apic.tpr,
     )
 
@@ -182,7 +193,9 @@ def _inject(m, kind, vector):
 def _deliver(m, source, vector):
     """Acknowledge and inject through EVENTINJ."""
     note_blocked(m, NO_BLOCK)
-    if source == SOURCE_NMI:
+    if source == SOURCE_NMI and _has_virtual_nmi(m):
+        _give_nmi(m)
+    elif source == SOURCE_NMI:
         h = current_vmcb(m)
         take_nmi(m, m.level)
         _inject(m, KIND_NMI, NMI)
@@ -218,10 +231,44 @@ def _nested_interrupt(m, source, vector):
 
 
 @inner
+def _has_virtual_nmi(m):
+    return ld32(current_vmcb(m) + vmcb.INT_CTL) & V_NMI_ENABLE != 0
+
+
+@inner
+def _give_nmi(m):
+    """Virtual NMI: the processor delivers it as soon as the guest's IRET lets it."""
+    h = current_vmcb(m)
+    int_ctl = ld32(h + vmcb.INT_CTL)
+    m.irq.nmi_pending = 0
+    st32(h + vmcb.INT_CTL, int_ctl | V_NMI)
+    count(m, E_L0_EVENT_INJECTED, 1)
+    note_blocked(m, BLOCK_NMI_IRET if int_ctl & V_NMI_MASK else NO_BLOCK)
+
+
+@inner
+def _recall_nmi(m):
+    """L2 runs with an NMI still waiting in vmcb01: L0 decides again (KVM, nested_vmcb02_prepare_control)."""
+    h = m.ram + VMCX01_MA
+    int_ctl = ld32(h + vmcb.INT_CTL)
+    if int_ctl & V_NMI:
+        st32(h + vmcb.INT_CTL, int_ctl & ~V_NMI)
+        m.irq.nmi_pending = 1
+
+
+@inner
+def _given_nmi_blocked(m):
+    """Does an NMI that was given to the current guest still wait for IRET?"""
+    return ld32(current_vmcb(m) + vmcb.INT_CTL) & V_NMI_STATE == V_NMI_STATE
+
+
+@inner
 def _assist(m):
+    if m.feat.virtual_nmi and is_n2_guest(m):
+        _recall_nmi(m)
     source = pending_source(m)
     if source == SOURCE_NONE:
-        note_blocked(m, NO_BLOCK)
+        note_blocked(m, BLOCK_NMI_IRET if _given_nmi_blocked(m) else NO_BLOCK)
         return
     vector = apic_pending(m)
     reason = svm_interrupt_blocked(m, source, vector)
@@ -231,6 +278,9 @@ def _assist(m):
             svm_enable_intr_window(m, source, vector)
         return
     if is_n2_guest(m) and _nested_interrupt(m, source, vector):
+        return
+    if reason == BLOCK_NMI_IRET and _has_virtual_nmi(m):
+        _give_nmi(m)
         return
     if reason != NO_BLOCK or ld32(current_vmcb(m) + vmcb.EVENT_INJ) & EVENT_VALID:
         if reason != NO_BLOCK:

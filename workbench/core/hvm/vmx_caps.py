@@ -16,6 +16,7 @@ from ...arch.table import rows
 from ..jit import inner, unit
 from ..layout import POLICY_KVM, ST_FAULT, ST_OK, Machine
 from ..structs import i64
+from .vmx_apicv import apicv_cpu, apicv_cpu2, virtual_nmi_pin
 from .vmx_controls import (
     CAPABILITIES,
     CR0_FIXED0,
@@ -117,6 +118,12 @@ def vmx_capability(m, number):
             value |= EPT_AD_CAPABILITY
         if m.feat.l2_tag_policy == POLICY_KVM:
             value |= VPID_RETAINING_GLOBALS
+    if number == msr.VMX_PROCBASED_CTLS or number == msr.VMX_TRUE_PROCBASED:
+        value |= apicv_cpu(m) << 32
+    elif number == msr.VMX_PROCBASED_CTLS2:
+        value |= apicv_cpu2(m) << 32
+    elif number == msr.VMX_PINBASED_CTLS or number == msr.VMX_TRUE_PINBASED:
+        value |= virtual_nmi_pin(m) << 32
     if m.feat.vpid_for_l1 == 0:
         if number == msr.VMX_PROCBASED_CTLS2:
             value &= ~(vmx.CPU2_ENABLE_VPID << 32)

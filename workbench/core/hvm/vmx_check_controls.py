@@ -13,6 +13,7 @@ from ..mmu.physical import ma_ld8
 from ..structs import i64
 from ..words import lshr
 from .p2m import n1p_to_l0m
+from .vmx_apicv import apicv_cpu, apicv_cpu2, virtual_nmi_pin
 from .vmx_check_util import (
     CPU,
     CPU2,
@@ -57,13 +58,15 @@ def secondary(base, cpu):
 
 
 @inner
-def _outside(value, view, group):
-    return value & MUST[view, group] != MUST[view, group] or value & ~MAY[view, group] != 0
+def _outside(value, view, group, lent):
+    """Is a control word not within the capabilities, and ``lent`` to L1 besides them?"""
+    may = MAY[view, group] | (lent if view == L1_VIEW else 0)
+    return value & MUST[view, group] != MUST[view, group] or value & ~may != 0
 
 
 @inner
 def _secondary_may(m, view):
-    may = MAY[view, CPU2]
+    may = MAY[view, CPU2] | (apicv_cpu2(m) if view == L1_VIEW else 0)
     if view == L1_VIEW and m.feat.vpid_for_l1 == 0:
         may &= ~vmx.CPU2_ENABLE_VPID
     if view == L1_VIEW and m.sh.active:
@@ -76,9 +79,9 @@ def _secondary_may(m, view):
 
 @inner
 def _execution_words(m, base, view, pin, cpu, cpu2):
-    if _outside(pin, view, PIN):
+    if _outside(pin, view, PIN, virtual_nmi_pin(m)):
         return vmx.CHECK_PIN_RESERVED
-    if _outside(cpu, view, CPU):
+    if _outside(cpu, view, CPU, apicv_cpu(m)):
         return vmx.CHECK_CPU_RESERVED
     if cpu2 & ~_secondary_may(m, view):
         return vmx.CHECK_CPU2_RESERVED
@@ -229,7 +232,7 @@ def vmx_check_execution(m, base, view):
 @inner
 def _exit_fields(base, view):
     controls = word(base, vmcs.SLOT_VM_EXIT_CONTROLS)
-    if _outside(controls, view, EXIT):
+    if _outside(controls, view, EXIT, 0):
         return vmx.CHECK_EXIT_RESERVED
     pin = word(base, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL)
     saves_timer = controls & vmx.EXIT_CTL_SAVE_VMX_PREEMPTION_TIMER
@@ -294,7 +297,7 @@ def check_event(base, view):
 @inner
 def _entry_fields(base, view):
     controls = word(base, vmcs.SLOT_VM_ENTRY_CONTROLS)
-    if _outside(controls, view, ENTRY):
+    if _outside(controls, view, ENTRY, 0):
         return vmx.CHECK_ENTRY_RESERVED
     check = check_event(base, view)
     if check:
@@ -327,7 +330,7 @@ def _page_missing(m, base, slot):
 
 @unit(Machine, i64)
 def vmx_check_own(m, base):
-    """What L0 demands of vmcs12 beyond the manual: bitmaps in memory that L1 has (Xen)."""
+    """What L0 demands of vmcs12 beyond the manual: pages in memory that L1 has (Xen, for bitmaps)."""
     cpu = word(base, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL)
     missing = False
     if cpu & vmx.CPU_USE_IO_BITMAPS:
@@ -336,6 +339,10 @@ def vmx_check_own(m, base):
         )
     if cpu & vmx.CPU_USE_MSR_BITMAPS and not missing:
         missing = _page_missing(m, base, vmcs.SLOT_MSR_BITMAP)
+    if cpu & vmx.CPU_TPR_SHADOW and not missing:
+        missing = _page_missing(m, base, vmcs.SLOT_VIRTUAL_APIC_PAGE_ADDR)
+    if secondary(base, cpu) & vmx.CPU2_VIRTUALIZE_APIC_ACCESSES and not missing:
+        missing = _page_missing(m, base, vmcs.SLOT_APIC_ACCESS_ADDR)
     if missing:
         return vmx.CHECK_BITMAP_PAGE_EXISTS
     return 0

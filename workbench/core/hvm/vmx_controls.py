@@ -5,7 +5,7 @@ processor implements; L0's defaults are Xen's (column ``xen_L0_default``, the va
 paging) as far as the hardware goes; what L1 is offered is Xen's filter (vvmx.c,
 nvmx_msr_read_intercept), likewise cut down to the hardware.
 
-Not modelled, and so offered to nobody: TPR shadow and APIC virtualization, monitor trap flag, preemption timer, posted interrupts, PAUSE-loop
+Not modelled, and so offered to nobody: monitor trap flag, preemption timer, posted interrupts, PAUSE-loop
 exiting, page-modification logging, VM functions, XSAVES, TSC scaling, SGX, tertiary controls.
 """
 
@@ -44,6 +44,18 @@ HARDWARE: dict[str, frozenset[str]] = {
     ),
 }  # fmt: skip
 """Controls that the modelled processor implements, by group."""
+
+LENT: dict[str, frozenset[str]] = {
+    "cpu": frozenset({"TPR_SHADOW"}),
+    "sec": frozenset(
+        {
+            "VIRTUALIZE_APIC_ACCESSES", "VIRTUALIZE_X2APIC_MODE", "APIC_REGISTER_VIRT",
+            "VIRTUAL_INTR_DELIVERY",
+        }
+    ),
+}  # fmt: skip
+"""Controls that the processor has too, but that L0 does not use for L1 (it emulates L1's APIC); L1 gets
+them by a feature (``vmx_apicv``)."""
 
 XEN_DEFAULT: dict[str, bool] = {
     "set": True,
@@ -164,7 +176,9 @@ def _capability(group: str, true: bool, mine: bool = False) -> tuple[int, int]:
     """(must be 1, may be 1) of a group as L1 reads it, or (``mine``) as the hardware has it."""
     flexible = _word(group, frozenset(r["name"] for r in _ROWS if r["default1"] == "1"))
     must = DEFAULT1[group] & ~flexible if true else DEFAULT1[group]
-    offered = _word(group, HARDWARE[group])
+    offered = _word(
+        group, HARDWARE[group] | (LENT.get(group, frozenset()) if mine else frozenset())
+    )
     if not mine:
         offered &= _word(group, OFFERED[group])
     return must, DEFAULT1[group] | offered

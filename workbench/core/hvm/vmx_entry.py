@@ -65,6 +65,7 @@ from .vmcs import (
     vmwrite,
     vvmcs_base,
 )
+from .vmx_apicv import apicv_merge
 from .vmx_checks import QUALIFICATION, guest_state_wrong, refuse
 from .vmx_controls import CR4_FIXED0, CR4_L0_MASK
 from .vmx_hw import ENTRY_FAILED
@@ -312,6 +313,9 @@ def vmx_load_shadow_control(m, v):
     if cpu & vmx.CPU_USE_TSC_OFFSETTING:
         offset += get_vvmcs(m, v, vmcs.SLOT_TSC_OFFSET, P_ENTRY)
     vmwrite(m, vmcs.SLOT_TSC_OFFSET, offset)
+    # 6. the virtual APIC
+    if m.feat.apicv:
+        apicv_merge(m, v, cpu, cpu2)
     return cpu2
 
 

@@ -21,6 +21,7 @@ from .vmx_check_guest import runs_64_bit_code, vmx_check_guest
 from .vmx_check_host import vmx_check_host
 from .vmx_checks import HARDWARE_VIEW, QUALIFICATION, refuse
 from .vmx_intercepts import merge_owned
+from .vmx_vapic import vapic_load, vapic_save
 
 EIGHT = 64
 """Bytes of eight slots: one word per segment register."""
@@ -126,6 +127,8 @@ def vmx_hw_exit(m):
     put(base, vmcs.SLOT_IDT_VECTORING_INFO_FIELD, _vectoring(e))
     put(base, vmcs.SLOT_IDT_VECTORING_ERROR_CODE, e.vectoring_error)
     save_guest_state(m, base)
+    if m.hw.vapic >= 0:
+        vapic_save(m, base)
     event = get(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD)
     put(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD, event & ~EVENT_VALID)
     return ST_OK
@@ -166,6 +169,13 @@ def _load_controls(m, base):
         eptp = get(base, vmcs.SLOT_EPT_POINTER)
         h.hap_root = eptp & EPTP_ADDRESS
         h.ept_ad = eptp & EPTP_AD
+    h.vapic = -1
+    h.apic_access = -1
+    h.vint = 0
+    if h.proc2 & vmx.CPU2_VIRTUALIZE_APIC_ACCESSES:
+        h.apic_access = get(base, vmcs.SLOT_APIC_ACCESS_ADDR)
+    if h.proc & vmx.CPU_TPR_SHADOW:
+        vapic_load(m, base)
     h.tsc_offset = 0
     if h.proc & vmx.CPU_USE_TSC_OFFSETTING:
         h.tsc_offset = get(base, vmcs.SLOT_TSC_OFFSET)

@@ -4,7 +4,7 @@ All checks use the controls that the last VM entry loaded into ``m.hw``; permiss
 read from simulated RAM.  A check that finds an exit fills ``m.exit`` and returns ST_VMEXIT.  The
 VMX instructions themselves, and VMCS shadowing, are in ``vmx_virt``.
 
-Not modelled: PAUSE-loop exiting, the TPR shadow, the linear address and instruction information
+Not modelled: PAUSE-loop exiting, the linear address and instruction information
 of INS and OUTS, descriptor-table exits' operand details beyond the instruction's identity.
 """
 
@@ -44,6 +44,7 @@ from ..structs import i64
 from ..words import lshr
 from . import insn
 from .vmx_exits import fill_exit
+from .vmx_vapic import vapic_read_tpr
 from .vmx_virt import vmx_virt_instruction
 
 __all__ = [
@@ -280,7 +281,9 @@ def vmx_read_cr(m, number):
         return (c.cr4 & ~h.cr4_mask) | (h.cr4_shadow & h.cr4_mask)
     if number == 3:
         return c.cr3
-    return c.cr8 if number == 8 else c.cr2
+    if number == 8:
+        return vapic_read_tpr(m) if h.vapic >= 0 else c.cr8
+    return c.cr2
 
 
 @unit(Machine, i64, i64)

@@ -32,6 +32,7 @@ from .vmcs import (
     vmwrite,
     vvmcs_base,
 )
+from .vmx_apicv import apicv_sync
 from .vmx_controls import CR4_FIXED0
 from .vmx_entry import EFER_LMA_LME, GUEST_COPY, N_GUEST_COPY
 from .vmx_hw import ENTRY_FAILED
@@ -174,6 +175,8 @@ def vmx_sync_vvmcs(m, v):
     n2 = own_base(m, VMCX02_MA)
     _sync_read_only(m, v, n2)
     _sync_guest_state(m, v, n2)
+    if m.feat.apicv:
+        apicv_sync(m, v)
     return ST_OK
 
 

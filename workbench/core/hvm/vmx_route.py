@@ -22,6 +22,7 @@ from .nested_state import is_n2_guest, set_vmswitch_in_progress
 from .p2m import n1p_to_l0m
 from .vmcs import get as get_slot
 from .vmcs import get_vvmcs, own_base, settle, vvmcs_base
+from .vmx_apicv import apicv_reflects
 from .vmx_common import count_common
 from .vmx_intercepts import CR0_TS, CR_CLTS, CR_FROM, CR_LMSW, CR_TO, msr_bit
 
@@ -334,6 +335,8 @@ def _by_dr(m, v):
 @inner
 def _decide(m, reason):
     kind = m.route[reason]
+    if apicv_reflects(m, reason):
+        return 1
     if kind == L0 or kind == CRASH:
         return 0
     if kind == L1:

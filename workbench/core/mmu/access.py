@@ -16,6 +16,9 @@ from .physical import all_ones, load_host, note_code_written, store_host
 from .tlb import fast_context, translate
 from .walk import ACC_READ, ACC_SYSTEM, ACC_WRITE
 
+SPLIT_BYTES = 16
+"""Size of an access that no device register can hold."""
+
 
 @inner
 def _fast(m, keys, hosts, va, lg):
@@ -43,6 +46,7 @@ def _split(m, va, lg):
 @inner
 def _check_split(m, va, lg, access):
     """Both pages of an access that crosses a page boundary; returns ``m.pending``."""
+    m.access_bytes = SPLIT_BYTES
     translate(m, va, access)
     if m.pending == 0:
         translate(m, (va | 0xFFF) + 1, access)
@@ -52,6 +56,7 @@ def _check_split(m, va, lg, access):
 @unit(Machine, i64, i64, i64)
 def load_slow(m, va, lg, access):
     """Load past the fast path; see :func:`load`."""
+    m.access_bytes = 1 << lg
     if not _split(m, va, lg):
         host = translate(m, va, access)
         if host != 0:
@@ -70,6 +75,7 @@ def load_slow(m, va, lg, access):
 @unit(Machine, i64, i64, i64, i64)
 def store_slow(m, va, lg, value, access):
     """Store past the fast path; see :func:`store`."""
+    m.access_bytes = 1 << lg
     if not _split(m, va, lg):
         host = translate(m, va, access)
         if host != 0:

@@ -1,4 +1,4 @@
-"""Accesses that no RAM answers: the local APIC's page of the bare machine.
+"""Accesses that no RAM answers: the local APIC's page of the bare machine, VMX's APIC-access page.
 
 Other addresses without RAM read as all ones and lose writes.
 """
@@ -6,10 +6,11 @@ Other addresses without RAM read as all ones and lose writes.
 from __future__ import annotations
 
 from ..cpu.apic import is_apic_page
+from ..hvm.vmx_vapic import vapic_page_access
 from ..jit import inner, unit
 from ..layout import ST_VMEXIT, Machine
 from ..structs import i64
-from .walk import ACC_EXEC, ACC_SYSTEM
+from .walk import ACC_EXEC, ACC_SYSTEM, ACC_WRITE
 
 
 @inner
@@ -21,9 +22,14 @@ def _bare_apic(m, ma, access):
     return 0
 
 
-@unit(Machine, i64, i64, i64)
-def not_ram(m, ma, va, access):
-    """An access to machine address ``ma``: 0, with ``m.pending`` set when a device is to answer."""
+@unit(Machine, i64, i64)
+def not_ram(m, ma, access):
+    """An access to machine address ``ma``: host address of what serves it instead of RAM, or 0.
+
+    ``m.pending`` is set when the instruction cannot go on.
+    """
     if m.hw.guest == 0:
         return _bare_apic(m, ma, access)
+    if ma & ~0xFFF == m.hw.apic_access:
+        return vapic_page_access(m, ma & 0xFFF, access & ACC_WRITE, access & ACC_EXEC)
     return 0

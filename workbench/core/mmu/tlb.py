@@ -346,7 +346,7 @@ def translate(m, va, access):
     ma = e.frame | (va & ((1 << e.shift) - 1))
     host = host_of(m, ma)
     if host == 0 or ma & ~0xFFF == m.hw.apic_access:
-        return not_ram(m, ma, va, access)
+        return not_ram(m, ma, access)
     _install_fast(m, va, host - (va & 0xFFF), e.rights, access)
     return host
 

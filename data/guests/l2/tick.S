@@ -1,0 +1,69 @@
+# @title   A guest that lives on its timer: task priority and end of interrupt, tick by tick
+# @param ticks   16 20 1 1000000 ticks : stop after so many
+# @param period  17 300000 1000 1000000000 cycles : between two ticks
+# @param rounds  18 3000000 1 1000000000 rounds : stop after so many rounds of the loop at the latest
+#
+# Its local APIC is in x2APIC mode.  Each tick raises the task priority, works a little, lowers the
+# priority again and ends the interrupt: three accesses, each of which leaves to L1 unless the
+# processor virtualizes the APIC.  NMIs are counted.  RAX at the end: ticks, and NMIs in the upper half.
+
+.intel_syntax noprefix
+.include "l2.inc"
+.include "apic.inc"
+.set TICK_VECTOR, 0x40
+.set BUSY, 0x50                             # a priority above the timer's
+
+        .text
+        .globl  _start
+_start:
+        lidt    [idt_pointer]
+        GATE    idt, 2, on_nmi
+        GATE    idt, TICK_VECTOR, on_tick
+        APIC_ON
+        WRITE_MSR X2APIC_LVT_TIMER, TICK_VECTOR | LVT_PERIODIC
+        mov     ecx, X2APIC_INITIAL_COUNT
+        mov     eax, [L2_OWN + 1*8]
+        xor     edx, edx
+        wrmsr
+        mov     rbx, [L2_OWN + 0*8]
+        mov     rsi, [L2_OWN + 2*8]
+        sti
+wait:   cmp     [ticks], rbx
+        jae     enough
+        dec     rsi
+        jnz     wait
+enough:
+        cli
+        mov     eax, [nmis]
+        shl     rax, 32
+        or      rax, [ticks]
+        FINISH
+
+on_tick:
+        push    rax
+        push    rcx
+        push    rdx
+        WRITE_MSR X2APIC_TPR, BUSY
+        inc     qword ptr [ticks]
+        mov     ecx, 50
+1:      dec     ecx
+        jnz     1b
+        WRITE_MSR X2APIC_EOI, 0
+        WRITE_MSR X2APIC_TPR, 0
+        pop     rdx
+        pop     rcx
+        pop     rax
+        iretq
+on_nmi:
+        inc     dword ptr [nmis]
+        iretq
+
+        .data
+idt_pointer: .word 0xfff
+        .quad   idt
+        .balign 8
+ticks:  .quad   0
+nmis:   .long   0
+        .bss
+        .balign 16
+idt:    .skip   0x1000
