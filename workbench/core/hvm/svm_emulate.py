@@ -55,8 +55,9 @@ CR4_FLUSHING = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 17 | 1 << 20
 @inner
 def _adjust_svm_leaves(m, leaf):
     """What L0 adds to the processor's answer: it honours clean bits of vmcb12."""
-    if leaf == CPUID_SVM and m.feat.vmcb_clean_bits:
-        m.cpuid[3] |= EDX_VMCB_CLEAN
+    if leaf == CPUID_SVM:
+        if m.feat.vmcb_clean_bits:
+            m.cpuid[3] |= EDX_VMCB_CLEAN
         if m.feat.virtual_nmi:
             m.cpuid[3] |= EDX_V_NMI
         if m.sh.active:
