@@ -16,8 +16,10 @@ import sys
 import pytest
 
 from tests.model.runs import BACKENDS
+from workbench import features, personality
 from workbench.core import emit
 from workbench.core.layout import STATUS
+from workbench.errors import WorkbenchError
 from workbench.machine import IMAGE, TABLES
 from workbench.scenario import Scenario
 from workbench.simulate import Run, build
@@ -55,27 +57,41 @@ def random_program(rng: random.Random, length: int = 600) -> bytes:
     return b"".join(parts)
 
 
+NUMBERS = {
+    "balloon_period": (50, 200), "host_tick_cycles": (0, 0, 10_000, 60_000),
+    "nmi_cycles": (0, 0, 0, 30_000), "asids": (0, 2, 5), "l2_page_size": ("4k", "2m"),
+    "l0": personality.L0S,
+}  # fmt: skip
+
+
+def random_scenario(backend: str, rng: random.Random) -> Scenario:
+    """Any value of every feature of the catalogue, any deviation, any source of events."""
+    while True:
+        chosen = {f.id: rng.choice(f.values_on(backend)) for f in features.applicable(backend)}
+        kept = {name: value for name, value in chosen.items() if rng.random() < 0.6}
+        l1 = "minimal" if kept.get("paging", "non") == "non" else "shadow"
+        known = [d.id for d in personality.applicable(backend)]
+        try:
+            return Scenario(
+                backend=backend, l1=l1, l2="cpuid", l2_params={"iterations": 3},
+                max_instructions=BUDGET, features=kept, deviations={d: rng.random() < 0.5 for d in known},
+                **{name: rng.choice(values) for name, values in NUMBERS.items()},
+            )  # fmt: skip
+        except WorkbenchError:  # they do not go together
+            continue
+
+
 def run_random(backend: str, level: int, seed: int) -> str:
     """One random guest; returns how it ended."""
     rng = random.Random(seed)
-    paging = rng.choice(["non", "non", "son", "sos", "sos"])
-    l1 = "minimal" if paging == "non" else "shadow"
-    scenario = Scenario(
-        backend=backend, l1=l1, l2="cpuid", l2_params={"iterations": 3}, max_instructions=BUDGET,
-        features={"msr_map": rng.choice(["merged", "intercept_all"]),
-                  "l2_tag_policy": rng.choice(["own", "shared_flush", "xen_2013", "kvm"]),
-                  "np2m_flush": rng.choice(["lazy", "eager", "generation"]),
-                  "paging": paging,
-                  "l0_p2m_event": rng.choice(["none", "balloon", "log_dirty"])},
-        balloon_period=rng.choice([50, 200]),
-    )  # fmt: skip
+    scenario = random_scenario(backend, rng)
     built = build(scenario)
     program = random_program(rng)
     at = IMAGE if level == 2 or rng.random() < 0.3 else None
     if at is None:  # let L1 set itself up, then go astray behind its resume label
         from workbench.guests import catalogue
 
-        at = catalogue.find(1, l1, backend).image().symbols["resume"]
+        at = catalogue.find(1, scenario.l1, backend).image().symbols["resume"]
     built.write(level, at, program)
     running = Run(scenario, built)
     while running.advance():

@@ -1,0 +1,167 @@
+"""However L0 and L1 work, L2 computes the same: registers, memory, output, retired instructions.
+
+Every L2 program under a pairwise covering array of everything a scenario can vary: L1 programs, L0's
+personality, all features of the catalogue, deviations that are no bugs for L2, tags, host ticks, page
+sizes.  New features and programs are included by themselves.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.model.covering import Row, covering_rows
+from tests.model.runs import BACKENDS, L2_PROGRAMS, SMALL
+from workbench import features
+from workbench.errors import WorkbenchError
+from workbench.guests import catalogue
+from workbench.scenario import Scenario
+from workbench.simulate import Run, build
+
+NUMBERS = {
+    "host_tick_cycles": (0, 20_000),
+    "asids": (0, 4),
+    "l2_page_size": ("2m", "4k"),
+    "balloon_period": (200, 60),
+}
+PARAMS = ((), (("unmap_period", 25), ("unmap_pages", 3)))
+"""Words of L1's parameter page, for programs that have them."""
+TAIL = 4000
+"""Instructions at the end of a run in which L2's last HLT is looked for."""
+ACCESSED_DIRTY = 0x60
+FEW = {"np2m_tables": ("10", "1", "2")}
+
+
+@cache
+def columns(backend: str) -> dict[str, tuple]:
+    """What can vary, and its values, the default first."""
+    found: dict[str, tuple] = {"l0": ("xen", "kvm", "manual"), "l1_params": PARAMS, **NUMBERS}
+    programs = [g.name for g in catalogue.l1_guests() if backend in g.backends]
+    found["l1"] = ("minimal", *sorted(set(programs) - {"minimal"}))
+    for f in features.applicable(backend):
+        values = FEW.get(f.id, f.values_on(backend))
+        found[f"features.{f.id}"] = tuple(sorted(values, key=lambda v, f=f: v != f.default_value))
+    return found
+
+
+def scenario(backend: str, l2: str, row: Row) -> Scenario:
+    """The scenario of a row; features at their defaults are left to the personality."""
+    defaults = features.defaults(backend)
+    given: dict[str, Any] = {}
+    for name, value in row.items():
+        if not name.startswith("features."):
+            given[name] = value
+        elif value != defaults[name.removeprefix("features.")]:
+            given.setdefault("features", {})[name.removeprefix("features.")] = value
+    given["l1_params"] = dict(given["l1_params"])
+    return Scenario(
+        backend=backend, l2=l2, l2_params=SMALL[l2], l1_memory_mb=16, l2_memory_mb=16,
+        max_instructions=20_000_000, **given,
+    )  # fmt: skip
+
+
+def possible(backend: str, row: Row) -> bool:
+    try:
+        build(scenario(backend, "cpuid", row))
+    except WorkbenchError:
+        return False
+    return True
+
+
+@cache
+def rows(backend: str) -> tuple[Row, ...]:
+    every = columns(backend)
+    default = {name: values[0] for name, values in every.items()}
+    return tuple(covering_rows(every, default, lambda row: possible(backend, row)))
+
+
+# ---------------------------------------------------------------- what L2 sees
+
+
+def final_state(made: Scenario) -> dict[str, Any]:
+    """L2's registers when it executed its last HLT, its memory, the output, its instructions."""
+    whole = Run(made)
+    while whole.advance():
+        pass
+    code = int(whole.machine.record["stop_code"][0])
+    assert (whole.status, code) == ("stopped", 0), f"{whole.status} {code}: {made.to_dict()}"
+    again = Run(made)
+    if whole.steps > TAIL:
+        again.advance(whole.steps - TAIL)
+    halts = _halts(made.l2, made.backend)
+    m = again.machine.record
+    registers = None
+    while not again.status:
+        if int(m["level"][0]) == 2 and int(m["cpu"]["rip"][0]) in halts:
+            registers = _registers(m)
+        again.advance(1)
+    assert registers is not None, "L2's HLT is further from the end than expected"
+    start = again.machine.bank_offset(2)
+    length = int(m["serial_count"][0])
+    return {
+        "registers": registers,
+        "memory": again.machine.ram[start : start + int(m["bank_size"][0, 2])].view(np.uint64),
+        "serial": bytes(m["serial"][0, :length]),
+        "l2_instructions": int(m["level_steps"][0, 2]),
+    }
+
+
+@cache
+def _halts(l2: str, backend: str) -> frozenset[int]:
+    program = catalogue.find(2, l2, backend).image()
+    return frozenset(line.address for line in program.listing if line.mnemonic == "hlt")
+
+
+def _registers(m: Any) -> tuple:
+    c = m["cpu"]
+    return (
+        *(int(c["gpr"][0, r]) for r in range(16)), int(c["rip"][0]), int(c["cr0"][0]),
+        int(c["cr3"][0]), int(c["cr2"][0]), int(c["sysflags"][0]), int(c["lf_zero"][0]) == 0,
+        int(c["lf_carry"][0]) < 0, int(c["cpl"][0]), tuple(int(s) for s in c["seg_sel"][0][:6]),
+    )  # fmt: skip
+
+
+@cache
+def reference(backend: str, l2: str) -> dict[str, Any]:
+    default = {name: values[0] for name, values in columns(backend).items()}
+    return final_state(scenario(backend, l2, default))
+
+
+def compare(backend: str, l2: str, row: Row) -> None:
+    expected = reference(backend, l2)
+    default = {name: values[0] for name, values in columns(backend).items()}
+    changed = {name: value for name, value in row.items() if value != default[name]}
+    state = final_state(scenario(backend, l2, row))
+    for name in ("registers", "serial", "l2_instructions"):
+        assert state[name] == expected[name], f"{name} under {changed}"
+    different = state["memory"] ^ expected["memory"]
+    if row["l2_page_size"] == default["l2_page_size"]:
+        wrong = np.nonzero(different & np.uint64(~ACCESSED_DIRTY & (1 << 64) - 1))[0]
+        assert not len(wrong), f"memory at {8 * int(wrong[0]):#x} under {changed}"
+
+
+def test_every_pair_of_values_meets_in_a_row():
+    for backend in BACKENDS:
+        values = {(name, v) for name, vs in columns(backend).items() for v in vs}
+        seen = {item for row in rows(backend) for item in row.items()}
+        assert values - seen == set(), "values that no scenario can have"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("l2", L2_PROGRAMS)
+def test_l2_ends_in_the_same_state(backend, l2):
+    """A share of the rows for every program, all of them together."""
+    share = rows(backend)[L2_PROGRAMS.index(l2) :: len(L2_PROGRAMS)]
+    for row in share:
+        compare(backend, l2, row)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("l2", L2_PROGRAMS)
+def test_l2_ends_in_the_same_state_under_every_row(backend, l2):
+    for row in rows(backend):
+        compare(backend, l2, row)

@@ -1,0 +1,269 @@
+"""Random sequences of virtualization instructions, table edits and entries, checked at every step.
+
+L1 edits its nested tables and L2's, its control structures, invalidates or forgets to, and enters L2,
+which does the same to its own tables.  After every instruction the invariants hold (``stepping``),
+and no translation can be used that the manuals forbid.  A failure shrinks to a short listing.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
+
+from tests.model.stepping import FOLDER, MEMORY_MB, PAGES, PTES, ROOTS, Machine, image, play
+from workbench import features
+from workbench.core import layout as lay
+from workbench.errors import WorkbenchError
+from workbench.scenario import Scenario
+from workbench.simulate import build
+
+L2_PTES = lay.L2_BANK_N1P + PTES
+SLOW_EXAMPLES, EXAMPLES = 3000, 100
+page = st.sampled_from(PAGES)
+root = st.sampled_from(ROOTS)
+Step = st.SearchStrategy[tuple]
+
+
+def call(name: str | tuple[str, ...], *operands) -> Step:
+    """A call of a function, or of one of several; operands are numbers or strategies."""
+    names = st.just(name) if isinstance(name, str) else st.sampled_from(name)
+    given = [o if isinstance(o, st.SearchStrategy) else st.just(o) for o in operands]
+    return st.tuples(names, *given)
+
+
+def weighted(*groups: tuple[int, list[Step]]) -> Step:
+    """One of the groups by weight, then one of its steps."""
+    chances = [st.one_of(*steps) for weight, steps in groups for _ in range(weight)]
+    return st.sampled_from(chances).flatmap(lambda chosen: chosen)
+
+
+def nested_entry(backend: str) -> st.SearchStrategy[int]:
+    """An entry of L1's nested table: a page of L2's memory, with rights, or nothing."""
+    good, protected = (7, 5) if backend == "svm" else (0x37, 0x35)
+    flags = st.sampled_from([good, good, protected, 0])
+    return st.builds(lambda p, f: lay.L2_BANK_N1P + p | f if f else 0, page, flags)
+
+
+l2_entry = st.builds(
+    lambda p, f: p | f if f else 0, page, st.sampled_from([7, 7, 0x107, 5, 0x105, 0])
+)
+
+
+def edits(backend: str) -> list[Step]:
+    """L1 writes into a nested table, or into L2's own table."""
+    place = st.builds(lambda r, p: r + 0x3000 + (p >> 9), root, page)
+    edit = call("store64", place, nested_entry(backend))
+    return [edit, edit, call("store64", page.map(lambda p: L2_PTES + (p >> 9)), l2_entry)]
+
+
+L1_OWN = [
+    call(("load", "do_invlpg"), page.map(lambda p: lay.L2_BANK_N1P + p)),
+    call(("reload_cr3", "hypercall")),
+]
+
+
+def svm_steps() -> Step:
+    symbol = image("steps-svm").symbol
+    vmcb = st.sampled_from([symbol("vmcb"), symbol("vmcb"), symbol("vmcb_b")])
+    script = image("steps-l2").symbol("script")
+
+    def put(offset: int, size: int, *values) -> Step:
+        value = values[0] if len(values) == 1 else st.sampled_from(values)
+        return call(f"store{size}", vmcb.map(lambda v: v + offset), value)
+
+    control = put(0x5C, 8, 1, 3, 3, 7)
+    invlpga = call("do_invlpga", page, st.integers(0, 2))
+    return weighted(
+        (6, [call("enter_mapped", vmcb)]),
+        (1, [call("enter", vmcb)]),
+        (5, edits("svm")),
+        (4, [control, control, invlpga]),
+        (2, [put(0x58, 32, 1, 2, 3), put(0xB0, 64, root)]),
+        (1, L1_OWN),
+        (1, [
+            put(0xA8, 64, 0, 0x80000040, 0x80000306, 0x80000B0E, 0x80000202, 0x80000440),
+            put(0xC0, 32, 0, 0xFFFFFFFF), put(0x00, 32, 0, 0xFFFF), put(0x08, 32, 0, 1 << 6, 1 << 14),
+            put(0x570, 64, 2, 0x202), put(0x578, 64, st.just(script)), put(0x4D0, 64, 0x1D01, 0xD01),
+            call(("do_clgi", "do_stgi", "svm_off_and_on")), call(("do_vmload", "do_vmsave"), vmcb),
+        ]),
+    )  # fmt: skip
+
+
+def vmx_steps() -> Step:
+    symbol = image("steps-vmx").symbol
+    region = st.sampled_from([symbol("vmcs"), symbol("vmcs_b")])
+    eptp = root.map(lambda r: r | 0x1E)
+    script = image("steps-l2").symbol("script")
+
+    def put(field: int, *values) -> Step:
+        value = values[0] if len(values) == 1 else st.sampled_from(values)
+        return call("write_field", field, value)
+
+    return weighted(
+        (6, [call("enter_mapped")]),
+        (1, [call("enter")]),
+        (5, edits("vmx")),
+        (4, [
+            call("do_invept", st.integers(1, 2), eptp), call("do_invept", st.integers(0, 3), eptp),
+            call("do_invvpid", st.integers(0, 3), st.integers(1, 3), page),
+            call("do_invvpid", st.integers(0, 4), st.integers(0, 3), page),
+        ]),
+        (2, [put(0x201A, eptp), put(0x0000, 1, 2), put(0x0000, 0, 3), put(0x401E, 2, 0x22)]),
+        (1, L1_OWN),
+        (1, [
+            put(0x4016, 0, 0x80000040, 0x80000306, 0x80000B0E, 0x80000202), put(0x4004, 0, 1 << 6, 1 << 14),
+            put(0x6820, 2, 0x202), put(0x681E, st.just(script)), put(0x6800, 0x80010033, 0),
+            call(("do_vmclear", "do_vmptrld"), region), call("do_vmptrld", region),
+            call("do_vmptrst"), call("vmx_off_and_on"),
+            call("read_field", st.sampled_from([0x4402, 0x681E, 0x1234])),
+        ]),
+    )  # fmt: skip
+
+
+l2_steps = weighted(
+    (5, [
+        call(("l2_load", "l2_load", "l2_call"), page),
+        call("l2_store", page.map(lambda p: p + 8), 0xC3),
+    ]),
+    (2, [call("l2_store", page.map(lambda p: PTES + (p >> 9)), l2_entry)]),
+    (2, [call("l2_invlpg", page), call(("l2_reload_cr3", "l2_toggle_pge"))]),
+    (3, [call(("l2_cpuid", "l2_hypercall"))]),
+    (1, [call(("l2_out", "l2_rdmsr", "l2_ud", "l2_int", "l2_foreign"))]),
+)  # fmt: skip
+
+
+KEPT = {"l0_page_size": ("4k",), "l1_page_size": ("4k",), "paging": ("non",)}
+"""Values that the watcher's arithmetic depends on."""
+
+
+def _possible(backend: str, chosen: dict) -> bool:
+    try:
+        build(_scenario(backend, chosen, {}))
+    except WorkbenchError:  # this L1 does not know the feature
+        return False
+    return True
+
+
+@cache
+def _values(backend: str) -> dict[str, list]:
+    """Every feature of the catalogue, with the values that this L1 can run under."""
+    return {
+        f.id: [v for v in KEPT.get(f.id, f.values_on(backend)) if _possible(backend, {f.id: v})]
+        for f in features.applicable(backend)
+    }
+
+
+def any_features(backend: str) -> st.SearchStrategy[dict]:
+    """Every feature at its default or at any other value."""
+    values = {name: st.sampled_from(v) for name, v in _values(backend).items() if v}
+    return st.fixed_dictionaries({}, optional=values)
+
+
+def check(backend: str, chosen: dict, l1: list[tuple], l2: list[tuple], sources: dict) -> None:
+    try:
+        machine = Machine(_scenario(backend, chosen, sources), l1, l2)
+    except WorkbenchError:  # features that do not go together, or that this L1 knows nothing of
+        reject()
+    play(machine)
+
+
+def _scenario(backend: str, chosen: dict, sources: dict) -> Scenario:
+    return Scenario(
+        backend=backend, l1=str(FOLDER / f"steps-{backend}.S"), l2=str(FOLDER / "steps-l2.S"),
+        features=chosen, l1_memory_mb=MEMORY_MB, l2_memory_mb=MEMORY_MB, l2_page_size="4k",
+        max_instructions=200_000, **sources,
+    )  # fmt: skip
+
+
+sources = st.fixed_dictionaries(
+    {}, optional={
+        "host_tick_cycles": st.sampled_from([10_000, 40_000]),
+        "nmi_cycles": st.sampled_from([10_000, 50_000]),
+        "asids": st.sampled_from([4, 6, 60]),
+        "balloon_period": st.sampled_from([50, 51]),
+    },
+)  # fmt: skip
+
+
+def several(steps: Step) -> st.SearchStrategy[list[tuple]]:
+    """A few dozen steps (a single list would have six on average), that shrink to few."""
+    part = st.lists(steps, max_size=15)
+    return st.tuples(part, part, part, part, part).map(lambda parts: [s for p in parts for s in p])
+
+
+def machine_test(backend: str, examples: int):
+    steps = {"svm": svm_steps, "vmx": vmx_steps}[backend]()
+
+    @settings(
+        max_examples=examples, deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )  # fmt: skip
+    @given(
+        chosen=any_features(backend), l1=several(steps),
+        l2=several(l2_steps), given_sources=sources,
+    )  # fmt: skip
+    def test(chosen, l1, l2, given_sources):
+        check(backend, chosen, l1, l2, given_sources)
+
+    return test
+
+
+@pytest.mark.parametrize("backend", ["svm", "vmx"])
+def test_no_sequence_breaks_an_invariant(backend):
+    machine_test(backend, EXAMPLES)()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["svm", "vmx"])
+def test_thousands_of_sequences_break_no_invariant(backend):
+    machine_test(backend, SLOW_EXAMPLES)()
+
+
+# ---------------------------------------------------------------- the watcher itself
+
+FIRST, SECOND = PAGES[:2]
+TAKEN_AWAY_BY_TLB_CONTROL = [
+    ("enter_mapped", "vmcb", 0),
+    ("store64", "", ROOTS[0] + 0x3000 + (FIRST >> 9), lay.L2_BANK_N1P + SECOND | 7),
+    ("store8", "vmcb", 0x5C, 3),
+    ("enter_mapped", "vmcb", 0),
+]
+
+
+@pytest.mark.parametrize("policy", ["lazy", "eager", "generation"])
+def test_the_watcher_sees_what_xen_has_left_reachable_since_2017(policy):
+    symbol = image("steps-svm").symbol
+    l1 = [
+        (name, (symbol(base) if base else 0) + offset, *operands)
+        for name, base, offset, *operands in TAKEN_AWAY_BY_TLB_CONTROL
+    ]
+    l2 = [("l2_load", FIRST), ("l2_cpuid",), ("l2_load", FIRST), ("l2_cpuid",)]
+    machine = Machine(_scenario("svm", {"np2m_flush": policy}, {}), l1, l2)
+    if policy == "generation":
+        with pytest.raises(AssertionError, match="nested p2m: 0x200000 -> n1p 0x40200000"):
+            play(machine, forgiving=False)
+    else:
+        play(machine, forgiving=False)
+
+
+@pytest.mark.parametrize("other_roots", [True, False])
+def test_mov_cr3_of_l2_concerns_its_vpid_with_every_ept_root(other_roots):
+    def eptp(index: int) -> tuple:
+        return ("write_field", 0x201A, ROOTS[index] | 0x1E)
+
+    l1 = [("enter_mapped",), eptp(1), ("enter_mapped",), eptp(0), ("enter_mapped",)]
+    l2 = [
+        ("l2_load", FIRST), ("l2_cpuid",),
+        ("l2_store", PTES + (FIRST >> 9), SECOND | 7), ("l2_reload_cr3",), ("l2_cpuid",),
+        ("l2_load", FIRST), ("l2_cpuid",),
+    ]  # fmt: skip
+    machine = Machine(_scenario("vmx", {"l2_tag_policy": "kvm"}, {}), l1, l2)
+    if other_roots:
+        play(machine)
+        return
+    machine.m["hw"]["tag_span"] = 0  # a processor that forgets about the other roots
+    with pytest.raises(AssertionError, match="L2 could use 0x200000 -> n1p 0x40200000"):
+        play(machine)
