@@ -51,6 +51,10 @@ _SWITCHES = (
     "vmcs_shadowing",
     "vpid_for_l1",
     "ept_ad",
+    "nrip_save",
+    "decode_assists",
+    "pause_filter",
+    "vmcb_clean_bits",
     "flush_by_asid",
     "pml",
     "apicv",
@@ -60,6 +64,7 @@ _POLICIES = ("own", "shared_flush", "xen_2013", "kvm")
 _NP2M_FLUSHES = ("lazy", "eager", "generation")
 _P2M_EVENTS = ("none", "balloon", "log_dirty")
 _MSR_MAPS = ("merged", "intercept_all", "none")
+_IO_MAPS = ("xen", "merged", "intercept_all")
 
 
 class SimulatedMachine:
@@ -207,6 +212,7 @@ class SimulatedMachine:
         f["vmexit_immediate"] = str(features["vmexit_delivery"]) == "immediate"
         f["msr_map"] = _MSR_MAPS.index(str(features["msr_map"]))
         f["msr_switch"] = features.get("msr_switch") == "lists"
+        f["io_map"] = _IO_MAPS.index(str(features["io_map"]))
         f["l0_page_shift"] = PAGE_SHIFTS[str(features["l0_page_size"])]
         for name in _SWITCHES:
             f[name] = bool(features.get(name, False))

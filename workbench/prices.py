@@ -39,6 +39,8 @@ PARTS = (
 """Where cycles go, in the order of the cost chart. The kernel counts the walks after flushes per
 reason; they are taken out of 'other address translation' (see ``frames.costs_frame``)."""
 
+_SWITCHES = {"HW_EXIT", "HW_ENTRY", "PERMISSION_MAP_LOOKUP", "PAUSE_FILTERED", "VMCB_GROUP_KEPT",
+             "PML_ENTRY_LOGGED"}  # fmt: skip
 _TRANSLATION = {"TLB1_HIT", "TLB2_HIT", "TLB_MISS", "TLB_EVICTION", "WALK_REFERENCE_GUEST",
                 "WALK_REFERENCE_NESTED", "PSC_HIT", "NESTED_TLB_HIT"}  # fmt: skip
 
@@ -51,9 +53,7 @@ def part_of(event: str) -> str:
         return "halted"
     if event == "L1_INSTRUCTION" or event.endswith(("_SHADOWED", "_VIRTUALIZED")):
         return "L1 handler"
-    if event in ("HW_EXIT", "HW_ENTRY", "PERMISSION_MAP_LOOKUP", "PML_ENTRY_LOGGED") or (
-        event.startswith("HW_MSR_")
-    ):
+    if event in _SWITCHES or event.startswith("HW_MSR_"):
         return "hardware switches"
     return "other address translation" if event in _TRANSLATION else "L0 software"
 

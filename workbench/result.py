@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from . import frames, provenance, store
-from .arch import check_text
+from .arch import check_text, svm
 from .core.layout import BACKEND_VMX, FATAL
 from .core.ledger import CAUSES, TIME_SCALE
 from .counts import RawCounts
@@ -46,8 +46,10 @@ class Result:
         Single values of the machine: stop_code, steps, l1_instructions, l2_instructions,
         bare_instructions, simulated_cycles, serial, fatal, unknown_count, unknown (the last
         instruction that raised #UD because the machine lacks it), virtual_entries, virtual_exits,
-        host_ticks, refused_entries (VM entries that failed a check), refused_by (the last such
-        check: what it demands and where the manual says so), vmx_abort (VMX-abort indicator, 0 none).
+        host_ticks, refused_entries (VM entries and VMRUNs that failed a check), refused_by (the
+        last such check: what it demands and where the manual says so), vmx_abort (VMX-abort
+        indicator, 0 none), stale_vmcb_groups (groups of a VMCB that were called unchanged but were
+        not).
     run_seconds : float
         Wall time of the kernel.
     provenance : mapping
@@ -276,6 +278,7 @@ def machine_facts(machine: np.ndarray) -> dict[str, Any]:
         "vmx_abort": int(machine["vmx_abort"][0]),
         "refused_entries": int(machine["checks_failed"][0]),
         "refused_by": check_text(_backend(machine), int(machine["check"][0])),
+        "stale_vmcb_groups": svm.clean_groups(int(machine["stale_groups"][0])),
         "unknown_count": int(machine["unknown_count"][0]),
         "unknown": describe_unknown(machine),
     }

@@ -28,7 +28,8 @@ from workbench.guests.image import IMAGE_BASE
 from workbench.paths import data_dir
 
 L2_NAMES = {
-    "cpuid", "msr", "pio", "hypercall", "touch", "ctxsw", "compute", "mixed", "remap", "tick",
+    "cpuid", "msr", "pio", "hypercall", "touch", "ctxsw", "compute", "mixed", "remap", "spin",
+    "tick",
 }  # fmt: skip
 ALL = [*l1_guests(), *l2_guests()]
 IDS = [f"{g.name}-{g.backends[0]}" for g in ALL]

@@ -123,6 +123,12 @@ def test_compute_agrees_with_the_same_loop_in_python():
     assert machine.specials == ["hlt"]
 
 
+def test_spin_works_between_its_waits():
+    machine = run("spin", iterations=7, pauses=5, work=11)
+    assert machine["rax"] == 77
+    assert machine.specials == ["hlt"]
+
+
 def test_mixed_replays_its_table():
     machine = run("mixed", iterations=2048, table_entries=1024, work=0, seed=3)
     made = Counter(machine.specials)

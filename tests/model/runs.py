@@ -10,7 +10,9 @@ from workbench.scenario import Scenario
 from workbench.simulate import run
 
 BACKENDS = ("svm", "vmx")
-L2_PROGRAMS = ("cpuid", "msr", "pio", "hypercall", "touch", "ctxsw", "compute", "mixed", "remap")
+L2_PROGRAMS = (
+    "cpuid", "msr", "pio", "hypercall", "touch", "ctxsw", "compute", "mixed", "remap", "spin"
+)  # fmt: skip
 SMALL = {
     "cpuid": {"iterations": 50},
     "msr": {"iterations": 50},
@@ -20,6 +22,7 @@ SMALL = {
     "ctxsw": {"switches": 40},
     "compute": {"iterations": 500},
     "mixed": {"iterations": 60},
+    "spin": {"iterations": 20, "pauses": 30, "work": 100},
     "tick": {"ticks": 20},
     "remap": {"iterations": 40},
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.model.runs import BACKENDS, SMALL, count, marginal, simulated
@@ -150,9 +152,12 @@ def test_without_vpid_for_l1_l2_starts_cold_each_time():
 
 
 UNMAPPING = {"unmap_period": 20, "unmap_pages": 3}
+CONTROL = Path(__file__).parent / "programs" / "control.S"
 SHOWN_BY = {
     "np2m_tables": {"l1": "twin", "np2m_flush": "generation"},
     "flush_by_asid": {"l2_tag_policy": "kvm"},
+    "pause_filter": {"l2": "spin"},
+    "decode_assists": {"l2": str(CONTROL), "l2_params": {"iterations": 5}},
     "apicv": {"l1": "tick", "l2": "tick", "l1_params": {}},
     "virtual_nmi": {
         "l1": "tick",

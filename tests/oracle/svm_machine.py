@@ -58,7 +58,7 @@ class SvmMachine:
         m["tag_core_generation"] = m["tag_next"] = 1
         m["feat"]["tlb_tagging"] = 1
         m["feat"]["max_tag"] = 63
-        m["feat"]["flush_by_asid"] = 1
+        m["feat"]["flush_by_asid"] = m["feat"]["nrip_save"] = m["feat"]["decode_assists"] = 1
         m["feat"]["deviations"] = CAREFUL_XEN
         for name, value in features.items():
             m["feat"][name] = value

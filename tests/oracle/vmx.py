@@ -208,7 +208,7 @@ def merged_controls(l0: Fields, l1: Fields, msr_map: str) -> dict[str, int]:
     if not control(l1, "cpu", "ACTIVATE_SECONDARY_CONTROLS"):
         secondary = 0
     for name in ("APIC_REGISTER_VIRT", "VIRTUAL_INTR_DELIVERY", "VIRTUALIZE_X2APIC_MODE",
-                 "ENABLE_VPID"):  # fmt: skip
+                 "ENABLE_VPID", "ENABLE_PML"):  # fmt: skip
         secondary &= ~BIT["sec", name]
     secondary |= l0["SECONDARY_VM_EXEC_CONTROL"]
     secondary &= ~BIT["sec", "SHADOW_VMCS"]

@@ -29,9 +29,9 @@ def exit_code(backend: str, index: int) -> int:
 
 def check_name(backend: str, number: int) -> str:
     """Name of a check that a control structure has to pass when a guest is entered."""
-    return vmx.check_name(number) if backend == "vmx" else f"check {number}"
+    return (svm if backend == "svm" else vmx).check_name(number)
 
 
 def check_text(backend: str, number: int) -> str:
     """What such a check demands, and how the entry fails; empty for no check."""
-    return vmx.check_text(number) if backend == "vmx" else ""
+    return (svm if backend == "svm" else vmx).check_text(number)

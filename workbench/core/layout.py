@@ -180,6 +180,16 @@ EXCEPTION = np.dtype([("vector", "i8"), ("error", "i8"), ("has_error", "i8"), ("
 address of a #PF, which reaches CR2 only when the fault is delivered, not when it is intercepted; ``injected``: by a hypervisor at entry
 (not subject to intercepts)."""
 
+GUEST_INSN = np.dtype(
+    [
+        ("bytes", "u1", (16,)),
+        ("opcode", "i8"), ("rex", "i8"), ("lg", "i8"),
+        ("reg", "i8"), ("rm", "i8"),
+        ("is_memory", "i8"), ("address", "i8"), ("segment_base", "i8"),
+    ]
+)  # fmt: skip
+"""An instruction of a guest's that L0 has read itself (hvm/svm_decode.py)."""
+
 EXIT = np.dtype(
     [
         ("code", "i8"),          # SVM EXITCODE or VMX basic exit reason
@@ -220,6 +230,8 @@ HW = np.dtype(
         ("tlb_control", "i8"),   # SVM: TLB_CONTROL of the next VMRUN, and why L0 asks for it (F_*)
         ("tlb_reason", "i8"),
         ("tsc_offset", "i8"),
+        ("pause_filter", "i8"), ("pause_threshold", "i8"),  # SVM pause filter: count, cycles
+        ("pause_left", "i8"), ("pause_last", "i8"),         # counter; ledger time of the last PAUSE
         ("gif", "i8"),
         ("timer_deadline", "i8"),  # VMX-preemption timer: ledger time at which it runs out, 0 = off
         ("mtf", "i8"), ("mtf_from", "i8"),  # monitor trap flag: MTF_*, m.steps when it was armed
@@ -305,8 +317,11 @@ FEATURES = np.dtype(
         ("ept_ad", "i8"),
         ("flush_by_asid", "i8"),
         ("msr_map", "i8"),             # MSR_MAP_*
+        ("io_map", "i8"),              # IO_MAP_*
         ("virtual_gif", "i8"),
         ("virtual_vmload_vmsave", "i8"),
+        ("nrip_save", "i8"), ("decode_assists", "i8"), ("pause_filter", "i8"),
+        ("vmcb_clean_bits", "i8"),
         ("vmcs_shadowing", "i8"),
         ("vmexit_immediate", "i8"),    # virtual exits are not deferred
         ("vpid_for_l1", "i8"),
@@ -327,6 +342,12 @@ POLICY_OWN, POLICY_SHARED_FLUSH, POLICY_XEN_2013, POLICY_KVM = range(4)
 NP2M_LAZY, NP2M_EAGER, NP2M_GENERATION = range(3)
 P2M_EVENT_NONE, P2M_EVENT_BALLOON, P2M_EVENT_LOG_DIRTY = range(3)
 MSR_MAP_MERGED, MSR_MAP_INTERCEPT_ALL, MSR_MAP_NONE = range(3)
+IO_MAP_XEN, IO_MAP_MERGED, IO_MAP_INTERCEPT_ALL = range(3)
+
+N_VMCB_COPIES, VMCB_COPY_BYTES = 4, 0x6A0
+"""VMCBs that the processor keeps a copy of, and how much of one VMRUN loads at most."""
+VMCB_COPY = np.dtype([("ma", "i8"), ("used", "i8"), ("bytes", "u1", (VMCB_COPY_BYTES,))])
+"""What the processor holds of a VMCB (hvm/svm_clean.py); ``ma`` 0: nothing."""
 
 N_ROUTES = 256
 MAX_NP2M = 10
@@ -519,6 +540,7 @@ MACHINE = np.dtype(
         ("cpu", CPU),
         ("exc", EXCEPTION),
         ("exit", EXIT),
+        ("insn", GUEST_INSN),
         ("hw", HW),
         ("state", STATE),
         ("nv", NESTED_VCPU),
@@ -551,6 +573,10 @@ MACHINE = np.dtype(
         ("delivering", "i8"),                     # nesting of exception delivery
         ("stop_code", "i8"),
         ("fatal", "i8"), ("fatal_code", "i8"),
+        ("vmcb_copies", VMCB_COPY, (N_VMCB_COPIES,)),
+        ("vmcb_place", "i8"), ("vmcb_clock", "i8"),  # copy in use; counts VMRUNs
+        ("vmrun_rip", "i8"),                      # L1's RIP at its last VMRUN
+        ("stale_groups", "i8"),                   # clean-bit groups that VMRUN found changed all the same
         ("check", "i8"),                          # the check that refused an entry last, 0 none
         ("checks_failed", "i8"),                  # entries refused
         ("vmx_abort", "i8"),                      # VMX-abort indicator, 0 none
@@ -588,10 +614,12 @@ Uop = struct("Uop", UOP)
 Cpu = struct("Cpu", CPU)
 Exception_ = struct("Exception", EXCEPTION)
 Exit = struct("Exit", EXIT)
+GuestInsn = struct("GuestInsn", GUEST_INSN)
 Hw = struct("Hw", HW)
 State = struct("State", STATE)
 NestedVcpu = struct("NestedVcpu", NESTED_VCPU)
 Np2m = struct("Np2m", NP2M)
+VmcbCopy = struct("VmcbCopy", VMCB_COPY)
 Kvm = struct("Kvm", KVM)
 Features = struct("Features", FEATURES)
 Apic = struct("Apic", APIC)

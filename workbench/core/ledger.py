@@ -28,7 +28,7 @@ EVENTS = (
     "HW_EXIT", "HW_ENTRY",
     # hardware assists that replaced an exit
     "VMREAD_SHADOWED", "VMWRITE_SHADOWED", "GIF_VIRTUALIZED", "VMLOAD_VIRTUALIZED",
-    "VMSAVE_VIRTUALIZED", "APIC_VIRTUALIZED",
+    "VMSAVE_VIRTUALIZED", "PAUSE_FILTERED", "VMCB_GROUP_KEPT", "APIC_VIRTUALIZED",
     # what the processor does on the way in and out, or while a guest runs
     "HW_MSR_LOADED", "HW_MSR_STORED", "PML_ENTRY_LOGGED",
     # L0 software

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .jit import inner
-from .layout import TIMELINE_LENGTH, TL_FIELD_READ, TL_FIELD_WRITE
+from .layout import TIMELINE_LENGTH, TL_ENTRY_REFUSED, TL_FIELD_READ, TL_FIELD_WRITE
 from .ledger import P_L1_ACCESS, count_field
 
 
@@ -25,6 +25,15 @@ def record(m, kind, code, info, from_level, to_level):
     e.from_level = from_level
     e.to_level = to_level
     e.cause = led.cause
+
+
+@inner
+def refuse(m, check, level):
+    """Note that an entry of ``level``'s (0: L0's own, 1: L1's) failed ``check``; returns it."""
+    m.check = check
+    m.checks_failed += 1
+    record(m, TL_ENTRY_REFUSED, check, 0, level, level)
+    return check
 
 
 @inner

@@ -93,6 +93,7 @@ def _round(row: Row, switches: Sequence[Op]) -> list[str]:
     lines += ["round_end:", "        SAVE_REGISTERS"]
     lines += code("mov rax, [vmcb + VMCB_RAX]; mov [l2_gpr + GPR_RAX], rax")
     lines += code("mov byte ptr [vmcb + VMCB_TLB_CTL], TLB_DO_NOTHING")
+    lines += code("mov dword ptr [vmcb + VMCB_CLEAN], CLEAN_ALL")
     return lines
 
 

@@ -63,7 +63,7 @@ def _table() -> dict[int, tuple[int, shapes.Builder]]:
         add(narrow, shapes.sized(lg), "CBW")
         add(wide, shapes.sized(lg), "CWD")
     add("XLATB", shapes.xlat, "XLAT")
-    add("CMC STC CLC STD CLD LAHF SAHF CLI STI PAUSE", shapes.nothing)
+    add("CMC STC CLC STD CLD LAHF SAHF CLI STI PAUSE RDPRU", shapes.nothing)
     add("NOP ENDBR64 ENDBR32 LFENCE MFENCE SFENCE CLFLUSH PREFETCH PREFETCHW PREFETCHWT1 "
         "PREFETCHNTA PREFETCHT0 PREFETCHT1 PREFETCHT2", shapes.nothing, "NOP")  # fmt: skip
     add("CPUID HLT RDTSC RDTSCP RDMSR WRMSR WBINVD INVD RDPMC MONITOR MWAIT", shapes.nothing)

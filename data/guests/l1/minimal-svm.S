@@ -66,6 +66,9 @@ switched:
         vmload  rax                         # the rest of L2's state
         vmrun   rax                         # L2 runs until something makes it exit
         vmsave  rax
+.ifndef SHADOW                              # which changes registers of L2 at most exits
+        mov     dword ptr [rax + VMCB_CLEAN], CLEAN_ALL     # nothing is changed but RIP and RAX
+.endif
         stgi
 .ifdef SHADOW
         mov     byte ptr [vmcb + VMCB_TLB_CTL], TLB_DO_NOTHING
@@ -90,6 +93,9 @@ handle_cpuid:
         mov     [vmcb + VMCB_RAX], rax
 advance:                                    # go on behind the instruction that exited
         mov     rax, [vmcb + VMCB_NEXT_RIP]
+        test    rax, rax
+        jz      next_rip_unknown            # the processor does not save it
+next_rip_known:
         mov     [vmcb + VMCB_RIP], rax
         jmp     resume
 handle_cpuid_end:
@@ -120,6 +126,8 @@ unknown_exit:
         mov     rbx, [vmcb + VMCB_EXIT_CODE]
         mov     al, RESULT_UNKNOWN
         jmp     finish
+
+.include "svm-next-rip.inc"
 
 # RDMSR (EXITINFO1 = 0) and WRMSR (1): the number is in ECX, the value in EDX:EAX.
 handle_msr:

@@ -43,6 +43,7 @@ root_chosen:
         add     rax, offset nested_root
         mov     [root_now], rax
         mov     [vmcb + VMCB_NESTED_CR3], rax
+        and     dword ptr [vmcb + VMCB_CLEAN], ~(CLEAN_NP | CLEAN_ASID)
         cmp     qword ptr [L1_OWN_TAGS], 0
         je      tag_chosen
         inc     ecx

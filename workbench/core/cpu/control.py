@@ -6,7 +6,7 @@ compatibility mode raises #GP; SYSRET without REX.W raises #UD.
 
 from __future__ import annotations
 
-from ..hvm.insn import I_ICEBP, I_IRET, I_PAUSE, I_SWINT
+from ..hvm.insn import I_ICEBP, I_IRET, I_PAUSE, I_RDPRU, I_SWINT
 from ..hvm.intercepts import insn_exit
 from ..jit import inner, unit
 from ..layout import (
@@ -24,7 +24,7 @@ from ..layout import (
     Uop,
 )
 from ..words import lshr
-from .control_bits import EFER_SCE
+from .control_bits import CR4_TSD, EFER_SCE
 from .exceptions import (
     BP,
     DB,
@@ -39,7 +39,7 @@ from .flags import IF, IOPL, NT, RF, VM, get_rflags, set_rflags
 from .msr import is_canonical
 from .nmi import unblock_nmi
 from .operands import effective_address, push, read_memory
-from .ops import FAR_CALL, FAR_RET, INT, INT1, INT3, IRET, PAUSE, SWAPGS, SYSCALL, SYSRET
+from .ops import FAR_CALL, FAR_RET, INT, INT1, INT3, IRET, PAUSE, RDPRU, SWAPGS, SYSCALL, SYSRET
 from .segments import (
     ATTR_CODE64,
     ATTR_DATA,
@@ -255,6 +255,17 @@ def exec_far_branch(m, u):
     return ST_BRANCH
 
 
+@inner
+def _rdpru(m, u):
+    """RDPRU: the processor has no such register to read; a hypervisor sees the attempt (SVM)."""
+    if m.cpu.cpl != 0 and m.cpu.cr4 & CR4_TSD:
+        return raise_ud(m)
+    if m.hw.guest:
+        if insn_exit(m, u, I_RDPRU, 0):
+            return ST_VMEXIT
+    return raise_ud(m)
+
+
 @unit(Machine, Uop)
 def exec_control(m, u):
     """Family CONTROL."""
@@ -279,4 +290,6 @@ def exec_control(m, u):
         if m.hw.guest:
             return insn_exit(m, u, I_PAUSE, 0)
         return ST_OK
+    if op == RDPRU:
+        return _rdpru(m, u)
     return exec_far_branch(m, u)

@@ -29,6 +29,9 @@ EXTENDED_EDX = (1 << 11) | (1 << 20) | (1 << 26) | (1 << 27) | (1 << 29)
 LAHF_BIT, SVM_BIT, ABM_BIT = 1, 1 << 2, 1 << 5
 ADDRESS_BITS = 40 | (48 << 8)
 SVM_NP, SVM_NRIPS, SVM_FLUSH_BY_ASID, SVM_DECODE_ASSISTS = 1, 1 << 3, 1 << 6, 1 << 7
+SVM_VMCB_CLEAN = 1 << 5
+SVM_PAUSE_FILTER = 1 << 10 | 1 << 12
+"""With its threshold."""
 SVM_VIRTUAL_VMLOAD_VMSAVE, SVM_VIRTUAL_GIF = 1 << 15, 1 << 16
 
 
@@ -50,7 +53,15 @@ def _vendor(m, eax):
 
 @inner
 def _svm_features(m):
-    edx = SVM_NP | SVM_NRIPS | SVM_DECODE_ASSISTS
+    edx = SVM_NP
+    if m.feat.nrip_save:
+        edx |= SVM_NRIPS
+    if m.feat.decode_assists:
+        edx |= SVM_DECODE_ASSISTS
+    if m.feat.vmcb_clean_bits:
+        edx |= SVM_VMCB_CLEAN
+    if m.feat.pause_filter:
+        edx |= SVM_PAUSE_FILTER
     if m.feat.flush_by_asid:
         edx |= SVM_FLUSH_BY_ASID
     if m.feat.virtual_vmload_vmsave:

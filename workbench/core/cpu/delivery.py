@@ -82,18 +82,18 @@ def _severity(vector, kind):
     return DOUBLE if vector == DF else BENIGN
 
 
-@unit(Machine, i64, i64)
-def _new_stack(m, ist, dpl):
+@unit(Machine, i64, i64, i64)
+def _new_stack(m, ist, dpl, ext):
     """Stack pointer from the TSS into ``m.result``; ST_OK, #TS or a fault."""
     c = m.cpu
     offset = TSS_IST1 + 8 * (ist - 1) if ist else TSS_RSP0 + 8 * dpl
     if offset + 7 > c.seg_limit[TR] or c.seg_attr[TR] & ATTR_UNUSABLE:
-        return raise_exception(m, TS, c.seg_sel[TR] & 0xFFFC, 1)
+        return raise_exception(m, TS, (c.seg_sel[TR] & 0xFFFC) | ext, 1)
     m.result = load_system(m, c.seg_base[TR] + offset, 3)
     if m.pending:
         return m.pending
     if not is_canonical(m.result):
-        return raise_exception(m, STACK_FAULT, 0, 1)
+        return raise_exception(m, STACK_FAULT, ext, 1)
     return ST_OK
 
 
@@ -195,7 +195,7 @@ def deliver_once(m):
     rsp = c.gpr[RSP]
     ist = lshr(gate, 32) & 7
     if ist or cpl < c.cpl:
-        status = _new_stack(m, ist, cpl)
+        status = _new_stack(m, ist, cpl, ext)
         if status:
             return status
         rsp = m.result

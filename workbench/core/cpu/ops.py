@@ -50,7 +50,7 @@ FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("SYSTEM", ("CPUID", "HLT", "RDTSC", "RDTSCP", "RDMSR", "WRMSR", "IN", "OUT", "INVLPG",
                 "WBINVD", "INVD", "RDPMC", "MONITOR", "MWAIT", "UD", "UNKNOWN")),
     ("CONTROL", ("INT", "INT3", "INT1", "IRET", "SYSCALL", "SYSRET", "SWAPGS", "FAR_RET",
-                 "FAR_JMP", "FAR_CALL", "PAUSE")),
+                 "FAR_JMP", "FAR_CALL", "PAUSE", "RDPRU")),
     ("REGISTER", ("MOV_FROM_CR", "MOV_TO_CR", "MOV_FROM_DR", "MOV_TO_DR", "LMSW", "SMSW", "CLTS",
                   "MOV_FROM_SEG", "MOV_TO_SEG", "XSETBV", "XGETBV")),
     ("TABLE", ("LGDT", "LIDT", "SGDT", "SIDT", "SLDT", "STR", "LLDT", "LTR", "LFS", "LGS", "LSS")),

@@ -127,7 +127,8 @@ def exec_control_register(m, u):
 def exec_debug_register(m, u):
     """MOV to and from DR0..DR7; ``imm`` is the register's number."""
     c = m.cpu
-    number = u.imm & 7
+    named = u.imm & 7
+    number = named
     write = 1 if u.op == MOV_TO_DR else 0
     if number == 4 or number == 5:
         if c.cr4 & CR4_DE:
@@ -136,7 +137,7 @@ def exec_debug_register(m, u):
     if c.cpl != 0:
         return raise_gp0(m)
     if m.hw.guest:
-        if dr_exit(m, u, number, u.src if write else u.dst, write):
+        if dr_exit(m, u, named, u.src if write else u.dst, write):
             return ST_VMEXIT
     if write == 0:
         c.gpr[u.dst] = c.dr[number]

@@ -14,7 +14,7 @@ from ..layout import RAX, RSP, Machine
 from ..ledger import E_L0_GUEST_PAGE_MAPPED, E_L0_INSTRUCTION_EMULATED, count
 from ..structs import i64
 from ..words import ld32, ld64, lshr, st32, st64
-from .svm_hw import EVENT_VALID
+from .svm_checks import EVENT_VALID
 from .vmcs import own_base, put, vmread, vmwrite
 from .vmx_checks import BLOCK_MOV_SS, BLOCK_STI
 

@@ -73,6 +73,7 @@ from .shadow_switch import shadow_after_exit, shadow_before_entry
 from .shadow_vmx import vmx_shadow_inject
 from .state_events import begin_event, keep_event
 from .svm import svm_enter_n2, svm_exit_n2, svm_handle, svm_route, svm_set_hap_root
+from .svm_clean import all_clean
 from .svm_hw import svm_hw_enter, svm_hw_exit, svm_store_guest
 from .svm_intr import V_IRQ, svm_intr_assist
 from .svm_l0 import svm_inject
@@ -126,6 +127,8 @@ def _end_cause(m):
 def _hw_exit(m):
     if m.hw.backend == BACKEND_SVM:
         svm_hw_exit(m)
+        if m.feat.vmcb_clean_bits:
+            all_clean(m.ram + m.hw.vmcx)
     else:
         vmx_hw_exit(m)
 

@@ -18,16 +18,11 @@ from .shadow import (
     shadow_invlpg,
 )
 from .shadow_pages import shadow_drop_all
-from .svm_hw import EVENT_VALID
-from .svm_l0 import (
-    current_vmcb,
-    inject_gp,
-    inject_ud,
-    read_gpr,
-    skip_instruction,
-    svm_inject,
-    write_gpr,
-)
+from .svm_checks import EVENT_VALID
+from .svm_clean import CLEAN_CR, touch
+from .svm_current import current_vmcb, read_gpr, write_gpr
+from .svm_decode import MOV_FROM_CR, MOV_TO_CR, l0_decode
+from .svm_l0 import inject_gp, inject_ud, skip_instruction, svm_inject
 from .tags import tags_renew
 
 CR3_WIDTH = 52
@@ -55,21 +50,29 @@ def svm_shadow_fault(m):
 @inner
 def svm_emulate_cr3(m, h, is_write):
     """MOV to and from CR3 (EXITINFO1: bit 63 if by MOV, register in bits 3:0)."""
-    if m.exit.info1 >= 0:
-        return inject_ud(m)
+    register = m.exit.info1
+    if register >= 0:  # without decode assists
+        known = l0_decode(m) != 0 and m.insn.opcode == (MOV_TO_CR if is_write else MOV_FROM_CR)
+        if not known:
+            return inject_ud(m)
+        register = m.insn.rm
     if not is_write:
-        write_gpr(m, h, m.exit.info1, ld64(h + vmcb.CR3))
+        write_gpr(m, h, register, ld64(h + vmcb.CR3))
         return skip_instruction(m, h)
-    value = read_gpr(m, h, m.exit.info1)
+    value = read_gpr(m, h, register)
     if lshr(value, CR3_WIDTH):
         return inject_gp(m)
     st64(h + vmcb.CR3, value)
+    touch(h, CLEAN_CR)
     tags_renew(m, current_tags(m), F_CR3_WRITE)
     return skip_instruction(m, h)
 
 
 @inner
 def svm_handle_invlpg(m, h):
-    """INVLPG; its address is EXITINFO1."""
-    shadow_invlpg(m, m.exit.info1)
+    """INVLPG; its address is EXITINFO1, or without decode assists in the instruction."""
+    if m.feat.decode_assists:
+        shadow_invlpg(m, m.exit.info1)
+    elif l0_decode(m) and m.insn.is_memory:
+        shadow_invlpg(m, m.insn.address)
     return skip_instruction(m, h)

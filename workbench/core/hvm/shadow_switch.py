@@ -19,6 +19,7 @@ from .p2m import n1p_to_l0m
 from .shadow import current_tags, shadow_sync_written
 from .shadow_pages import ROLE_NXE, page_ma, shadow_drop_all, shadow_root
 from .shadow_walk import frame_of
+from .svm_clean import CLEAN_CR, CLEAN_INTERCEPTS, CLEAN_NP, touch
 from .tags import N1, N2, tags_renew
 from .vmcs import get, own_base, put
 
@@ -96,6 +97,7 @@ def _make_real_svm(m, root):
     st32(h + vmcb.INTERCEPT_WORD2, ld32(h + vmcb.INTERCEPT_WORD2) | PF_BIT)
     st32(h + vmcb.INTERCEPT_WORD3, ld32(h + vmcb.INTERCEPT_WORD3) | SVM_INVLPG)
     st64(h + vmcb.NESTED_CTL, ld64(h + vmcb.NESTED_CTL) & ~NP_ENABLE)
+    touch(h, CLEAN_CR | CLEAN_INTERCEPTS | CLEAN_NP)
 
 
 @inner

@@ -6,11 +6,11 @@ The parts: ``svm_route`` (whose exit), ``svm_handle`` (L0 serves it), ``svm_ente
 
 from __future__ import annotations
 
-from ...arch import vmcb
+from ...arch import svm, vmcb
 from ..cpu.nmi import V_NMI_ENABLE
 from ..jit import inner, unit
 from ..layout import L0_MANUAL, L0_XEN, PAGE, Machine
-from ..words import fill_bytes, st32, st64
+from ..words import fill_bytes, ld32, st32, st64
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, VMCX01_MA, VMCX02_MA
 from .nested_state import (
     set_guest_tag,
@@ -21,10 +21,11 @@ from .nested_state import (
     write_gif,
 )
 from .nested_vcpu import reset_nested_vcpu
+from .svm_checks import EFER_SVME, NP_ENABLE
 from .svm_enter import svm_enter_n2, svm_set_hap_root
 from .svm_exit import svm_exit_n2
 from .svm_handle import svm_handle
-from .svm_hw import EFER_SVME, NP_ENABLE, V_INTR_MASKING, svm_hw_exit
+from .svm_hw import V_INTR_MASKING, svm_hw_exit
 from .svm_l0 import svm_nested_features_on_efer_update
 from .svm_maps import svm_build_maps
 from .svm_route import svm_route
@@ -34,6 +35,9 @@ from .svm_tables import L0_INTERCEPTS, svm_prepare_routes
 __all__ = [
     "svm_enter_n2", "svm_exit_n2", "svm_handle", "svm_initialise", "svm_route", "svm_set_hap_root",
 ]  # fmt: skip
+
+PAUSE_COUNT, PAUSE_THRESHOLD = 4000, 1000
+"""L0's pause filter: exits per that many PAUSEs, not more than so many cycles apart (Xen)."""
 
 
 @inner
@@ -54,6 +58,10 @@ def _write_vmcb01_controls(m, h):
     own = 6 * m.feat.l0 if L0_XEN <= m.feat.l0 <= L0_MANUAL else 0
     for i in range(6):
         st32(h + vmcb.INTERCEPT_WORD0 + 4 * i, L0_INTERCEPTS[own + i])
+    if m.feat.pause_filter:
+        word3 = ld32(h + vmcb.INTERCEPT_WORD3)
+        st32(h + vmcb.INTERCEPT_WORD3, word3 | 1 << (svm.INTERCEPT_PAUSE & 31))
+        st32(h + vmcb.PAUSE_FILTER_THRESH, PAUSE_THRESHOLD | PAUSE_COUNT << 16)
     st64(h + vmcb.IOPM_BASE_PA, L0_IOPM_MA)
     st64(h + vmcb.MSRPM_BASE_PA, L0_MSRPM_MA)
     st32(h + vmcb.ASID, 1)

@@ -18,19 +18,19 @@ from ..structs import i64
 from ..words import ld64, lshr, st32, st64
 from .nested_state import hsave_pa, is_n2_guest, set_hsave_pa
 from .shadow_svm import svm_emulate_cr3
-from .svm_hw import CR0_CD, CR0_NW, CR0_PE, CR0_PG, CR4_PAE, CR4_RESERVED
+from .svm_checks import CR0_CD, CR0_NW, CR0_PE, CR0_PG, CR4_PAE, CR4_RESERVED
+from .svm_clean import CLEAN_CR, CLEAN_INTERCEPTS, CLEAN_LBR, CLEAN_NP, touch
+from .svm_current import current_vmcb, read_gpr, write_gpr
+from .svm_decode import CLTS, GROUP_7, LMSW, MOV_FROM_CR, MOV_TO_CR, SMSW, l0_decode
 from .svm_l0 import (
     EFER_SVME,
     VM_CR_LOCK,
     VM_CR_SVMDIS,
-    current_vmcb,
     inject_gp,
     inject_ud,
-    read_gpr,
     skip_instruction,
     svm_inject,
     svm_set_efer,
-    write_gpr,
 )
 from .tags import N1, N2, tags_renew
 
@@ -43,7 +43,7 @@ TSC_RATIO_ONE = 1 << 32
 VM_CR_KNOWN = 0x1F
 """DPD, R_INIT, DIS_A20M, LOCK, SVMDIS."""
 IOIO_IN, IOIO_STRING, IOIO_REP = 1, 4, 8
-CR0_ET = 1 << 4
+CR0_TS, CR0_ET = 1 << 3, 1 << 4
 CR4_PCIDE = 1 << 17
 CR4_FLUSHING = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 17 | 1 << 20
 """CR4 bits whose change drops translations: PSE, PAE, PGE, PCIDE, SMEP."""
@@ -56,7 +56,8 @@ CR4_FLUSHING = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 17 | 1 << 20
 def _adjust_svm_leaves(m, leaf):
     """What L0 adds to the processor's answer: it honours clean bits of vmcb12."""
     if leaf == CPUID_SVM:
-        m.cpuid[3] |= EDX_VMCB_CLEAN
+        if m.feat.vmcb_clean_bits:
+            m.cpuid[3] |= EDX_VMCB_CLEAN
         if m.feat.virtual_nmi:
             m.cpuid[3] |= EDX_V_NMI
         if m.sh.active:
@@ -131,6 +132,7 @@ def _write_msr(m, h, number, value):
     # these live in the VMCB while L0 works
     st64(h + vmcb.G_PAT, m.cpu.pat)
     st64(h + vmcb.DBGCTL, m.cpu.debugctl)
+    touch(h, CLEAN_NP | CLEAN_LBR)
     return status
 
 
@@ -265,34 +267,96 @@ def _set_cr4(m, h, value):
     return ST_OK
 
 
+@inner
+def _write_cr(m, h, cr, value):
+    status = _set_cr0(m, h, value) if cr == 0 else _set_cr4(m, h, value)
+    touch(h, CLEAN_CR)
+    return skip_instruction(m, h) if status == ST_OK else inject_gp(m)
+
+
+@inner
+def _mov_cr(m, h, cr, is_write, register):
+    if is_write:
+        return _write_cr(m, h, cr, read_gpr(m, h, register))
+    write_gpr(m, h, register, ld64(h + vmcb.CR0) if cr == 0 else ld64(h + vmcb.CR4))
+    return skip_instruction(m, h)
+
+
+@inner
+def _memory_fault(m, status):
+    """L0's access to an operand faulted: the guest's fault, or ST_VMEXIT for a nested one."""
+    m.pending = 0
+    if status == ST_FAULT:
+        return svm_inject(m, m.exc.vector, m.exc.error, m.exc.has_error)
+    return status
+
+
+@inner
+def _lmsw(m, h):
+    """LMSW sets PE, MP, EM, TS; it cannot clear PE."""
+    word = read_gpr(m, h, m.insn.rm)
+    if m.insn.is_memory:
+        word = load(m, m.insn.address, 1)
+        if m.pending:
+            return _memory_fault(m, m.pending)
+    cr0 = ld64(h + vmcb.CR0)
+    return _write_cr(m, h, 0, (cr0 & ~0xF) | (word & 0xF) | (cr0 & CR0_PE))
+
+
+@inner
+def _smsw(m, h):
+    cr0 = ld64(h + vmcb.CR0)
+    if m.insn.is_memory:
+        status = store(m, m.insn.address, 1, cr0)
+        if status:
+            return _memory_fault(m, status)
+    else:
+        value = cr0 if m.insn.lg == 3 else cr0 & LOW32
+        if m.insn.lg == 1:
+            value = (read_gpr(m, h, m.insn.rm) & ~0xFFFF) | (cr0 & 0xFFFF)
+        write_gpr(m, h, m.insn.rm, value)
+    return skip_instruction(m, h)
+
+
+@unit(Machine)
+def svm_emulate_decoded_cr(m):
+    """An access to CR0 or CR4 of which the exit does not say everything: L0 reads the instruction."""
+    h = current_vmcb(m)
+    if l0_decode(m) == 0:
+        return inject_gp(m)
+    x = m.insn
+    if x.opcode == MOV_FROM_CR or x.opcode == MOV_TO_CR:
+        return _mov_cr(m, h, x.reg, x.opcode == MOV_TO_CR, x.rm)
+    if x.opcode == CLTS:
+        return _write_cr(m, h, 0, ld64(h + vmcb.CR0) & ~CR0_TS)
+    if x.opcode == GROUP_7 and x.reg & 7 == LMSW:
+        return _lmsw(m, h)
+    if x.opcode == GROUP_7 and x.reg & 7 == SMSW:
+        return _smsw(m, h)
+    return inject_gp(m)
+
+
 @unit(Machine)
 def svm_emulate_cr(m):
-    """MOV to and from CR0 and CR4, CLTS, LMSW, SMSW; Xen intercepts no other that exists."""
-    h = current_vmcb(m)
+    """MOV to and from CR0 and CR4, CLTS, LMSW, SMSW; Xen intercepts no other that exists.
+
+    Decode assists name the register of a MOV.  May return ST_VMEXIT: see :func:`svm_handle`.
+    """
     code = m.exit.code
-    cr = code & 15
-    is_write = code >= 16
-    if code >= 32:
-        cr = 0
+    cr = 0 if code >= 32 else code & 15
     if cr == 3 and m.sh.active:
-        return svm_emulate_cr3(m, h, is_write)
+        return svm_emulate_cr3(m, current_vmcb(m), code >= 16)
     if cr != 0 and cr != 4:
         return inject_ud(m)
-    by_mov = m.exit.info1 < 0
-    if is_write:
-        value = read_gpr(m, h, m.exit.info1) if by_mov else m.exit.insn_info
-        status = _set_cr0(m, h, value) if cr == 0 else _set_cr4(m, h, value)
-        if status != ST_OK:
-            return inject_gp(m)
-    elif by_mov:
-        write_gpr(m, h, m.exit.info1, ld64(h + vmcb.CR0) if cr == 0 else ld64(h + vmcb.CR4))
-    else:
-        return inject_ud(m)
-    return skip_instruction(m, h)
+    if m.exit.info1 < 0:
+        return _mov_cr(m, current_vmcb(m), cr, code >= 16, m.exit.info1)
+    return svm_emulate_decoded_cr(m)
 
 
 @unit(Machine)
 def svm_emulate_dr(m):
     """First use of a debug register: Xen loads the guest's and stops intercepting them."""
-    st32(current_vmcb(m) + vmcb.INTERCEPT_WORD1, 0)
+    h = current_vmcb(m)
+    st32(h + vmcb.INTERCEPT_WORD1, 0)
+    touch(h, CLEAN_INTERCEPTS)
     return ST_OK

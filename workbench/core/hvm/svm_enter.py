@@ -7,7 +7,7 @@ not touched: L1 has loaded them into the processor with VMLOAD.
 Xen reads vmcb12 in L1's memory as it goes along; KVM copies it first, so that nothing can change
 between the checks and the merge, and honours clean bits of the state-save area only.
 
-Not modelled: lazy FPU; pausing filters (L0 has none, so the merged count is 0).
+Not modelled: lazy FPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from ..ledger import (
 )
 from ..mmu.physical import host_of
 from ..structs import i64
-from ..words import copy_bytes, ld8, ld32, ld64, lshr, st32, st64
+from ..timeline import refuse
+from ..words import copy_bytes, count_trailing_zeros, ld8, ld32, ld64, lshr, st32, st64
 from .memory_map import VMCX01_MA, VMCX02_MA
 from .nested_state import (
     hap_enabled,
@@ -52,16 +53,20 @@ from .nested_state import (
 )
 from .nested_vcpu import enter_n2_guest
 from .np2m import np2m_note_vmrun, np2m_select
-from .svm_hw import (
-    BAD_ASID,
-    BAD_MAP,
-    BAD_NCR3,
-    LBR_ENABLE,
-    NP_ENABLE,
-    V_INTR_MASKING,
-    VALID,
-    svm_vmcb_invalid,
+from .svm_checks import F_ASID, F_NCR3, NP_ENABLE, REPLACED_BY_L0, VALID, svm_vmcb_faults
+from .svm_clean import (
+    CLEAN_DR,
+    CLEAN_DT,
+    CLEAN_INTERCEPTS,
+    CLEAN_LBR,
+    CLEAN_NP,
+    CLEAN_SEG,
+    CLEAN_TPR,
+    touch,
 )
+from .svm_decode import svm_next_rip
+from .svm_exit import svm_abandon_entry
+from .svm_hw import LBR_ENABLE, V_INTR_MASKING
 from .svm_instructions import V_GIF, V_GIF_ENABLE, VIRT_EXT_VMLOAD_VMSAVE
 from .svm_l0 import (
     EFER_SVME,
@@ -77,12 +82,8 @@ from .tags import N2, tags_renew
 from .vmcb import copy8, copy32, copy64, copy128
 
 RFLAGS_IF = 1 << 9
-(
-    CLEAN_INTERCEPTS, CLEAN_MAPS, CLEAN_ASID, CLEAN_TPR, CLEAN_NP, CLEAN_CR, CLEAN_DR, CLEAN_DT,
-    CLEAN_SEG, CLEAN_CR2, CLEAN_LBR,
-) = (1 << k for k in range(11))  # fmt: skip
-"""Clean bits of vmcb12 (vmcb_cleanbits.csv)."""
 CLEAN_SAVE_AREA = CLEAN_SEG | CLEAN_DT | CLEAN_DR
+"""Clean bits of vmcb12 that KVM honours."""
 FAILED = 1
 
 HOST_SAVE_BYTES = 6 * 8
@@ -188,13 +189,23 @@ def _merge_interrupts(m, h12, h02):
     count(m, E_L0_BYTE_COPIED, TPR_BYTES)
 
 
+@inner
+def _merged_pause_filter(m, h12, h01):
+    """Threshold and count in one word: L0's, with L1's count if that is less and L1 wants PAUSE."""
+    own = ld32(h01 + vmcb.PAUSE_FILTER_THRESH)
+    if m.feat.pause_filter == 0 or lshr(icpt(m, 3), svm.INTERCEPT_PAUSE & 31) & 1 == 0:
+        return own
+    l1 = _read32(m, h12, vmcb.PAUSE_FILTER_THRESH, vmcb.FIELD_PAUSE_FILTER_COUNT)
+    return own if lshr(own, 16) <= lshr(l1, 16) else (own & 0xFFFF) | (l1 & ~0xFFFF)
+
+
 @unit(Machine, i64)
 def svm_merge_controls(m, h12):
     """Control area of vmcb02 from vmcb01 and vmcb12."""
     h01 = m.ram + VMCX01_MA
     h02 = m.ram + VMCX02_MA
     clean = _read32(m, h12, vmcb.CLEAN, vmcb.FIELD_CLEAN)
-    if last_vmcx12_addr(m) != vmcx12_addr(m):
+    if m.feat.vmcb_clean_bits == 0 or last_vmcx12_addr(m) != vmcx12_addr(m):
         clean = 0
     if m.feat.l0 == L0_KVM:
         clean &= CLEAN_SAVE_AREA
@@ -206,7 +217,7 @@ def svm_merge_controls(m, h12):
         _cache_intercepts(m, h12)
     _or_intercepts(m, h12, h02, h01)
     st32(h02 + vmcb.CLEAN, 0)
-    st32(h02 + vmcb.PAUSE_FILTER_THRESH, ld32(h01 + vmcb.PAUSE_FILTER_THRESH))
+    st32(h02 + vmcb.PAUSE_FILTER_THRESH, _merged_pause_filter(m, h12, h01))
     # 2. TSC offset
     st64(
         h02 + vmcb.TSC_OFFSET,
@@ -249,6 +260,7 @@ def _merge_paging(m, h02, h01):
 def svm_set_hap_root(m, root):
     """L2's nested table is another one now, or was emptied, while L2 is current."""
     st64(m.ram + VMCX02_MA + vmcb.NESTED_CR3, root)
+    touch(m.ram + VMCX02_MA, CLEAN_NP)
 
 
 @inner
@@ -336,7 +348,8 @@ def _note_paging(m, h12):
 def _save_host(m, h01):
     """L1's context stays in vmcb01; it will continue behind its VMRUN (hostsave)."""
     nv = m.nv
-    st64(h01 + vmcb.RIP, ld64(h01 + vmcb.NEXT_RIP))
+    m.vmrun_rip = ld64(h01 + vmcb.RIP)
+    st64(h01 + vmcb.RIP, svm_next_rip(m, h01))
     st32(h01 + vmcb.INT_STATE, 0)
     set_rflagsif(m, 1 if ld64(h01 + vmcb.RFLAGS) & RFLAGS_IF else 0)
     nv.host_efer = nv.guest_efer
@@ -349,14 +362,12 @@ def _save_host(m, h01):
 @inner
 def _refused(m, h12):
     """Does L0 refuse this vmcb12?  Xen looks at less than the processor would."""
+    faults = svm_vmcb_faults(m, h12)
+    if m.feat.deviations & deviations.DEV_VMRUN_CHECKS_INCOMPLETE:
+        faults &= ~REPLACED_BY_L0
     if m.sh.active and ld64(h12 + vmcb.NESTED_CTL) & NP_ENABLE:
-        return BAD_NCR3  # no nested paging for L1 without L0's own
-    reason = svm_vmcb_invalid(m, h12)
-    if m.feat.deviations & deviations.DEV_VMRUN_CHECKS_INCOMPLETE and (
-        reason == BAD_ASID or reason == BAD_MAP or reason == BAD_NCR3
-    ):
-        return VALID
-    return reason
+        faults |= F_NCR3  # no nested paging for L1 without L0's own
+    return refuse(m, count_trailing_zeros(faults), 1) if faults else VALID
 
 
 @inner
@@ -366,7 +377,7 @@ def _refuse(m, h12, h01):
     st64(h12 + vmcb.EXIT_INFO_1, 0)
     st64(h12 + vmcb.EXIT_INFO_2, 0)
     count_field(m, vmcb.FIELD_EXIT_CODE, P_EXIT, 1)
-    st64(h01 + vmcb.RIP, ld64(h01 + vmcb.NEXT_RIP))
+    st64(h01 + vmcb.RIP, svm_next_rip(m, h01))
     st32(h01 + vmcb.INT_STATE, 0)
     set_gif(m, 0)
     return FAILED
@@ -397,6 +408,13 @@ def svm_enter_n2(m):
     set_vmswitch_in_progress(m, 0)
     # 5. Xen's consistency checks
     if late and _refused(m, h12):
+        m.exit.code = svm.VMEXIT_INVALID
         request_virtual_exit(m, svm.VMEXIT_INVALID, 0, 0)
         return FAILED
+    if clean:  # L1 may have called something unchanged that was never sound
+        faults = svm_vmcb_faults(m, h02) & ~F_ASID  # L0 chooses the ASID later
+        if faults:
+            refuse(m, count_trailing_zeros(faults), 0)
+            svm_abandon_entry(m)
+            return FAILED
     return ST_OK

@@ -27,9 +27,10 @@ from .nested_state import (
     vmcx12_addr,
 )
 from .nested_vcpu import enter_n2_guest
-from .svm_hw import DR7_ONES, EFER_SVME, EVENT_VALID, LBR_ENABLE, V_INTR_MASKING
+from .svm_checks import EFER_SVME, EVENT_VALID
+from .svm_hw import DR7_ONES, LBR_ENABLE, V_INTR_MASKING
 from .svm_intr import svm_drop_virtual_window
-from .svm_l0 import V_IRQ, set_gif
+from .svm_l0 import V_IRQ, inject_ud, set_gif
 from .svm_state import svm_save_state
 from .virtual_exit import exit_code, exit_info1, exit_info2
 from .vmcb import copy8, copy32, copy64, copy128
@@ -160,6 +161,16 @@ def _restore_host(m, h01):
     st8(h01 + vmcb.CPL, 0)
     st32(h01 + vmcb.CLEAN, 0)
     count(m, E_L0_BYTE_COPIED, RESTORE_BYTES)
+
+
+@inner
+def svm_abandon_entry(m):
+    """vmcb12 is sound but vmcb02 is not: L1's VMRUN did not happen, it raises #UD (Xen)."""
+    h01 = m.ram + VMCX01_MA
+    enter_n2_guest(m, 0)
+    _restore_host(m, h01)
+    st64(h01 + vmcb.RIP, m.vmrun_rip)
+    inject_ud(m)
 
 
 @unit(Machine)

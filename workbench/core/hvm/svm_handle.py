@@ -54,6 +54,9 @@ from .nested_vcpu import nestedhvm_is_enabled
 from .np2m import np2m_invalidate_current
 from .p2m import n1p_to_l0m, p2m_resolve
 from .shadow_svm import svm_handle_invlpg, svm_shadow_fault
+from .svm_checks import EVENT_VALID
+from .svm_clean import CLEAN_INTERCEPTS, CLEAN_TPR, touch
+from .svm_current import current_vmcb
 from .svm_emulate import (
     svm_emulate_cpuid,
     svm_emulate_cr,
@@ -61,12 +64,10 @@ from .svm_emulate import (
     svm_emulate_io,
     svm_emulate_msr,
 )
-from .svm_hw import EVENT_VALID
 from .svm_intr import svm_close_window, svm_iret, take_virtual_tpr
 from .svm_l0 import (
     V_IRQ,
     VINTR_BIT,
-    current_vmcb,
     inject_gp,
     inject_ud,
     request_virtual_exit,
@@ -196,6 +197,7 @@ def _handle_gif(m, h):
         set_gif(m, 0)
         st32(h + vmcb.INT_CTL, ld32(h + vmcb.INT_CTL) & ~V_IRQ)
         st32(h + vmcb.INTERCEPT_WORD3, ld32(h + vmcb.INTERCEPT_WORD3) & ~VINTR_BIT)
+        touch(h, CLEAN_TPR | CLEAN_INTERCEPTS)
         m.irq.window = 0
     return skip_instruction(m, h)
 
@@ -356,7 +358,7 @@ def svm_handle(m):
     elif which == H_IOIO:
         status = svm_emulate_io(m)
     else:
-        return _handle_rare(m, h, which)
+        status = _handle_rare(m, h, which)
     if status == ST_VMEXIT:  # L0's own access to guest memory met a nested page fault
         return svm_handle_npf(m)
     return status

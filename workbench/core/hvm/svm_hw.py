@@ -3,8 +3,9 @@
 The physical layer: it knows a VMCB and the processor, not whose VMCB it is.  L0 itself is not
 executed code, so the processor's host state needs no save area.  Guests run in 64-bit mode only.
 
-Delivery of V_IRQ is in cpu/events.  Not modelled: SMM, AVIC, SEV, shadow stacks,
-last-branch records beyond DBGCTL.
+Delivery of V_IRQ is in cpu/events.  Features nrip_save and decode_assists say what the processor
+tells about an intercepted instruction (15.7.1, 15.8.4).  Not modelled: SMM, AVIC, SEV, shadow
+stacks; last-branch records are only carried along: DBGCTL is loaded and stored, no branch recorded.
 """
 
 from __future__ import annotations
@@ -14,120 +15,45 @@ from ..cpu.exceptions import KIND_NMI
 from ..cpu.flags import get_rflags, set_rflags
 from ..cpu.nmi import V_NMI_ENABLE, V_NMI_MASK
 from ..jit import inner, unit
-from ..layout import CS, DS, ES, RAX, RSP, SS, ST_FAULT, ST_OK, Machine
+from ..layout import CS, DS, ES, PAGE, RAX, RSP, SS, ST_FAULT, ST_OK, Machine
 from ..ledger import C_ENTRY_FAILURE
 from ..mmu.generation import flush_all, flush_tag, flush_tag_nonglobal
 from ..structs import i64
-from ..words import ld8, ld32, ld64, lshr, st8, st32, st64
-from .nested_vcpu import EFER_SVME
+from ..timeline import refuse
+from ..words import copy_bytes, ld8, ld16, ld32, ld64, lshr, st8, st32, st64
+from .svm_checks import EVENT_VALID, NP_ENABLE, svm_vmcb_invalid
+from .svm_clean import CLEAN_ASID, held_copy, svm_load_vmcb, touch
 from .svm_leave import leave
 from .vmcb import bit, load_segment, save_segment
 
 V_TPR_MASK = 0xF
 V_INTR_MASKING = 1 << svm.INT_CTL_V_INTR_MASKING
-NMI_BIT = 1 << (svm.INTERCEPT_NMI & 31)
-EVENT_VALID = 1 << svm.EVENTINJ_V
 TYPE_MASK = 7 << svm.EVENTINJ_TYPE
 TYPE_EXCEPTION = 3 << svm.EVENTINJ_TYPE
 """SVM knows no type of its own for INT1 and INT3: they count as exceptions."""
 LBR_ENABLE = 1
-NP_ENABLE = 1
 DR6_ONES, DR7_ONES = 0xFFFF0FF0, 0x400
-
-EFER_LME = 1 << 8
-EFER_RESERVED = ~0xFD01
-"""EFER bits that must be zero: all but SCE, LME, LMA, NXE, SVME, LMSLE, FFXSR, TCE."""
-CR0_PE, CR0_NW, CR0_CD, CR0_PG = 1, 1 << 29, 1 << 30, 1 << 31
-CR4_PAE = 1 << 5
-CS_L, CS_L_D = 2, 6
-"""Bits of the high attribute byte of CS: long mode, and with it the default size."""
-CR4_RESERVED = ~0x3707FF
-PHYSICAL_LIMIT_BITS = 52
-
-(
-    VALID, BAD_SVME, BAD_CD_NW, BAD_CR0_HIGH, BAD_CR3, BAD_CR4, BAD_DR6, BAD_DR7, BAD_EFER,
-    BAD_LME_PAE, BAD_LME_PE, BAD_CS_L_D, BAD_VMRUN_INTERCEPT, BAD_ASID, BAD_MAP, BAD_EVENT,
-    BAD_NCR3, BAD_MODE, BAD_V_NMI,
-) = range(19)  # fmt: skip
-"""Reasons why VMRUN refuses a VMCB, in the manual's order (15.5.1); BAD_MODE is this machine's own:
-a guest state that is legal but not 64-bit mode."""
-
-
-@inner
-def _check_state(h):
-    efer = ld64(h + vmcb.EFER)
-    cr0 = ld64(h + vmcb.CR0)
-    cr4 = ld64(h + vmcb.CR4)
-    if efer & EFER_SVME == 0:
-        return BAD_SVME
-    if cr0 & CR0_CD == 0 and cr0 & CR0_NW:
-        return BAD_CD_NW
-    if lshr(cr0, 32):
-        return BAD_CR0_HIGH
-    if lshr(ld64(h + vmcb.CR3), PHYSICAL_LIMIT_BITS):
-        return BAD_CR3
-    if cr4 & CR4_RESERVED:
-        return BAD_CR4
-    if lshr(ld64(h + vmcb.DR6), 32):
-        return BAD_DR6
-    if lshr(ld64(h + vmcb.DR7), 32):
-        return BAD_DR7
-    if efer & EFER_RESERVED:
-        return BAD_EFER
-    if efer & EFER_LME and cr0 & CR0_PG:
-        if cr4 & CR4_PAE == 0:
-            return BAD_LME_PAE
-        if cr0 & CR0_PE == 0:
-            return BAD_LME_PE
-        if ld8(h + vmcb.CS + 3) & CS_L_D == CS_L_D:
-            return BAD_CS_L_D
-    return VALID
-
-
-@inner
-def _is_64_bit(h):
-    if ld64(h + vmcb.EFER) & EFER_LME == 0 or ld64(h + vmcb.CR0) & CR0_PG == 0:
-        return False
-    return ld8(h + vmcb.CS + 3) & CS_L_D == CS_L
-
-
-@inner
-def _event_is_legal(event):
-    """EVENTINJ: type 0, 2, 3 or 4; an exception's vector is below 32 and not 2 (15.20)."""
-    if event & EVENT_VALID == 0:
-        return True
-    kind = lshr(event, svm.EVENTINJ_TYPE) & 7
-    vector = event & 0xFF
-    if kind == 3:
-        return vector < 32 and vector != 2
-    return kind == 0 or kind == 2 or kind == 4
-
-
-@unit(Machine, i64)
-def svm_vmcb_invalid(m, h):
-    """Consistency checks of VMRUN on the VMCB at host address ``h``: VALID, or the first BAD_*."""
-    reason = _check_state(h)
-    if reason:
-        return reason
-    if ld32(h + vmcb.INTERCEPT_WORD4) & 1 == 0:
-        return BAD_VMRUN_INTERCEPT
-    if ld32(h + vmcb.ASID) == 0:
-        return BAD_ASID
-    if lshr(ld64(h + vmcb.MSRPM_BASE_PA) | ld64(h + vmcb.IOPM_BASE_PA), PHYSICAL_LIMIT_BITS):
-        return BAD_MAP
-    if ld32(h + vmcb.INT_CTL) & V_NMI_ENABLE and ld32(h + vmcb.INTERCEPT_WORD3) & NMI_BIT == 0:
-        return BAD_V_NMI
-    if not _event_is_legal(ld32(h + vmcb.EVENT_INJ)):
-        return BAD_EVENT
-    if ld64(h + vmcb.NESTED_CTL) & NP_ENABLE:
-        if lshr(ld64(h + vmcb.NESTED_CR3), PHYSICAL_LIMIT_BITS):
-            return BAD_NCR3
-    if not _is_64_bit(h):
-        return BAD_MODE
-    return VALID
+PAGE_MASK = PAGE - 1
+INSTRUCTION_BYTES = 15
 
 
 # ---------------------------------------------------------------- #VMEXIT
+
+
+@inner
+def _save_instruction_bytes(m, h):
+    """Decode assists: the instruction that made the faulting data access (15.8.4).
+
+    Up to 15 bytes, as far as they lie in the page of its first one; none for a fault of the fetch
+    itself or of an event's delivery.
+    """
+    rip = m.cpu.rip
+    fetched = lshr(m.exit.info1, svm.NPF_ID) & 1
+    if m.feat.decode_assists == 0 or fetched or m.exit.vectoring or m.code_page != rip & ~PAGE_MASK:
+        return
+    length = min(PAGE - (rip & PAGE_MASK), INSTRUCTION_BYTES)
+    st8(h + vmcb.INSN_LEN, length)
+    copy_bytes(h + vmcb.INSN_BYTES, m.ram + m.code_host + (rip & PAGE_MASK), length)
 
 
 @inner
@@ -142,9 +68,12 @@ def _save_controls(m, h):
         vectoring = (vectoring & ~TYPE_MASK) | TYPE_EXCEPTION
     st32(h + vmcb.EXIT_INT_INFO, vectoring)
     st32(h + vmcb.EXIT_INT_INFO_ERR, e.vectoring_error)
-    st64(h + vmcb.NEXT_RIP, m.cpu.rip + e.insn_len if e.insn_len else 0)
+    st64(h + vmcb.NEXT_RIP, m.cpu.rip + e.insn_len if e.insn_len and m.feat.nrip_save else 0)
     st32(h + vmcb.EVENT_INJ, ld32(h + vmcb.EVENT_INJ) & ~EVENT_VALID)
-    st8(h + vmcb.INSN_LEN, 0)
+    st64(h + vmcb.INSN_LEN, 0)
+    st64(h + vmcb.INSN_LEN + 8, 0)
+    if e.code == svm.VMEXIT_NPF or e.code == svm.VMEXIT_EXCP_PF:
+        _save_instruction_bytes(m, h)
     int_ctl = m.hw.int_ctl
     if int_ctl & V_INTR_MASKING:
         int_ctl = (int_ctl & ~0xFF) | (m.cpu.cr8 & V_TPR_MASK)
@@ -181,11 +110,20 @@ def _save_guest(m, h):
         st64(h + vmcb.DBGCTL, c.debugctl)
 
 
+@unit(Machine, i64)
+def svm_store_vmcb(m, h):
+    """Guest state and exit information into the VMCB at host address ``h``."""
+    _save_controls(m, h)
+    _save_guest(m, h)
+    return ST_OK
+
+
 @unit(Machine)
 def svm_store_guest(m):
     """L0 has changed the processor's state for the guest: into the VMCB in use."""
     h = m.ram + m.hw.vmcx
     _save_guest(m, h)
+    touch(h, -1)
     st64(h + vmcb.INT_STATE, 0)
     return ST_OK
 
@@ -197,8 +135,11 @@ def svm_hw_exit(m):
     # 1. GIF is cleared, so that L0 is not interrupted
     m.hw.gif = 0
     # 2. guest state and exit information into the VMCB
-    _save_controls(m, h)
-    _save_guest(m, h)
+    svm_store_vmcb(m, h)
+    if m.feat.vmcb_clean_bits:
+        copy = held_copy(m)
+        if copy:
+            svm_store_vmcb(m, copy)
     # 3. vectoring belongs to one exit only
     m.exit.vectoring = 0
     m.exit.vectoring_error = 0
@@ -223,6 +164,10 @@ def _load_controls(m, h):
     hw.int_ctl = ld32(h + vmcb.INT_CTL)
     hw.int_vector = ld32(h + vmcb.INT_VECTOR) & 0xFF
     hw.virt_ext = ld64(h + vmcb.VIRT_EXT)
+    hw.pause_threshold = ld16(h + vmcb.PAUSE_FILTER_THRESH)
+    hw.pause_filter = ld16(h + vmcb.PAUSE_FILTER_COUNT)
+    hw.pause_left = hw.pause_filter
+    hw.pause_last = m.ledger.time
     hw.hap_root = ld64(h + vmcb.NESTED_CR3) if ld64(h + vmcb.NESTED_CTL) & NP_ENABLE else 0
 
 
@@ -260,8 +205,7 @@ def _load_guest(m, h):
 @inner
 def _flush_tlb(m, h):
     """TLB_CONTROL (15.16.1): 1 everything, 3 this ASID, 7 this ASID but for global pages."""
-    control = m.hw.tlb_control
-    st8(h + vmcb.TLB_CTL, control)
+    control = ld8(h + vmcb.TLB_CTL)
     if control:
         if control == svm.TLB_FLUSH_ALL_ASID:
             flush_all(m, m.hw.tlb_reason)
@@ -281,7 +225,8 @@ def _inject(m, h, event):
     x.has_error = bit(event, svm.EVENTINJ_EV)
     x.error = ld32(h + vmcb.EVENT_INJ_ERR) if x.has_error else 0
     x.length = 0
-    if x.kind == 4 or (x.kind == 3 and (x.vector == 3 or x.vector == 4)):
+    soft = x.kind == 4 or (x.kind == 3 and (x.vector == 3 or x.vector == 4))
+    if soft and m.feat.nrip_save:
         next_rip = ld64(h + vmcb.NEXT_RIP)
         if next_rip:
             x.length = next_rip - m.cpu.rip
@@ -290,6 +235,15 @@ def _inject(m, h, event):
     if x.kind == KIND_NMI and m.hw.int_ctl & V_NMI_ENABLE:
         m.hw.int_ctl |= V_NMI_MASK
     return ST_FAULT
+
+
+@inner
+def _write_choice(m, h):
+    """The ASID and TLB_CONTROL that L0 has chosen, written to the VMCB (Xen, svm_asid_handle_vmrun)."""
+    if ld32(h + vmcb.ASID) != m.hw.tag:
+        st32(h + vmcb.ASID, m.hw.tag)
+        touch(h, CLEAN_ASID)
+    st8(h + vmcb.TLB_CTL, m.hw.tlb_control)
 
 
 @unit(Machine)
@@ -301,11 +255,16 @@ def svm_hw_enter(m):
     code INVALID).
     """
     h = m.ram + m.hw.vmcx
-    st32(h + vmcb.ASID, m.hw.tag)
+    _write_choice(m, h)
+    if m.feat.vmcb_clean_bits:
+        h = svm_load_vmcb(m, h)
+        m.hw.tag = ld32(h + vmcb.ASID)
     # 1. consistency checks
-    if svm_vmcb_invalid(m, h):
+    failed = svm_vmcb_invalid(m, h)
+    if failed:
+        refuse(m, failed, 0)
         leave(m, svm.VMEXIT_INVALID, 0, 0, 0, C_ENTRY_FAILURE)
-        st64(h + vmcb.EXIT_CODE, svm.VMEXIT_INVALID)
+        st64(m.ram + m.hw.vmcx + vmcb.EXIT_CODE, svm.VMEXIT_INVALID)
         return -1
     # 2. TLB_CONTROL, controls, guest state
     _flush_tlb(m, h)

@@ -3,8 +3,7 @@
 Physical layer: only the intercept words and maps of the VMCB that the processor entered with count
 here.  Each unit returns ST_OK (no exit) or ST_VMEXIT with ``m.exit`` filled.
 
-Not modelled: the pause filter (every intercepted PAUSE exits), write traps, IDLE_HLT, AVIC, task
-switches, SMI, INIT.
+What can and what cannot exit here, code by code, and why not, is in svm_exit_reach.csv.
 """
 
 from __future__ import annotations
@@ -24,8 +23,11 @@ from ..ledger import (
     C_RDMSR,
     C_SHUTDOWN,
     C_WRMSR,
+    E_PAUSE_FILTERED,
     E_PERMISSION_MAP_LOOKUP,
+    TIME_SCALE,
     count,
+    fold_steps,
 )
 from ..mmu.physical import ma_ld16
 from ..structs import i64
@@ -51,9 +53,31 @@ __all__ = [
 MOV_CR = -(1 << 63)
 """EXITINFO1 bit 63 of a CR exit: the instruction was MOV, bits 3:0 name the register."""
 CR0_TS_MP = 0xA
-KIND_INTERRUPT, KIND_NMI, KIND_EXCEPTION, KIND_SOFT_EXCEPTION = 0, 2, 3, 6
+KIND_INTERRUPT, KIND_NMI, KIND_EXCEPTION, KIND_PRIVILEGED = 0, 2, 3, 5
 DS_SEGMENT = 3
 NO_SEGMENT = 0xFF
+
+
+@inner
+def _filtered(m):
+    """Pause filter (15.14.4): does this PAUSE stay without an exit?
+
+    A counter loaded at VMRUN counts down; the PAUSE that finds it at 0 exits.  With a threshold, a
+    PAUSE that comes later than so many cycles after the one before loads the counter again.
+    """
+    hw = m.hw
+    if m.feat.pause_filter == 0 or hw.pause_filter == 0:
+        return False
+    fold_steps(m)
+    now = m.ledger.time
+    if hw.pause_threshold and now - hw.pause_last > hw.pause_threshold * TIME_SCALE:
+        hw.pause_left = hw.pause_filter
+    hw.pause_last = now
+    if hw.pause_left == 0:
+        return False
+    hw.pause_left -= 1
+    count(m, E_PAUSE_FILTERED, 1)
+    return True
 
 
 @unit(Machine, Uop, i64, i64)
@@ -62,7 +86,11 @@ def svm_insn_exit(m, u, what, info):
     code = INSTRUCTION_CODE[what & 31]
     if code < 0 or not intercepted(m, code):
         return ST_OK
-    info1 = info if what == insn.I_INVLPG or what == insn.I_SWINT else 0
+    if what == insn.I_PAUSE and _filtered(m):
+        return ST_OK
+    info1 = 0
+    if m.feat.decode_assists and (what == insn.I_INVLPG or what == insn.I_SWINT):
+        info1 = info
     return leave(m, code, info1, 0, u.len, CAUSE[code])
 
 
@@ -135,7 +163,7 @@ def svm_cr_exit(m, u, cr, gpr, write, value):
             return ST_OK
         code = svm.VMEXIT_CR0_READ + cr
     by_mov = u.op == ops.MOV_TO_CR or u.op == ops.MOV_FROM_CR
-    info1 = MOV_CR | (gpr & 15) if by_mov else 0
+    info1 = MOV_CR | (gpr & 15) if by_mov and m.feat.decode_assists else 0
     status = leave(m, code, info1, 0, u.len, C_CR_ACCESS)
     m.exit.insn_info = value
     return status
@@ -147,16 +175,20 @@ def svm_dr_exit(m, u, dr, gpr, write):
     position = (svm.INTERCEPT_DR0_WRITE if write else svm.INTERCEPT_DR0_READ) + (dr & 15)
     if not intercepted(m, position):
         return ST_OK
-    return leave(m, position, gpr & 15, 0, u.len, C_DR_ACCESS)
+    info1 = gpr & 15 if m.feat.decode_assists else 0
+    return leave(m, position, info1, 0, u.len, C_DR_ACCESS)
 
 
 @unit(Machine)
 def svm_exception_exit(m):
-    """The event pending in ``m.exc``; events that VMRUN injected are not intercepted (15.20)."""
+    """The event pending in ``m.exc``; events that VMRUN injected are not intercepted (15.20).
+
+    The next RIP is known for what an instruction asked for (INT3, INT1), not for faults.
+    """
     x = m.exc
     if x.injected:
         return ST_OK
-    if x.kind == KIND_EXCEPTION or x.kind == KIND_SOFT_EXCEPTION:
+    if x.kind == KIND_EXCEPTION or x.kind >= KIND_PRIVILEGED:
         position = svm.INTERCEPT_EXCP_DE + (x.vector & 31)
         if not intercepted(m, position):
             return ST_OK

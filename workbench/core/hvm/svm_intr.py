@@ -41,9 +41,11 @@ from ..structs import i64
 from ..words import ld8, ld32, ld64, st8, st32
 from .memory_map import VMCX01_MA, VMCX02_MA
 from .nested_state import gif, is_n2_guest, rflagsif, vintrmask, vmentry_pending, vmexit_pending
-from .svm_hw import EVENT_VALID
+from .svm_checks import EVENT_VALID
+from .svm_clean import CLEAN_INTERCEPTS, CLEAN_TPR, touch
+from .svm_current import current_vmcb
 from .svm_instructions import V_GIF, V_GIF_ENABLE
-from .svm_l0 import V_IRQ, VINTR_BIT, current_vmcb, request_virtual_exit
+from .svm_l0 import V_IRQ, VINTR_BIT, request_virtual_exit
 from .svm_route import l1_intercepts
 
 RFLAGS_IF = 1 << 9
@@ -309,6 +311,9 @@ def svm_intr_assist(m):
     take_signals(m)
     _assist(m)
     _give_virtual_tpr(m)
+    # V_INTR and the window's intercepts may have changed, here or by the exit's handler
+    touch(m.ram + VMCX01_MA, CLEAN_TPR | CLEAN_INTERCEPTS)
+    touch(m.ram + VMCX02_MA, CLEAN_TPR | CLEAN_INTERCEPTS)
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...arch import svm, vmcb
 from ..cpu.exceptions import KIND_EXCEPTION, KIND_NMI, NMI, combined
 from ..jit import inner, unit
-from ..layout import RAX, RSP, ST_OK, Machine
+from ..layout import ST_OK, Machine
 from ..ledger import (
     AT_RESET,
     E_L0_EVENT_INJECTED,
@@ -39,7 +39,10 @@ from .nested_state import (
     write_gif,
 )
 from .np2m import np2m_reset
-from .svm_hw import CR0_PG, EFER_LME, EFER_RESERVED, EFER_SVME, EVENT_VALID
+from .svm_checks import CR0_PG, EFER_LME, EFER_RESERVED, EFER_SVME, EVENT_VALID
+from .svm_clean import CLEAN_CR, CLEAN_CR2, CLEAN_INTERCEPTS, CLEAN_TPR, touch
+from .svm_current import current_vmcb
+from .svm_decode import svm_next_rip
 from .svm_instructions import V_GIF, V_GIF_ENABLE, VIRT_EXT_VMLOAD_VMSAVE
 from .virtual_exit import record_exit
 
@@ -53,41 +56,12 @@ STGI_CLGI_BITS = 1 << (svm.INTERCEPT_STGI & 31) | 1 << (svm.INTERCEPT_CLGI & 31)
 
 
 @inner
-def current_vmcb(m):
-    """Host address of the VMCB that the exit came from: vmcb01 or vmcb02."""
-    return m.ram + m.hw.vmcx
-
-
-@inner
 def skip_instruction(m, h):
     """Continue behind the intercepted instruction; the interrupt shadow ends."""
-    st64(h + vmcb.RIP, ld64(h + vmcb.NEXT_RIP))
+    st64(h + vmcb.RIP, svm_next_rip(m, h))
     st32(h + vmcb.INT_STATE, 0)
     count(m, E_L0_INSTRUCTION_EMULATED, 1)
     return ST_OK
-
-
-@inner
-def read_gpr(m, h, register):
-    """A general register of the guest: RAX and RSP are in the VMCB."""
-    r = register & 15
-    if r == RAX:
-        return ld64(h + vmcb.RAX)
-    if r == RSP:
-        return ld64(h + vmcb.RSP)
-    return m.cpu.gpr[r]
-
-
-@inner
-def write_gpr(m, h, register, value):
-    """Write a general register of the guest."""
-    r = register & 15
-    if r == RAX:
-        st64(h + vmcb.RAX, value)
-    elif r == RSP:
-        st64(h + vmcb.RSP, value)
-    else:
-        m.cpu.gpr[r] = value
 
 
 # ---------------------------------------------------------------- events
@@ -126,6 +100,7 @@ def svm_inject(m, vector, error, has_error):
     st32(h + vmcb.EVENT_INJ_ERR, error)
     if vector == PF:
         st64(h + vmcb.CR2, info2)
+        touch(h, CLEAN_CR2)
     count(m, E_L0_EVENT_INJECTED, 1)
     return ST_OK
 
@@ -152,6 +127,7 @@ def set_gif(m, value):
     int_ctl = ld32(h01 + vmcb.INT_CTL)
     if int_ctl & V_GIF_ENABLE:
         st32(h01 + vmcb.INT_CTL, (int_ctl & ~V_GIF) | (V_GIF if value else 0))
+        touch(h01, CLEAN_TPR)
     write_gif(m, value)
 
 
@@ -200,6 +176,7 @@ def _stop_assist(m, h01):
 def svm_nested_features_on_efer_update(m):
     """Set or drop virtual GIF and virtual VMLOAD/VMSAVE as L1's EFER.SVME says (Xen, svm.c)."""
     h01 = m.ram + VMCX01_MA
+    touch(h01, CLEAN_INTERCEPTS | CLEAN_TPR)
     if m.nv.guest_efer & EFER_SVME:
         _assist(m, h01)
     else:
@@ -246,6 +223,7 @@ def svm_set_efer(m, value):
     value = (value & ~EFER_LMA) | (old & EFER_LMA)
     nv.guest_efer = value
     st64(h + vmcb.EFER, value | EFER_SVME)
+    touch(h, CLEAN_CR)
     if not is_n2_guest(m) and (value ^ old) & EFER_SVME:
         svm_nested_features_on_efer_update(m)
         if value & EFER_SVME == 0:

@@ -5,9 +5,10 @@ always exits.  IOPM: one bit per port, 12 KB so that an access at port 0xffff ca
 up like any other.  Sources: APM vol. 2, 15.10 and 15.11; svm_permission_maps.csv.
 
 L0's own maps have the MSRs of svm_msr_passthrough.csv open, and under Xen ports 0x80 and 0xed.  L2
-runs with the OR of L0's and L1's MSRPM.  Xen ORs all 8 KB at every VMRUN; KVM, if L1 has a map at
-all, the 4-byte words that have an MSR it may ever pass through.  L2's I/O map under Xen is one of
-four prebuilt ones, chosen by what L1 does with the two open ports; KVM has L2 exit for every port.
+runs with the OR of L0's and L1's MSRPM (``msr_map``).  Xen ORs all 8 KB at every VMRUN; KVM, if L1
+has a map at all, the 4-byte words that have an MSR it may ever pass through.  L2's I/O map
+(``io_map``) under Xen is one of four prebuilt ones, chosen by what L1 does with the two open ports;
+KVM has L2 exit for every port.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ import numpy as np
 
 from ...arch import svm
 from ..jit import inner, unit
-from ..layout import L0_KVM, MSR_MAP_MERGED, PAGE, Machine
+from ..layout import (
+    IO_MAP_INTERCEPT_ALL,
+    IO_MAP_MERGED,
+    L0_KVM,
+    MSR_MAP_MERGED,
+    PAGE,
+    Machine,
+)
 from ..ledger import E_L0_GUEST_PAGE_MAPPED, E_L0_MAP_BYTE_MERGED, E_L0_MAP_BYTE_READ, count
 from ..mmu.physical import host_of
 from ..structs import i64
@@ -173,13 +181,23 @@ def svm_merge_msrpm(m):
 
 @unit(Machine)
 def svm_choose_iopm(m):
-    """Machine address of the prebuilt I/O map that suits L1's answers for the two open ports."""
-    if m.feat.l0 == L0_KVM:
-        return L0_IOPM_MA
+    """Machine address of the I/O map that L2 runs with (feature ``io_map``), at every VMRUN.
+
+    ``xen``: the prebuilt map that suits L1's answers for the two open ports.  ``merged``: L0's OR
+    L1's, 12 KB; as L0's is all ones but for those two ports (KVM: all ones), the result is one of
+    the same four.  ``intercept_all``: the one in which every access exits.
+    """
+    if m.feat.io_map == IO_MAP_INTERCEPT_ALL:
+        return SVM_IOPM_SET_MA + 3 * IOPM_BYTES
     host = guest_map_page(m, iopm(m))
-    count(m, E_L0_MAP_BYTE_READ, 2)
+    if m.feat.io_map == IO_MAP_MERGED:
+        count(m, E_L0_GUEST_PAGE_MAPPED, IOPM_BYTES // PAGE - 1)
+        count(m, E_L0_MAP_BYTE_READ, IOPM_BYTES)
+        count(m, E_L0_MAP_BYTE_MERGED, IOPM_BYTES)
+    else:
+        count(m, E_L0_MAP_BYTE_READ, 2)
     which = 3
-    if host != 0:
+    if host != 0 and m.feat.l0 != L0_KVM:
         which = lshr(ld8(host + PORT_A // 8), PORT_A % 8) & 1
         which |= (lshr(ld8(host + PORT_B // 8), PORT_B % 8) & 1) << 1
     return SVM_IOPM_SET_MA + which * IOPM_BYTES

@@ -23,7 +23,8 @@ from .nested_state import (
     vmcx12,
 )
 from .nested_vcpu import HANDLED_BY_L0, REFLECT_TO_L1
-from .svm_l0 import read_gpr, take_tpr_of_l2
+from .svm_current import read_gpr
+from .svm_l0 import take_tpr_of_l2
 from .svm_maps import OUT_OF_RANGE, msrpm_position, svm_l1_map_bits
 from .svm_tables import (
     R_BIT,

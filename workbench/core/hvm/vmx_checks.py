@@ -13,8 +13,7 @@ import numpy as np
 from ...arch import vmx
 from ...arch.table import rows
 from ..jit import inner
-from ..layout import TL_ENTRY_REFUSED
-from ..timeline import record
+from ..timeline import refuse
 from .nested_state import vmcx12_addr
 from .vmcs import vvmcs_base
 from .vmx_check_controls import vmx_check_controls, vmx_check_own
@@ -42,15 +41,6 @@ for _row in _ROWS:
         QUALIFICATION[int(_row["value"])] = int(_row["qualification"])
 if [int(r["value"]) for r in _ROWS] != list(range(1, len(_ROWS) + 1)):
     raise ValueError("vmx_entry_checks.csv: the numbers are not 1, 2, 3 ...")
-
-
-@inner
-def refuse(m, check, level):
-    """Note that a VM entry of ``level``'s (0: L0's own, 1: L1's) failed ``check``; returns it."""
-    m.check = check
-    m.checks_failed += 1
-    record(m, TL_ENTRY_REFUSED, check, 0, level, level)
-    return check
 
 
 @inner

@@ -13,7 +13,16 @@ import numpy as np
 
 from ...arch import deviations, vmcs, vmx
 from ..jit import inner, unit
-from ..layout import L0_KVM, MSR_MAP_INTERCEPT_ALL, MSR_MAP_NONE, PAGE, ST_OK, Machine
+from ..layout import (
+    IO_MAP_INTERCEPT_ALL,
+    IO_MAP_MERGED,
+    L0_KVM,
+    MSR_MAP_INTERCEPT_ALL,
+    MSR_MAP_NONE,
+    PAGE,
+    ST_OK,
+    Machine,
+)
 from ..ledger import (
     C_ENTRY_FAILURE,
     E_L0_GUEST_PAGE_MAPPED,
@@ -197,17 +206,34 @@ def _merge_msr_bitmap(m, v):
 
 
 @inner
+def put_byte(m, offset, value):
+    """Set one byte of the I/O bitmap for L2."""
+    fill_bytes(m.ram + L2_IOPM_MA + offset, 1, value & 0xFF)
+
+
+@inner
 def _select_io_bitmap(m, v, l1_cpu):
     """Machine address of the I/O bitmaps of vmcs02 (A; B follows).
 
     L0's own when L1 asks for no I/O exits.  Otherwise one of the four that L0 has prepared:
     everything exits, but for ports 0x80 and 0xED where L1 lets them pass.  The model keeps a single
-    such map and sets the two bits.
+    such map and sets the two bits.  Feature ``io_map``: ``merged`` reads and merges both of L1's
+    pages, with the same outcome, as L0's own map has no other port open; ``intercept_all`` lets
+    every access exit whatever L1 says.
     """
+    if m.feat.io_map == IO_MAP_INTERCEPT_ALL:
+        put_byte(m, PORT_80_BYTE, 0xFF)
+        put_byte(m, PORT_ED_BYTE, 0xFF)
+        return L2_IOPM_MA
     if l1_cpu & vmx.CPU_USE_IO_BITMAPS == 0 or m.feat.l0 == L0_KVM:
         return L0_IOPM_MA
     ma = _l1_page(m, v, vmcs.SLOT_IO_BITMAP_A)
-    count(m, E_L0_MAP_BYTE_READ, 2)
+    if m.feat.io_map == IO_MAP_MERGED:
+        _l1_page(m, v, vmcs.SLOT_IO_BITMAP_B)
+        count(m, E_L0_MAP_BYTE_READ, 2 * PAGE)
+        count(m, E_L0_MAP_BYTE_MERGED, 2 * PAGE)
+    else:
+        count(m, E_L0_MAP_BYTE_READ, 2)
     port_80 = port_ed = 0xFF
     if ma >= 0:
         port_80 = ma_ld8(m, ma + PORT_80_BYTE)
@@ -215,12 +241,6 @@ def _select_io_bitmap(m, v, l1_cpu):
     put_byte(m, PORT_80_BYTE, port_80 | ~PORT_80_BIT)
     put_byte(m, PORT_ED_BYTE, port_ed | ~PORT_ED_BIT)
     return L2_IOPM_MA
-
-
-@inner
-def put_byte(m, offset, value):
-    """Set one byte of the I/O bitmap for L2."""
-    fill_bytes(m.ram + L2_IOPM_MA + offset, 1, value & 0xFF)
 
 
 # ---------------------------------------------------------------- load_shadow_control
