@@ -24,6 +24,8 @@ class Feature:
 
     Attributes
     ----------
+    group : str
+        What it is about; the panel and the listing show features by group.
     values : tuple of str
         On every back-end; :meth:`values_on` leaves out what one vendor does not have.
     meaning : str
@@ -34,6 +36,7 @@ class Feature:
     """
 
     id: str
+    group: str
     backends: tuple[str, ...]
     values: tuple[str, ...]
     value_backend: tuple[str, ...]
@@ -86,11 +89,19 @@ def catalogue() -> dict[str, Feature]:
         values, only = zip(*(v.partition(":")[::2] for v in row["values"].split("|")), strict=True)
         backends = BACKENDS if row["backends"] == "both" else (row["backends"],)
         features[row["id"]] = Feature(
-            row["id"], backends, values, only, row["default"], row["meaning"],
+            row["id"], row["group"], backends, values, only, row["default"], row["meaning"],
             row["counterpart"], row["source"], _inert(row["inert_when"]),
             tuple((r["l0"], r["value"]) for r in by_l0 if r["id"] == row["id"]),
         )  # fmt: skip
     return features
+
+
+def groups() -> dict[str, list[Feature]]:
+    """The catalogue by group, both in the order of data/features.csv."""
+    found: dict[str, list[Feature]] = {}
+    for feature in catalogue().values():
+        found.setdefault(feature.group, []).append(feature)
+    return found
 
 
 def applicable(backend: str) -> tuple[Feature, ...]:

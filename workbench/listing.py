@@ -55,13 +55,13 @@ def _guest(guest: Guest) -> str:
 def toggles() -> str:
     """Features with values (the default first) and meaning."""
     lines = ["FEATURES"]
-    for feature in features.catalogue().values():
-        others = [v for v in feature.values if v != feature.default]
-        lines.append(
-            f"  {feature.id} = {' | '.join([feature.default, *others])}"
-            f"   [{', '.join(feature.backends)}]"
-        )
-        lines.append(_wrapped(feature.meaning, 6))
+    for group, members in features.groups().items():
+        lines.append(f"  {group}")
+        for feature in members:
+            others = [v for v in feature.values if v != feature.default]
+            values = " | ".join([feature.default, *others])
+            lines.append(f"    {feature.id} = {values}   [{', '.join(feature.backends)}]")
+            lines.append(_wrapped(feature.meaning, 8))
     return "\n".join(lines)
 
 

@@ -14,6 +14,13 @@ def test_every_feature_has_default_meaning_and_known_sources():
         assert set(source_keys(feature.source)) <= set(bibliography())
 
 
+def test_groups_hold_every_feature_once_and_stand_together():
+    groups = features.groups()
+    assert [f for members in groups.values() for f in members] == list(
+        features.catalogue().values()
+    )
+
+
 def test_counterparts_and_inert_conditions_name_features_that_exist():
     known = features.catalogue()
     for feature in known.values():

@@ -146,11 +146,13 @@ class Controls:
         self._features: dict[str, w.Widget] = {}
         self._reasons: dict[str, w.HTML] = {}
         rows: list[w.Widget] = []
-        for feature in features.catalogue().values():
-            control = self._feature(feature)
-            self._features[feature.id] = control
-            self._reasons[feature.id] = note("", "wbp-why")
-            rows += [control, self._reasons[feature.id]]
+        for group, members in features.groups().items():
+            rows.append(w.HTML(f"<h4>{group[:1].upper() + group[1:]}</h4>"))
+            for feature in members:
+                control = self._feature(feature)
+                self._features[feature.id] = control
+                self._reasons[feature.id] = note("", "wbp-why")
+                rows += [control, self._reasons[feature.id]]
         return section("Toggles", *rows)
 
     def _feature(self, feature: Feature) -> w.Widget:

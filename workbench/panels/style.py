@@ -16,6 +16,7 @@ CSS = """
 .wbp-section h3 { margin: 14px 0 4px; font-size: 11.5px; letter-spacing: .06em; font-weight: 700;
   text-transform: uppercase; color: var(--jp-ui-font-color2, #555); }
 .wbp-left > .wbp-section:first-child h3 { margin-top: 4px; }
+.wbp-section h4 { margin: 8px 0 2px; font-size: 12.5px; font-weight: 600; }
 .wbp-note, .wbp-note .widget-html-content { font-size: 11.5px; line-height: 1.35;
   color: var(--jp-ui-font-color2, #595959); }
 .wbp-note { margin: 0 0 4px; }
