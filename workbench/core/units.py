@@ -55,13 +55,21 @@ def entry(name: str) -> Callable[..., int]:
     return jit.UNITS[name].entry()
 
 
+def _modified(path: Path) -> float:
+    """Time of the last change; 0 for a file that another process has just deleted."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def _forget_old_versions() -> None:
     """Delete machine code of older versions of a unit, all but the newest few."""
     versions: dict[str, list[Path]] = {}
     for index in jit.kernel_cache().glob("*.nbi"):
         versions.setdefault(index.stem.rpartition("-")[0], []).append(index)
     for found in versions.values():
-        newest_first = sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)
+        newest_first = sorted(found, key=_modified, reverse=True)
         for index in newest_first[KEEP_VERSIONS:]:
             for file in (index, *index.parent.glob(f"{index.stem}.*.nbc")):
                 file.unlink(missing_ok=True)
