@@ -132,6 +132,17 @@ def test_intr_exit_names_source(on):
 
 
 @BOTH
+def test_nmi_held_with_interrupts(on):
+    machine = machine_with("nmi_held_with_interrupts", on)
+    enter_l2(machine, intercept_word3=1 << 18 | 1 << 1, int_ctl=1 << 24)
+    machine.l1_exits(0x61, 0)
+    machine.m["irq"]["nmi_pending"] = 1
+    machine.state["rflagsif"] = 0
+    machine.call("svm_intr_assist")
+    assert machine.state["vmexit_pending"] == (not on)
+
+
+@BOTH
 def test_v_tpr_not_synced(on):
     machine = machine_with("v_tpr_not_synced", on)
     machine.m["cpu"]["cr8"] = 2
@@ -144,6 +155,42 @@ def test_v_tpr_not_synced(on):
     machine.call("svm_exit_n2")
     machine.call("svm_hw_enter")
     assert machine.m["cpu"]["cr8"][0] == (2 if on else 9)
+
+
+@BOTH
+def test_cr0_sel_write_missed(on):
+    machine = machine_with("cr0_sel_write_missed", on)
+    enter_l2(machine, intercept_word3=1 << 5)
+    machine.m["cpu"]["gpr"][0][3] = 0x80010011
+    machine.l1_exits(0x10, 3, -(1 << 63) | 3)
+    assert machine.call("svm_route") == (not on)
+    if not on:
+        machine.call("svm_exit_n2")
+        assert l1_sees(machine, "exit_code") == 0x65
+    else:
+        machine.m["cpu"]["gpr"][0][3] = 0x80000019  # TS alone
+        machine.l1_exits(0x10, 3, -(1 << 63) | 3)
+        assert machine.call("svm_route") == 0
+
+
+@BOTH
+def test_injected_int_n_lost(on):
+    machine = machine_with("injected_int_n_lost", on)
+    event = 1 << 31 | 4 << 8 | 0x32
+    enter_l2(machine, event_inj=event, next_rip=0x100001)
+    machine.m["exit"]["vectoring"] = event
+    handle(machine, 0x400, 0, 4 | 1 << 32, 0x5000)
+    assert machine.field(VMCB02, "event_inj") >> 31 == (not on)
+
+
+@BOTH
+def test_tlb_control_cleared(on):
+    machine = machine_with("tlb_control_cleared", on)
+    enter_l2(machine, tlb_ctl=1)
+    machine.l1_exits(0x72, 2)
+    machine.call("svm_route")
+    machine.call("svm_exit_n2")
+    assert l1_sees(machine, "tlb_ctl") == (0 if on else 1)
 
 
 # ---------------------------------------------------------------- VMRUN
@@ -163,7 +210,6 @@ def test_vmrun_checked_after_loading(on):
     assert machine.state["gif"] == 0
     assert l1_sees(machine, "event_inj") == (0 if on else event)
     assert l1_sees(machine, "exit_int_info") == (event if on else 0)
-    assert l1_sees(machine, "tlb_ctl") == (0 if on else 1)
 
 
 @BOTH

@@ -129,6 +129,30 @@ def test_efer_of_l2_from_l1(on):
     assert made.m["cpu"]["efer"][0] == (0xD01 if on else 0x500)
 
 
+@BOTH
+def test_saves_ignore_exit_controls(on):
+    controls = GOOD_VMCS12["VM_EXIT_CONTROLS"] & ~(1 << 20 | 1 << 2)
+    made = running_l2("saves_ignore_exit_controls", on, VM_EXIT_CONTROLS=controls)
+    made.put(2, "GUEST_IA32_EFER", 0xD00)
+    made.put(2, "GUEST_DR7", 0x455)
+    assert goes_to_l1(made, vmx.EXIT_CPUID, insn_len=2)
+    made.put(2, "GUEST_IA32_EFER", 0xD00)
+    made.put(2, "GUEST_DR7", 0x455)
+    made.call("vmx_exit_n2")
+    assert made.get(12, "GUEST_IA32_EFER") == (0xD00 if on else 0xD01)
+    assert made.get(12, "GUEST_DR7") == (0x455 if on else 0x400)
+
+
+@BOTH
+def test_cr0_ne_clearable(on):
+    made = in_operation("cr0_ne_clearable", on)
+    made.gpr[0] = 0x80010013
+    made.hardware_exit(vmx.EXIT_CR_ACCESS, info1=0, insn_len=3)
+    assert made.call("vmx_handle") == layout.ST_OK
+    assert made.get(1, "VM_ENTRY_INTR_INFO_FIELD") == (0 if on else GP)
+    assert bool(made.get(1, "CR0_READ_SHADOW") & 0x20) == (not on)
+
+
 # ---------------------------------------------------------------- VMX instructions
 
 

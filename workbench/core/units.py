@@ -6,6 +6,7 @@ workbench.core.units``), then loaded here; on a warm one they are only loaded.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import subprocess
@@ -55,22 +56,15 @@ def entry(name: str) -> Callable[..., int]:
     return jit.UNITS[name].entry()
 
 
-def _modified(path: Path) -> float:
-    """Time of the last change; 0 for a file that another process has just deleted."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
 def _forget_old_versions() -> None:
     """Delete machine code of older versions of a unit, all but the newest few."""
-    versions: dict[str, list[Path]] = {}
+    versions: dict[str, list[tuple[float, Path]]] = {}
     for index in jit.kernel_cache().glob("*.nbi"):
-        versions.setdefault(index.stem.rpartition("-")[0], []).append(index)
+        with contextlib.suppress(FileNotFoundError):  # another process tidies up as well
+            written = index.stat().st_mtime
+            versions.setdefault(index.stem.rpartition("-")[0], []).append((written, index))
     for found in versions.values():
-        newest_first = sorted(found, key=_modified, reverse=True)
-        for index in newest_first[KEEP_VERSIONS:]:
+        for _, index in sorted(found, reverse=True)[KEEP_VERSIONS:]:
             for file in (index, *index.parent.glob(f"{index.stem}.*.nbc")):
                 file.unlink(missing_ok=True)
 

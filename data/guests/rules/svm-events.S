@@ -171,7 +171,6 @@ DEVIATION "l0=kvm", "not modelled: KVM injects again a software interrupt whose 
         CHECK   [exc_vector], 0x32
         CHECK_AT [exc_rip], l2_waits + 1
 RULE injected_software_interrupt_survives_a_fault_of_l0, "An injected software interrupt is delivered though L0 must first map what the delivery touches", "APM vol. 2, 15.20"
-DEVIATION "", "Xen takes it for an INT n that L2 executes again (hvm_event_needs_reinjection)"
         mov     dword ptr [vmcb + VMCB_EVENT_INJ], VALID | SOFTWARE | 0x32
         mov     qword ptr [vmcb + VMCB_NEXT_RIP], offset l2_waits + 1
         RUN     l2_waits

@@ -276,7 +276,6 @@ ONLY_WITH "nmi_cycles=400000"
         HALTED
         CHECK   [exc_vector], 2
 RULE nmi_ignores_masking, "V_INTR_MASKING and RFLAGS.IF do not hold an NMI", "APM vol. 2, 15.21.1"
-DEVIATION "", "Xen holds NMIs together with interrupts (nestedsvm_intr_blocked, hvm_interrupt_blocked)"
 ONLY_WITH "nmi_cycles=400000"
         INTERCEPT VMEXIT_NMI
         mov     dword ptr [vmcb + VMCB_INT_CTL], V_INTR_MASKING

@@ -212,7 +212,6 @@ RULE exit_keeps_the_nested_root, "#VMEXIT does not write nCR3 and the maps' addr
         CHECK_AT [vmcb + VMCB_MSRPM_BASE_PA], msrpm
         CHECK_AT [vmcb + VMCB_IOPM_BASE_PA], iopm
 RULE exit_keeps_tlb_control, "The processor does not change TLB_CONTROL", "APM vol. 2, 15.16.1"
-DEVIATION "", "Xen clears TLB_CONTROL of vmcb12 (nsvm_vmcb_prepare4vmexit)"
         L2      nop
         movzx   ebx, byte ptr [vmcb + VMCB_TLB_CTL]
         CHECK   rbx, TLB_FLUSH_ASID

@@ -142,7 +142,6 @@ RULE vmxe_can_be_cleared_after_vmxoff, "CR4.VMXE can be cleared outside of VMX o
         mov     rbx, cr4
         CHECK_BITS rbx, CR4_VMXE, 0
 RULE ne_cannot_be_cleared_in_vmx_operation, "Clearing CR0.NE in VMX operation raises #GP", "SDM vol. 3, 24.8"
-DEVIATION "", "Xen lets L1 clear CR0.NE in VMX operation (hvm_set_cr0)"
         mov     rbx, cr0
         and     ebx, ~CR0_NE
         CATCH   mov cr0, rbx

@@ -8,7 +8,7 @@ it (nested_svm_vmexit).
 
 from __future__ import annotations
 
-from ...arch import vmcb
+from ...arch import deviations, vmcb
 from ..jit import inner, unit
 from ..layout import L0_KVM, PAGE, ST_OK, Machine
 from ..ledger import E_L0_BYTE_COPIED, E_L0_VMSAVE, P_EXIT, count, count_field
@@ -85,7 +85,8 @@ def _write_controls(m, h12, h02):
         return
     copy32(m, h12, h02, vmcb.INT_VECTOR, vmcb.FIELD_INT_VECTOR, P_EXIT, 1)
     # 3. TLB_CONTROL is done; nested paging as L1 had it
-    st8(h12 + vmcb.TLB_CTL, 0)
+    if m.feat.deviations & deviations.DEV_TLB_CONTROL_CLEARED:
+        st8(h12 + vmcb.TLB_CTL, 0)
     st64(h12 + vmcb.NESTED_CTL, hap_enabled(m))
     st64(h12 + vmcb.NESTED_CR3, host_cr3(m))
     count_field(m, vmcb.FIELD_TLB_CTL, P_EXIT, 1)

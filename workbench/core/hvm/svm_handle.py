@@ -268,9 +268,15 @@ def svm_handle_npf(m):
 
 @inner
 def _take_up_event(m, h):
-    """An event whose delivery the exit interrupted is injected again, unless INT n redoes it."""
+    """An event whose delivery the exit interrupted is injected again, unless INT n redoes it.
+
+    That an INT n was injected shows in EVENTINJ, where #VMEXIT clears the valid bit only.
+    """
     event = ld32(h + vmcb.EXIT_INT_INFO)
-    if event & EVENT_VALID and lshr(event, svm.EVENTINJ_TYPE) & 7 != 4:
+    again = lshr(event, svm.EVENTINJ_TYPE) & 7 != 4
+    if m.feat.deviations & deviations.DEV_INJECTED_INT_N_LOST == 0:
+        again = again or ld32(h + vmcb.EVENT_INJ) | EVENT_VALID == event
+    if event & EVENT_VALID and again:
         st32(h + vmcb.EVENT_INJ, event)
         st32(h + vmcb.EVENT_INJ_ERR, ld32(h + vmcb.EXIT_INT_INFO_ERR))
         count(m, E_L0_EVENT_INJECTED, 1)

@@ -109,10 +109,24 @@ def nmi_masked(m, h):
     return ld32(h + vmcb.INTERCEPT_WORD3) & IRET_BIT
 
 
+@inner
+def _nested_reason(m, source):
+    """The same for one event: what L1 masked with RFLAGS.IF does not hold an NMI."""
+    reason = svm_nested_blocked(m)
+    if reason != BLOCK_RFLAGS_IE or source != SOURCE_NMI:
+        return reason
+    if m.feat.deviations & deviations.DEV_NMI_HELD_WITH_INTERRUPTS:
+        return reason
+    if vmexit_pending(m) or vmentry_pending(m):
+        return reason
+    interrupted = ld32(m.ram + VMCX02_MA + vmcb.EXIT_INT_INFO) & EVENT_VALID
+    return BLOCK_SHADOW if interrupted else NO_BLOCK
+
+
 @unit(Machine, i64, i64)
 def svm_interrupt_blocked(m, source, vector):
     """Why the event is not delivered to the current guest (Xen, hvm_interrupt_blocked)."""
-    reason = svm_nested_blocked(m)
+    reason = _nested_reason(m, source)
     if reason != NO_BLOCK:
         return reason
     h = current_vmcb(m)
@@ -209,7 +223,7 @@ def _deliver(m, source, vector):
 @inner
 def _nested_interrupt(m, source, vector):
     """L2 was running when the event came (Xen, nestedsvm_vcpu_interrupt); 1: dealt with."""
-    reason = svm_nested_blocked(m)
+    reason = _nested_reason(m, source)
     if reason != NO_BLOCK:
         note_blocked(m, reason)
         return 1

@@ -12,8 +12,8 @@ from ..jit import inner, unit
 from ..layout import RCX, Machine
 from ..ledger import E_L0_BYTE_COPIED, E_L0_MAP_BYTE_READ, P_ROUTING, count, count_field
 from ..mmu.physical import host_of
-from ..words import ld32, lshr, st64
-from .memory_map import VMCX01_MA
+from ..words import ld32, ld64, lshr, st64
+from .memory_map import VMCX01_MA, VMCX02_MA
 from .nested_state import (
     hap_enabled,
     icpt,
@@ -26,7 +26,7 @@ from .nested_state import (
     vmcx12,
 )
 from .nested_vcpu import HANDLED_BY_L0, REFLECT_TO_L1
-from .svm_l0 import take_tpr_of_l2
+from .svm_l0 import read_gpr, take_tpr_of_l2
 from .svm_maps import OUT_OF_RANGE, msrpm_position, svm_l1_map_bits
 from .svm_tables import (
     R_BIT,
@@ -37,6 +37,8 @@ from .svm_tables import (
     R_PAGE_FAULT,
     code_index,
 )
+
+CR0_TS_MP = 0xA
 
 
 @inner
@@ -92,6 +94,25 @@ def _decide(m, code):
     return HANDLED_BY_L0
 
 
+@inner
+def _selective(m):
+    """A CR0 write that L0 intercepts for itself: is it what L1's selective intercept waits for?
+
+    Then it becomes the exit that L1 would have got.
+    """
+    e = m.exit
+    if e.code != svm.VMEXIT_CR0_WRITE or l1_intercepts(m, svm.INTERCEPT_CR0_SEL_WRITE) == 0:
+        return 0
+    if m.feat.deviations & deviations.DEV_CR0_SEL_WRITE_MISSED:
+        return 0
+    h = m.ram + VMCX02_MA
+    value = read_gpr(m, h, e.info1) if e.info1 < 0 else e.insn_info
+    if (value ^ ld64(h + vmcb.CR0)) & ~CR0_TS_MP == 0:
+        return 0
+    e.code = svm.VMEXIT_CR0_SEL_WRITE
+    return 1
+
+
 @unit(Machine)
 def svm_route(m):
     """1 when the exit of L2 in ``m.exit`` is for L1 (the virtual exit is prepared), else 0."""
@@ -102,7 +123,7 @@ def svm_route(m):
         count(m, E_L0_BYTE_COPIED, 8)
     if vintrmask(m) == 0 and m.feat.deviations & deviations.DEV_V_TPR_NOT_SYNCED == 0:
         take_tpr_of_l2(m)
-    if _decide(m, e.code) == HANDLED_BY_L0:
+    if _decide(m, e.code) == HANDLED_BY_L0 and _selective(m) == 0:
         return HANDLED_BY_L0
     set_exitcode(m, e.code)
     set_exitinfo1(m, e.info1)

@@ -5,7 +5,7 @@ The same code serves L1, and L2 where L0 keeps the exit; the guest's state is in
 
 from __future__ import annotations
 
-from ...arch import msr, vmcs, vmx
+from ...arch import deviations, msr, vmcs, vmx
 from ..cpu.control_bits import write_cr0, write_cr4
 from ..cpu.cpuid import cpuid_leaf
 from ..cpu.devices import port_in, port_out
@@ -95,7 +95,8 @@ def _store_msr_state(m, number):
     put(base, vmcs.SLOT_GUEST_SYSENTER_EIP, c.sysenter_eip)
     put(base, vmcs.SLOT_GUEST_FS_BASE, c.seg_base[FS])
     vmwrite(m, vmcs.SLOT_GUEST_GS_BASE, c.seg_base[GS])
-    if number == msr.EFER and is_n2_guest(m):
+    copied = m.feat.deviations & deviations.DEV_SAVES_IGNORE_EXIT_CONTROLS
+    if copied and number == msr.EFER and is_n2_guest(m):
         set_vvmcs(m, vvmcs_base(m), vmcs.SLOT_GUEST_IA32_EFER, c.efer, P_EMULATION)
 
 
@@ -284,7 +285,17 @@ def _l1_kept(m, real_slot, mask_slot, value):
 
 
 @inner
+def _in_vmx_operation(m):
+    """Is L1 in VMX operation, and does L0 hold it to the control-register bits of that?"""
+    if is_n2_guest(m) or vmxon(m) == 0:
+        return False
+    return m.feat.deviations & deviations.DEV_CR0_NE_CLEARABLE == 0
+
+
+@inner
 def _set_cr0(m, value):
+    if value & CR0_NE == 0 and _in_vmx_operation(m):
+        return inject_exception(m, GP, 0, 1)
     real = _l1_kept(m, vmcs.SLOT_GUEST_CR0, vmcs.SLOT_CR0_GUEST_HOST_MASK, value) | CR0_NE
     if write_cr0(m, real) != ST_OK:
         return inject_pending(m)

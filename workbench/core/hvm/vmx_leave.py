@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...arch import vmcs, vmx
+from ...arch import deviations, vmcs, vmx
 from ..jit import inner, unit
 from ..layout import L0_KVM, ST_OK, Machine
 from ..ledger import E_L0_VMCLEAR, E_L0_VMPTRLD, P_EXIT, count, count_field
@@ -131,6 +131,10 @@ def _sync_read_only(m, v, n2):
 @inner
 def _sync_guest_state(m, v, n2):
     """L2's state (Xen, sync_vvmcs_guest_state)."""
+    efer = get(v, vmcs.SLOT_GUEST_IA32_EFER)
+    pat = get(v, vmcs.SLOT_GUEST_IA32_PAT)
+    dr7 = get(v, vmcs.SLOT_GUEST_DR7)
+    debugctl = get(v, vmcs.SLOT_GUEST_IA32_DEBUGCTL)
     if m.feat.l0 == L0_KVM:
         m.kvm.rare_in_02 = 1
         for i in range(N_MOVED):
@@ -146,6 +150,15 @@ def _sync_guest_state(m, v, n2):
             count_field(m, slot, P_EXIT, 1)
         count_bulk(m, 0, N_GUEST_COPY)
         m.vmcs_work[READS] += N_GUEST_COPY
+    if m.feat.deviations & deviations.DEV_SAVES_IGNORE_EXIT_CONTROLS == 0:
+        controls = get(v, vmcs.SLOT_VM_EXIT_CONTROLS)
+        if controls & vmx.EXIT_CTL_SAVE_IA32_EFER == 0:
+            put(v, vmcs.SLOT_GUEST_IA32_EFER, efer)
+        if controls & vmx.EXIT_CTL_SAVE_IA32_PAT == 0:
+            put(v, vmcs.SLOT_GUEST_IA32_PAT, pat)
+        if controls & vmx.EXIT_CTL_SAVE_DEBUG_CONTROLS == 0:
+            put(v, vmcs.SLOT_GUEST_DR7, dr7)
+            put(v, vmcs.SLOT_GUEST_IA32_DEBUGCTL, debugctl)
     set_vvmcs(m, v, vmcs.SLOT_GUEST_RIP, vmread(m, vmcs.SLOT_GUEST_RIP), P_EXIT)
     set_vvmcs(m, v, vmcs.SLOT_GUEST_RSP, vmread(m, vmcs.SLOT_GUEST_RSP), P_EXIT)
     # CR3 can only have changed behind L1's back when L1 does not intercept it
