@@ -65,6 +65,10 @@ def scenario(backend: str, l2: str, row: Row) -> Scenario:
 
 
 def possible(backend: str, row: Row) -> bool:
+    if row["l1"] == "shadow" and not (
+        row.get("features.decode_assists", True) and row.get("features.nrip_save", True)
+    ):
+        return False  # it needs both, and says so
     try:
         build(scenario(backend, "cpuid", row))
     except WorkbenchError:

@@ -175,7 +175,7 @@ def test_an_interrupt_waits_for_another_reason_but_no_shorter(program, backend):
     )
     assert deferred.l2_result == immediate.l2_result and deferred.ticks > 0
     first, second = (o.result.interrupts.set_index("reason") for o in (deferred, immediate))
-    assert first.loc["rflags_ie", "cycles"] > second.loc["rflags_ie", "cycles"]
+    assert first.loc["rflags_ie", "cycles"] >= second.loc["rflags_ie", "cycles"]
     if backend == "svm":
         assert second.loc["rflags_ie", "blocked"] == 0 < first.loc["rflags_ie", "blocked"]
         assert first.loc["svm_gif", "cycles"] == second.loc["svm_gif", "cycles"]

@@ -109,8 +109,9 @@ def _code(digest: Any, code: CodeType, names: dict[str, Any], doc: str | None = 
     for name in code.co_names:
         digest.update(f"{name} {fields.get(name, '')}".encode())
         for module in modules:
-            if hasattr(module, name):
-                digest.update(_value(getattr(module, name)).encode())
+            constant = getattr(module, name, _code)
+            if not isinstance(constant, FunctionType):  # kernels take constants from modules
+                digest.update(_value(constant).encode())
 
 
 def _value(value: Any) -> str:
@@ -119,6 +120,8 @@ def _value(value: Any) -> str:
         return repr(value)
     if isinstance(value, (tuple, list)):
         return "[" + ",".join(map(_value, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_value(k)}:{_value(v)}" for k, v in value.items()) + "}"
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     if isinstance(value, Dispatcher):
@@ -137,7 +140,13 @@ def _value(value: Any) -> str:
 
 
 def _made_here(function: FunctionType, name: str) -> str:
-    """Code for the compiler: its file is part of every hash if it is one of the support files."""
+    """Code for the compiler itself: the file it stands in, the support files being in every hash."""
     here = Path(function.__code__.co_filename)
-    known = here.parent == _CORE and here.name in _COMPILER
-    return name if known else _all_sources()
+    if here.parent == _CORE and here.name in _COMPILER:
+        return name
+    return _file(here) if here.is_relative_to(_CORE) else _all_sources()
+
+
+@cache
+def _file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -161,7 +161,6 @@ RULE injected_nmi_is_delivered, "An injected NMI (type 2) goes through L2's IDT"
         HALTED
         CHECK   [exc_vector], 2
 RULE injected_software_interrupt_returns_to_next_rip, "An injected software interrupt (type 4) pushes the VMCB's next RIP", "APM vol. 2, 15.20"
-DEVIATION "l0=kvm", "not modelled: KVM injects again a software interrupt whose delivery it has interrupted"
         RUN     l2_int                      # so that L0 has its tables for IDT and stack
         HALTED
         mov     dword ptr [vmcb + VMCB_EVENT_INJ], VALID | SOFTWARE | 0x32

@@ -26,7 +26,8 @@ _start:
         xor     ebx, ebx
         mov     r12, [L2_OWN + 0*8]
         sti
-        hlt                                 # in the interrupt shadow of STI
+        nop                                 # out of the interrupt shadow of STI
+        hlt
 again:
         dec     r12
         jz      done

@@ -324,7 +324,9 @@ def vmx_handle(m):
     error = m.exit.vectoring_error
     restore_nmi_blocking(m, reason)
     outcome = _serve(m, reason)
-    if vectoring & INTR_VALID and outcome == ST_OK and vmexit_pending(m) == 0:
+    # L0's shadow paging goes on with the event itself
+    resumes = vectoring & INTR_VALID and m.sh.active == 0
+    if resumes and outcome == ST_OK and vmexit_pending(m) == 0:
         outcome = resume_delivery(m, vectoring, error)
     settle(m)
     return outcome

@@ -14,7 +14,7 @@ import numpy as np
 from ...arch import msr, vmcs, vmx
 from ...arch.table import rows
 from ..jit import inner, unit
-from ..layout import POLICY_KVM, ST_FAULT, ST_OK, Machine
+from ..layout import L0_KVM, POLICY_KVM, ST_FAULT, ST_OK, Machine
 from ..structs import i64
 from .vmx_apicv import apicv_cpu, apicv_cpu2, virtual_nmi_pin
 from .vmx_controls import (
@@ -125,7 +125,10 @@ def vmx_capability(m, number):
         value |= apicv_cpu2(m) << 32
     elif number == msr.VMX_PINBASED_CTLS or number == msr.VMX_TRUE_PINBASED:
         value |= virtual_nmi_pin(m) << 32
-    if number == msr.VMX_PROCBASED_CTLS2 and m.feat.pml and m.feat.ept_ad:
+    stale = (
+        m.feat.l0 == L0_KVM and m.feat.vmcs_shadowing
+    )  # L1 would not see the index that L0 moves
+    if number == msr.VMX_PROCBASED_CTLS2 and m.feat.pml and m.feat.ept_ad and stale == 0:
         value |= vmx.CPU2_ENABLE_PML << 32
     if m.feat.vpid_for_l1 == 0:
         if number == msr.VMX_PROCBASED_CTLS2:
