@@ -105,7 +105,7 @@ def _cache() -> list[Finding]:
             "ready" if warm else "not compiled yet",
             warm,
             False,
-            "workbench warmup (else the first run compiles it, up to a minute)",
+            "workbench warmup (else the first run compiles it, about a minute)",
         ),
     ]
 

@@ -36,19 +36,9 @@ from workbench.simulate import Run, prepare
 PROFILES = {(p.name, p.backend): p for p in profiles()}
 EACH = pytest.mark.parametrize("key", PROFILES, ids="-".join)
 ROWS = reachable()
-INJECTS_BLINDLY = pytest.mark.xfail(
-    reason="KVM 2.6.35's HLT row injects without a look at RFLAGS.IF, which VM entry refuses"
-)
 EACH_ROW = pytest.mark.parametrize(
-    ("profile", "row"),
-    [
-        pytest.param(
-            p, r, id=f"{p.name}-{p.backend}-{r.exit_kind}",
-            marks=[INJECTS_BLINDLY] if (p.name, r.exit_kind) == ("kvm-2.6.35", "hlt") else [],
-        )
-        for p, r in ROWS
-    ],
-)  # fmt: skip
+    ("profile", "row"), ROWS, ids=[f"{p.name}-{p.backend}-{r.exit_kind}" for p, r in ROWS]
+)
 KVM_TRAPS = {
     (r["profile"], r["exit_kind"]): int(r["n_trap_kvm_shadow"])
     for r in rows("l1_profiles")
@@ -246,15 +236,7 @@ def test_l2_ends_the_same_under_every_l1(l2):
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        pytest.param(
-            key, id="-".join(key), marks=[INJECTS_BLINDLY] if key[0] == "kvm-2.6.35" else []
-        )
-        for key in PROFILES
-    ],
-)
+@EACH
 def test_halted_l2_is_woken_by_interrupts(key):
     profile = PROFILES[key]
     woken = l2_result(scenario(profile, HALT, 24))

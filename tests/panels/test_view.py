@@ -1,5 +1,6 @@
 """The panel's widgets, without a browser: what a click asks for, and what the page then shows."""
 
+import asyncio
 import dataclasses
 import datetime
 
@@ -169,3 +170,37 @@ def test_numbers_of_the_scenario_can_be_set_and_are_checked(panel, simulation):
     panel.controls._features["l0_p2m_event"].value = "balloon"
     assert not numbers["balloon_period"].disabled
     assert "cycles" in numbers["nmi_cycles"].tooltip
+
+
+def test_a_request_that_comes_while_charts_are_drawn_can_be_cancelled(simulation):
+    endless = asyncio.Event()
+
+    async def execute(scenario, progress, cancel):
+        if len(simulation.asked) == 2:
+            await endless.wait()
+        return await simulation(scenario, progress, cancel)
+
+    async def use():
+        panel = Panel(execute=execute, autorun=False)
+        drawn = panel._paint
+
+        async def interrupted():
+            panel._paint = drawn
+            await drawn()
+            panel.run()
+
+        panel.run()
+        await panel.runner.drain()
+        panel._paint = interrupted
+        panel.run()
+        while panel._paint is interrupted:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert panel.runner.busy and not panel._cancel.disabled
+        assert "shown after" not in panel._status.value
+        panel._cancel.click()
+        assert panel._cancel.disabled and "cancelled" in panel._status.value
+        endless.set()
+        await panel.runner.drain()
+
+    asyncio.run(use())

@@ -226,8 +226,11 @@ class Panel:
         self._by_backend[result.scenario.backend] = result
         self._refresh_beside()
         self._stale.update(drawing.CHARTS)
+        asked = self._asked
         await self._paint()
-        total = (time.perf_counter() - self._asked) * 1000
+        if asked != self._asked or not self.runner.busy:
+            return  # while the charts were drawn, a newer request or Cancel came: it has the word
+        total = (time.perf_counter() - asked) * 1000
         self._finish(f"{drawing.ending_text(result)}; shown after {total:,.0f} ms")
 
     def _was_cancelled(self) -> None:

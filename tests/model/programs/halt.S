@@ -26,8 +26,7 @@ _start:
         xor     ebx, ebx
         mov     r12, [L2_OWN + 0*8]
         sti
-        nop                                 # out of the interrupt shadow of STI
-        hlt
+        hlt                                 # in the interrupt shadow of STI
 again:
         dec     r12
         jz      done
