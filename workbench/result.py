@@ -99,8 +99,16 @@ class Result:
 
     @property
     def costs(self) -> pd.DataFrame:
-        """category, cause, count, cycles, cycles_low, cycles_high; adds up to :attr:`cycles`."""
+        """category, cause, count, cycles, cycles_low, cycles_high; adds up to :attr:`cycles`.
+
+        Low and high are of each row alone; :meth:`PricePreset.spread` says how they come about.
+        """
         return frames.costs_frame(self.raw, self.preset, self.guest_level)
+
+    @property
+    def parts(self) -> pd.DataFrame:
+        """cycles, cycles_low, cycles_high by part of the work, and of 'all', without the set-up."""
+        return frames.parts_frame(self.raw, self.preset, self.guest_level)
 
     @property
     def tlb(self) -> pd.DataFrame:
@@ -199,8 +207,8 @@ class Result:
             "exits_per_l2_kinstr": running / kinstr,
             "exits_per_operation": running / operations,
         }  # fmt: skip
-        totals = frames.cycles_columns(raw.counts.sum(axis=0), self.preset)
-        running_totals = frames.cycles_columns(after_boot.sum(axis=0), self.preset)
+        totals = self.preset.spread(raw.counts.sum(axis=0))
+        running_totals = self.preset.spread(after_boot.sum(axis=0))
         row |= {name: float(cycles) for name, cycles in totals.items()}
         row |= {f"{n}_per_operation": float(c) / operations for n, c in running_totals.items()}
         row |= {
