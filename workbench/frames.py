@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from .arch import check_name, exit_code, exit_name, svm, vmcb, vmcs
-from .core.layout import TIMELINE_KINDS
 from .core.ledger import (
     BLOCK_REASONS,
     CAUSES,
@@ -24,6 +23,7 @@ from .core.ledger import (
     STATE_EVENTS,
     STATE_FIELDS,
     TIME_SCALE,
+    TIMELINE_KINDS,
 )
 from .counts import BOOT, TIMELINE_COLUMNS, RawCounts
 from .nested_layouts import places

@@ -21,6 +21,7 @@ from .core.cpu.sources import FAR_BUDGET
 from .core.hvm import memory_map as mm
 from .core.hvm.p2m import EPT_WRITE_BACK
 from .core.ledger import TIME_SCALE
+from .core.mmu.records import MAX_TLB1
 from .core.mmu.walk import PTE_A, PTE_D, PTE_P, PTE_PS, PTE_U, PTE_W
 from .core.units import entry
 from .geometry import TlbGeometry
@@ -108,7 +109,7 @@ class SimulatedMachine:
 
     def _set_geometry(self, g: TlbGeometry) -> None:
         t = self.record["tlb"]
-        t["base"][0] = (0, lay.MAX_TLB1, 2 * lay.MAX_TLB1)
+        t["base"][0] = (0, MAX_TLB1, 2 * MAX_TLB1)
         t["ways"][0] = (g.ways1, max(g.ways1_large, 1), g.ways2)
         t["sets"][0] = (g.sets1, g.sets1_large, g.sets2)
         t["large_in_l2"] = g.large_in_l2

@@ -18,8 +18,8 @@ from typing import Any
 
 from . import features as features_module
 from . import personality, scenario_text
-from .core.layout import MAX_TAGS
 from .core.ledger import TIMELINE_LENGTH
+from .core.mmu.records import MAX_TAGS
 from .errors import GuestError, ScenarioError, WorkbenchError, did_you_mean
 from .frozen import FrozenMap
 from .geometry import load_tlb_geometry

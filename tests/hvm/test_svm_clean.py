@@ -13,6 +13,7 @@ from tests.oracle.svm_machine import VMCB12, SvmMachine
 from workbench.arch.table import rows
 from workbench.core import layout
 from workbench.core.hvm import memory_map
+from workbench.core.hvm.records import N_VMCB_COPIES, VMCB_COPY_BYTES
 from workbench.core.ledger import EVENTS
 
 VMCB01, VMCB02 = memory_map.VMCX01_MA, memory_map.VMCX02_MA
@@ -78,7 +79,7 @@ def test_each_field_follows_the_clean_bit_of_its_group(names, clean):
     assert machine.call("svm_hw_enter") == layout.ST_OK
     copy = machine.m["vmcb_copies"][0][int(machine.m["vmcb_place"][0])]
     assert copy["ma"] == VMCB01
-    image = bytes(copy["bytes"]) + bytes(4096 - layout.VMCB_COPY_BYTES)
+    image = bytes(copy["bytes"]) + bytes(4096 - VMCB_COPY_BYTES)
     for name in names:
         group = HARMLESS[name]
         stale = group is not None and clean >> group & 1
@@ -104,12 +105,12 @@ def test_another_vmcb_is_loaded_whole_whatever_it_claims():
 def test_the_copy_least_recently_used_goes():
     machine = on()
     vmcb = machine.page(VMCB01)
-    for k in range(layout.N_VMCB_COPIES + 1):
+    for k in range(N_VMCB_COPIES + 1):
         machine.m["hw"]["vmcx"] = 0x100000 + 0x1000 * k
         machine.write(0x100000 + 0x1000 * k, vmcb)
         assert machine.call("svm_hw_enter") == layout.ST_OK
     held = set(map(int, machine.m["vmcb_copies"]["ma"][0]))
-    assert held == {0x100000 + 0x1000 * k for k in range(1, layout.N_VMCB_COPIES + 1)}
+    assert held == {0x100000 + 0x1000 * k for k in range(1, N_VMCB_COPIES + 1)}
 
 
 def test_the_copied_bytes_are_every_field_that_vmrun_loads():
@@ -147,8 +148,8 @@ def test_l0_never_calls_clean_what_it_has_changed(l1, l2):
 def test_interrupts_leave_no_group_stale(tmp_path, intercept, virtual_gif):
     features = (("vmcb_clean_bits", True), ("virtual_gif", virtual_gif))
     outcome = nested(
-        tmp_path, "svm", timer=20_000, intercept=intercept, features=features,
-        host_tick_cycles=30_000, nmi_cycles=70_000 if intercept else 0,
+        tmp_path, "svm", timer=30_000, intercept=intercept, features=features,
+        host_tick_cycles=45_000, nmi_cycles=70_000 if intercept else 0,
     )  # fmt: skip
     assert outcome.ticks > 5
     assert outcome.result.facts["stale_vmcb_groups"] == ""

@@ -14,6 +14,7 @@ from workbench.core import layout
 from workbench.core.cpu import ops
 from workbench.core.hvm import memory_map
 from workbench.core.ledger import EVENTS
+from workbench.core.mmu.records import MAX_TLB1
 
 VMCB01, VMCB02 = memory_map.VMCX01_MA, memory_map.VMCX02_MA
 GP, UD = 1 << 31 | 1 << 11 | 3 << 8 | 13, 1 << 31 | 3 << 8 | 6
@@ -331,7 +332,7 @@ def string_machine() -> SvmMachine:
     """Paging off, so that linear addresses are L1's physical ones; a small TLB."""
     machine = SvmMachine()
     t = machine.m["tlb"]
-    t["base"][0] = (0, layout.MAX_TLB1, 2 * layout.MAX_TLB1)
+    t["base"][0] = (0, MAX_TLB1, 2 * MAX_TLB1)
     t["ways"][0], t["sets"][0] = (4, 1, 4), (4, 0, 16)
     t["fast_read"] = t["fast_write"] = -1
     machine.m["cpu"]["cr0"] = 0x11

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from tests.mmu.machines import load, mapped_machine, pending, words_of
 from tests.oracle import tags as oracle
 from workbench.core import layout as lay
+from workbench.core.hvm.records import MAX_NP2M
 from workbench.core.hvm.tags import ROOTS
 from workbench.core.ledger import EVENTS, FLUSH_REASONS, FLUSH_SCOPES
+from workbench.core.mmu.records import TR_GLOBAL
 from workbench.core.units import entry
 from workbench.machine import TABLES
 
@@ -36,7 +38,7 @@ class Twins:
         self.svm = backend == "svm"
         f = m["feat"]
         f["tlb_tagging"], f["l2_tag_policy"], f["max_tag"] = tagged, policy, highest
-        f["flush_by_asid"], f["np2m_tables"] = by_asid, lay.MAX_NP2M
+        f["flush_by_asid"], f["np2m_tables"] = by_asid, MAX_NP2M
         self.twin = oracle.Tags(self.svm, policy, highest, by_asid, tagged, ROOTS)
         m["hw"]["tag_span"] = ROOTS if self.twin.pairs else 0
         table = CR3_BASE
@@ -151,7 +153,7 @@ class Twins:
         found: Counter = Counter()
         entries = tlb["entries"][0]
         for e in entries[entries["shift"] > 0]:
-            tag, is_global = int(e["tag"]), bool(e["rights"] & lay.TR_GLOBAL)
+            tag, is_global = int(e["tag"]), bool(e["rights"] & TR_GLOBAL)
             which = "global_generation" if is_global else "tag_generation"
             if int(e["generation"]) == int(tlb["all_generation"][0]) << 32 | int(
                 tlb[which][0, tag]

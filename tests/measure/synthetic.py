@@ -12,6 +12,7 @@ from workbench.core.ledger import (
     FIELD_PHASES,
     FLUSH_REASONS,
     FLUSH_SCOPES,
+    TIMELINE_KINDS,
 )
 from workbench.prices import load_preset
 from workbench.result import Result
@@ -119,7 +120,7 @@ def _fields(ledger, operations):
 
 def _timeline(ledger, backend, path, rounds=3):
     """CPUID exits one after another: exit, virtual exit, L1's own exits, virtual entry."""
-    kinds = {name: i for i, name in enumerate(layout.TIMELINE_KINDS)}
+    kinds = {name: i for i, name in enumerate(TIMELINE_KINDS)}
     places, cause, time, step = PLACES[backend], CAUSES.index("CPUID"), 0, 0
     entries = []
 

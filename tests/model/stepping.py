@@ -20,6 +20,7 @@ from workbench.core import layout as lay
 from workbench.core.hvm import memory_map as mm
 from workbench.core.hvm.p2m import LOGGED, TAKEN
 from workbench.core.ledger import EVENTS, TIME_SCALE
+from workbench.core.mmu.records import TR_DIRTY, TR_GLOBAL, TR_WRITE
 from workbench.guests.image import Image
 from workbench.guests.load import load_image
 from workbench.machine import TABLES
@@ -328,7 +329,7 @@ class Watcher:
         e = e[(e["shift"] > 0) & (e["tag"] == int(self.m["hw"]["tag"][0]))]
         tag = int(self.m["hw"]["tag"][0])
         base = int(tlb["all_generation"]) << 32
-        is_global = (e["rights"] & lay.TR_GLOBAL) != 0
+        is_global = (e["rights"] & TR_GLOBAL) != 0
         current = np.where(
             is_global,
             base | int(tlb["global_generation"][tag]),
@@ -340,7 +341,7 @@ class Watcher:
         """Every cached translation that the running guest could use is right, or legally stale."""
         for e in self._valid():
             va, frame = int(e["page"]) << 12, int(e["frame"])
-            writable = bool(e["rights"] & lay.TR_WRITE and e["rights"] & lay.TR_DIRTY)
+            writable = bool(e["rights"] & TR_WRITE and e["rights"] & TR_DIRTY)
             if level == 2 and va in PAGES:
                 n1p = frame - lay.L2_BANK_MA + lay.L2_BANK_N1P
                 assert self.stale.may_use(va, n1p, writable and self.rights_kept()), (

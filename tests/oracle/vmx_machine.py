@@ -9,6 +9,7 @@ from workbench.arch import deviations, vmcs, vmx
 from workbench.core import emit, jit, layout, units
 from workbench.core.cpu import ops
 from workbench.core.hvm import memory_map
+from workbench.core.mmu.records import MAX_TLB1
 
 L1_BYTES, L2_BYTES = 1 << 20, 1 << 20
 VMXON12, VMCS12, MSR_BITMAP12, IO_BITMAP12, EPT12 = 0x20000, 0x21000, 0x22000, 0x23000, 0x30000
@@ -107,7 +108,7 @@ class VmxMachine:
         m["l1_hap_root"] = _HAP
         m["np2m_pool"] = m["np2m_pool_next"] = memory_map.NP2M_POOL_MA
         m["np2m_pool_end"] = memory_map.BANK0_BYTES
-        m["tlb"]["base"] = (0, layout.MAX_TLB1, 2 * layout.MAX_TLB1)
+        m["tlb"]["base"] = (0, MAX_TLB1, 2 * MAX_TLB1)
         m["tlb"]["sets"], m["tlb"]["ways"] = (16, 8, 64), (4, 4, 4)
         m["tlb"]["fast_read"] = m["tlb"]["fast_write"] = -1
         m["hw"]["backend"] = layout.BACKEND_VMX

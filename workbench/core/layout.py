@@ -20,20 +20,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from .ledger import (
-    N_BLOCK_REASONS,
-    N_CAUSES,
-    N_EVENTS,
-    N_EXIT_CODES,
-    N_FIELDS,
-    N_LATENCY_BINS,
-    N_PHASES,
-    N_REASONS,
-    N_SCOPES,
-    N_STATE,
-    N_STATE_EVENTS,
-    TIMELINE_LENGTH,
+from .hvm.records import (
+    KVM,
+    MAX_NP2M,
+    N_ROUTES,
+    N_VMCB_COPIES,
+    NESTED_VCPU,
+    NP2M,
+    NP2M_POOL_PAGES,
+    SHADOW,
+    SHADOW_PAGE,
+    STATE,
+    VMCB_COPY,
+    WRITTEN_TABLE,
 )
+from .ledger import LEDGER, TIMELINE_ENTRY
+from .mmu.records import MAX_RAM_PAGES, TLB, TLB_ENTRY, WALK, WALK_ENTRY
 from .structs import struct
 
 # ---------------------------------------------------------------- machine memory map
@@ -46,8 +48,6 @@ L2_BANK_MA = 2 << 30
 L2_BANK_N1P = 1 << 30
 """Where L1 finds, in its own physical space, the memory it is to give to L2."""
 N_BANKS = 3
-MAX_RAM_PAGES = 1 << 16
-
 # ---------------------------------------------------------------- registers
 
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI = range(8)
@@ -246,33 +246,6 @@ HW = np.dtype(
 )  # fmt: skip
 """What the processor keeps from the control structure it entered with."""
 
-STATE = np.dtype(
-    [
-        ("event", "i8"),                 # AT_*: what L0 is doing now
-        ("host", "i8", (N_STATE,)),      # host address of each field, in the layout chosen
-        ("shape", "i8", (N_STATE,)),     # how it is stored (hvm/nested_state.py)
-    ]
-)  # fmt: skip
-"""Where the per-vcpu nested state lies; the state itself is in L0's memory, hvm/nested_state.py."""
-
-NESTED_VCPU = np.dtype(
-    [
-        ("np2m_base", "i8"),             # L1's root that n2p_to_l0m combines, -1 none
-        ("np2m_slot", "i8"),             # which of L0's nested p2m tables it is
-        ("np2m_generation", "i8"),       # that table's generation when it was chosen
-        ("stale_np2m", "i8"),            # choose again before L2 runs
-        ("n1_tag", "i8"), ("n1_tag_generation", "i8"),
-        ("last_vpid", "i8"),             # the last VPID of L1's that L2 ran with (policy kvm)
-        ("flush_request", "i8"),         # 1 + reason: flush the tag at the next entry (policy kvm)
-        ("vm_cr", "i8"), ("feature_control", "i8"),  # MSRs of L1's
-        ("general3", "i8"),              # sixth intercept word of vmcb12
-        ("shadow_active", "i8"),         # vmcs12 is a shadow VMCS now
-        ("guest_efer", "i8"),            # EFER as the running guest sees it (SVME is its own)
-        ("host_efer", "i8"),             # L1's while L2 runs
-    ]
-)  # fmt: skip
-"""What L0 remembers beside the nested state: tables and tags in use, MSRs of the guests."""
-
 APIC = np.dtype(
     [
         ("tpr", "i8"), ("svr", "i8"), ("icr", "i8"), ("divide", "i8"),
@@ -344,142 +317,6 @@ P2M_EVENT_NONE, P2M_EVENT_BALLOON, P2M_EVENT_LOG_DIRTY = range(3)
 MSR_MAP_MERGED, MSR_MAP_INTERCEPT_ALL, MSR_MAP_NONE = range(3)
 IO_MAP_XEN, IO_MAP_MERGED, IO_MAP_INTERCEPT_ALL = range(3)
 
-N_VMCB_COPIES, VMCB_COPY_BYTES = 4, 0x6A0
-"""VMCBs that the processor keeps a copy of, and how much of one VMRUN loads at most."""
-VMCB_COPY = np.dtype([("ma", "i8"), ("used", "i8"), ("bytes", "u1", (VMCB_COPY_BYTES,))])
-"""What the processor holds of a VMCB (hvm/svm_clean.py); ``ma`` 0: nothing."""
-
-N_ROUTES = 256
-MAX_NP2M = 10
-NP2M_POOL_PAGES = 4096
-"""Size of the list of pool pages, a power of two; the pool itself is smaller."""
-NP2M = np.dtype(
-    [
-        ("base", "i8"),        # root of L1's table that it combines (n1p), -1 none
-        ("root", "i8"),        # ma of its own root, 0: never used
-        ("generation", "i8"),  # how often it was emptied
-        ("reason", "i8"),      # why it was emptied last (F_*)
-        ("flush", "i8"),       # 1 + reason: empty it before it is used again
-        ("entries", "i8"),     # leaf entries present in it
-        ("used", "i8"),        # when it was chosen last (LRU)
-        ("pages", "i8"),       # ma of the first page below the root, a list through np2m_next
-    ],
-    align=True,
-)  # fmt: skip
-"""One nested p2m: n2p_to_l0m for one root of L1."""
-
-KVM = np.dtype([("page", "i8"), ("dirty", "i8"), ("rare_in_02", "i8")])
-"""KVM's copy of vmcs12: ma of L1's page, whether vmcs02 must be written in full, and whether the
-rarely moved guest state is in vmcs02 only (hvm/vmx_kvm.py)."""
-
-MAX_TLB1, MAX_TLB2 = 128, 4096
-MAX_TAGS = 1 << 16
-REASON_RING = 8
-FAST = 64
-PSC_ENTRIES = 32
-NTLB_ENTRIES = 16
-
-TLB_ENTRY = np.dtype(
-    [
-        ("page", "i8"),       # va >> 12 of the first 4 KB of the page
-        ("frame", "i8"),      # ma of the page
-        ("generation", "i8"), # valid while equal to the current generation (mmu/generation.py)
-        ("tag", "i4"), ("pcid", "i4"),
-        ("owner", "u1"),      # level that filled it
-        ("shift", "u1"),      # 12, 21, 30; 0 = never used
-        ("rights", "u1"),     # TR_*
-        ("pad", "u1"),
-    ],
-    align=True,
-)  # fmt: skip
-TR_WRITE, TR_USER, TR_EXEC, TR_GLOBAL, TR_DIRTY = 1, 2, 4, 8, 16
-TR_NO_READ = 32
-"""For fetches only: an EPT entry with the right to execute alone."""
-
-WALK_ENTRY = np.dtype(
-    [("key", "i8"), ("value", "i8"), ("generation", "i8"), ("rights", "i8"), ("tag", "i4"),
-     ("shift", "i4")], align=True,
-)  # fmt: skip
-
-WALK = np.dtype([("frame", "i8"), ("shift", "i8"), ("rights", "i8"), ("references", "i8"),
-                 ("nested_references", "i8")])  # fmt: skip
-"""What a page walk found: ma of the page, log2 of its size, TR_* rights, references it made, of
-these those to the nested table."""
-
-TLB1, TLB1_LARGE, TLB2 = range(3)
-
-TLB = np.dtype(
-    [
-        ("base", "i8", (3,)), ("sets", "i8", (3,)), ("ways", "i8", (3,)),  # of TLB1, TLB1_LARGE, TLB2
-        ("large_in_l2", "i8"),
-        ("sizes", "i8"),                                # bit (shift) set: pages of that size cached
-        ("entries", TLB_ENTRY, (2 * MAX_TLB1 + MAX_TLB2,)),
-        ("victim", "u1", (2 * MAX_TLB1 + MAX_TLB2,)),   # next way to replace, per set
-        ("all_generation", "i8"),
-        ("tag_generation", "i4", (MAX_TAGS,)),
-        ("global_generation", "i4", (MAX_TAGS,)),
-        ("live", "i4", (MAX_TAGS,)), ("live_global", "i4", (MAX_TAGS,)),
-        ("live_all", "i8"), ("live_top", "i8"),         # sum of the two; highest tag in them
-        ("tag_reason", "u1", (MAX_TAGS, REASON_RING)),  # why each generation of a tag ended
-        ("global_reason", "u1", (MAX_TAGS, REASON_RING)),
-        ("all_reason", "u1", (REASON_RING,)),
-        ("psc", WALK_ENTRY, (3, PSC_ENTRIES)),          # PDE, PDPTE, PML4E caches
-        ("psc_next", "i8", (3,)),
-        ("psc_generation", "i8"),
-        ("ntlb", WALK_ENTRY, (NTLB_ENTRIES,)), ("ntlb_next", "i8"), ("ntlb_generation", "i8"),
-        ("fast_context", "i8"),                         # multiple of 8; see mmu/access.py
-        ("fast_hits", "i8"),                            # first-level hits not yet in the ledger
-        ("fast_read", "i8", (FAST,)), ("fast_read_host", "i8", (FAST,)),
-        ("fast_write", "i8", (FAST,)), ("fast_write_host", "i8", (FAST,)),
-    ],
-    align=True,
-)  # fmt: skip
-
-TIMELINE_ENTRY = np.dtype(
-    [("step", "i8"), ("time", "i8"), ("code", "i8"), ("info", "i8"), ("rip", "i8"),
-     ("from_level", "u1"), ("to_level", "u1"), ("kind", "u1"), ("cause", "u1")], align=True,
-)  # fmt: skip
-(
-    TL_HW_EXIT,
-    TL_HW_ENTRY,
-    TL_VIRTUAL_EXIT,
-    TL_VIRTUAL_ENTRY,
-    TL_FIELD_READ,
-    TL_FIELD_WRITE,
-    TL_FLUSH,
-    TL_ENTRY_REFUSED,
-) = range(8)
-TIMELINE_KINDS = ("hw_exit", "hw_entry", "virtual_exit", "virtual_entry", "field_read",
-                  "field_write", "flush", "entry_refused")  # fmt: skip
-
-LEDGER = np.dtype(
-    [
-        ("cause", "i8"),
-        ("time", "i8"),                                    # 1/1024 cycle
-        ("price", "i8", (N_EVENTS,)),                      # 1/1024 cycle per event
-        ("counts", "i8", (N_CAUSES, N_EVENTS)),
-        ("exits", "i8", (3, N_EXIT_CODES, 2, N_CAUSES)),   # from level, code index, handler 0=L0 1=L1, cause
-        ("flushes", "i8", (N_REASONS, N_SCOPES)),
-        ("dropped", "i8", (N_REASONS, N_SCOPES)),
-        ("refills", "i8", (N_REASONS,)),
-        ("refill_references", "i8", (N_REASONS,)),
-        ("refill_walks", "i8", (N_CAUSES, 2)),             # the same by cause: guest, nested tables
-        ("fields", "i8", (N_FIELDS, N_PHASES * 2)),
-        ("state", "i8", (N_STATE_EVENTS, N_STATE * 2)),    # event, field of the nested state * 2 + write
-        ("timeline", TIMELINE_ENTRY, (TIMELINE_LENGTH,)),
-        ("timeline_next", "i8"),
-        ("timeline_limit", "i8"),                          # stop recording after so many entries
-        ("virtual_entries", "i8"), ("virtual_exits", "i8"),
-        ("blocked", "i8", (N_BLOCK_REASONS,)),             # deliveries that had to wait, by reason
-        ("blocked_time", "i8", (N_BLOCK_REASONS,)),        # and how long, in 1/1024 cycle
-        ("delivered", "i8", (3, 2)),                       # level, 0 interrupt 1 NMI
-        ("latency", "i8", (3, 2, N_LATENCY_BINS)),         # the same, by time from raise to taking
-        ("latency_time", "i8", (3, 2)),                    # its sum, in 1/1024 cycle
-        ("host_ticks", "i8"),
-    ],
-    align=True,
-)  # fmt: skip
-
 MAX_UOPS = 1 << 16
 CODE_SLOTS = 256
 SERIAL_LENGTH = 1 << 16
@@ -495,45 +332,6 @@ CODE = np.dtype(
     ],
     align=True,
 )  # fmt: skip
-
-SHADOW_PAGES = 4096
-"""Size of the list of shadow pages, a power of two; page 0 is none."""
-SHADOW_PAGE = np.dtype(
-    [
-        ("frame", "i8"),   # page of RAM that it shadows: a guest table, or where a large page starts
-        ("kind", "i8"),    # hvm/shadow_pages; 0 free
-        ("next", "i8"),    # next shadow of the same frame, or next free page
-        ("refs", "i8"),    # entries that point to it, and 1 for a root that is kept
-        ("pinned", "i8"),  # is a root that is kept
-        ("used", "i8"),    # when it became a root last (LRU)
-    ],
-    align=True,
-)  # fmt: skip
-WRITTEN_TABLE = np.dtype([("frame", "i8"), ("low", "i8"), ("high", "i8")], align=True)
-"""A guest table that L0 wrote to for the guest: first and last byte."""
-
-SHADOW = np.dtype(
-    [
-        ("active", "i8"),                          # L0 runs its guests on shadow tables
-        ("software", "i8"),                        # between exit and entry: L0 walks guest tables
-        ("emulating", "i8"),                       # L0 executes one instruction for the guest
-        ("flush", "i8"),                           # take new tags before the next entry
-        ("cr0", "i8"), ("cr3", "i8"), ("cr4", "i8"),  # as the guest that runs believes
-        ("role", "i8"),                            # ROLE_* of its mode
-        ("roots", "i8", (2,)),                     # shadow page that is the root of L1, L2
-        ("free", "i8"), ("top", "i8"), ("limit", "i8"),  # free list; pages never used; how many
-        ("clock", "i8"), ("freed", "i8"),          # choices of a root; pages freed so far
-        ("n_written", "i8"), ("written_overflow", "i8"), ("written", WRITTEN_TABLE, (4,)),
-        ("gpa", "i8"), ("shift", "i8"), ("rights", "i8"), ("level", "i8"), ("leaf", "i8"),
-        ("tables", "i8", (4,)), ("entries", "i8", (4,)),  # of the last guest walk, by level - 1
-        ("pages", SHADOW_PAGE, (SHADOW_PAGES,)),
-        ("head", "i4", (MAX_RAM_PAGES,)),          # first shadow page of a page of RAM
-        ("writable", "i4", (MAX_RAM_PAGES,)),      # shadow entries that map it writable
-        ("writable_at", "i4", (MAX_RAM_PAGES,)),   # one of them: its number in the pool
-    ],
-    align=True,
-)  # fmt: skip
-"""L0 shadow paging (hvm/shadow)."""
 
 MACHINE = np.dtype(
     [

@@ -10,6 +10,8 @@ The tuples below are the one place where causes, events, flush reasons and scope
 
 from __future__ import annotations
 
+import numpy as np
+
 from .jit import inner
 from .words import count_leading_zeros
 
@@ -101,6 +103,51 @@ N_STATE, N_STATE_EVENTS = 64, 16
 TIMELINE_LENGTH = 1 << 14
 TIME_SCALE = 1024
 """Sub-units of a cycle in ``ledger.time`` and in ``ledger.price``."""
+
+TIMELINE_ENTRY = np.dtype(
+    [("step", "i8"), ("time", "i8"), ("code", "i8"), ("info", "i8"), ("rip", "i8"),
+     ("from_level", "u1"), ("to_level", "u1"), ("kind", "u1"), ("cause", "u1")], align=True,
+)  # fmt: skip
+(
+    TL_HW_EXIT,
+    TL_HW_ENTRY,
+    TL_VIRTUAL_EXIT,
+    TL_VIRTUAL_ENTRY,
+    TL_FIELD_READ,
+    TL_FIELD_WRITE,
+    TL_FLUSH,
+    TL_ENTRY_REFUSED,
+) = range(8)
+TIMELINE_KINDS = ("hw_exit", "hw_entry", "virtual_exit", "virtual_entry", "field_read",
+                  "field_write", "flush", "entry_refused")  # fmt: skip
+
+LEDGER = np.dtype(
+    [
+        ("cause", "i8"),
+        ("time", "i8"),                                    # 1/1024 cycle
+        ("price", "i8", (N_EVENTS,)),                      # 1/1024 cycle per event
+        ("counts", "i8", (N_CAUSES, N_EVENTS)),
+        ("exits", "i8", (3, N_EXIT_CODES, 2, N_CAUSES)),   # from level, code index, handler 0=L0 1=L1, cause
+        ("flushes", "i8", (N_REASONS, N_SCOPES)),
+        ("dropped", "i8", (N_REASONS, N_SCOPES)),
+        ("refills", "i8", (N_REASONS,)),
+        ("refill_references", "i8", (N_REASONS,)),
+        ("refill_walks", "i8", (N_CAUSES, 2)),             # the same by cause: guest, nested tables
+        ("fields", "i8", (N_FIELDS, N_PHASES * 2)),
+        ("state", "i8", (N_STATE_EVENTS, N_STATE * 2)),    # event, field of the nested state * 2 + write
+        ("timeline", TIMELINE_ENTRY, (TIMELINE_LENGTH,)),
+        ("timeline_next", "i8"),
+        ("timeline_limit", "i8"),                          # stop recording after so many entries
+        ("virtual_entries", "i8"), ("virtual_exits", "i8"),
+        ("blocked", "i8", (N_BLOCK_REASONS,)),             # deliveries that had to wait, by reason
+        ("blocked_time", "i8", (N_BLOCK_REASONS,)),        # and how long, in 1/1024 cycle
+        ("delivered", "i8", (3, 2)),                       # level, 0 interrupt 1 NMI
+        ("latency", "i8", (3, 2, N_LATENCY_BINS)),         # the same, by time from raise to taking
+        ("latency_time", "i8", (3, 2)),                    # its sum, in 1/1024 cycle
+        ("host_ticks", "i8"),
+    ],
+    align=True,
+)  # fmt: skip
 
 
 globals().update({f"C_{n}": i for i, n in enumerate(CAUSES)})

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from .jit import inner
-from .layout import TIMELINE_LENGTH, TL_ENTRY_REFUSED, TL_FIELD_READ, TL_FIELD_WRITE
-from .ledger import P_L1_ACCESS, count_field
+from .ledger import (
+    P_L1_ACCESS,
+    TIMELINE_LENGTH,
+    TL_ENTRY_REFUSED,
+    TL_FIELD_READ,
+    TL_FIELD_WRITE,
+    count_field,
+)
 
 
 @inner

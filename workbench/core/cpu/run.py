@@ -7,7 +7,6 @@ the conventions and ``layout`` (ST_*) for the outcomes.
 
 from __future__ import annotations
 
-from ..hvm.intercepts import virt_instruction
 from ..hvm.nested import l0_emulated, l0_exit
 from ..hvm.shadow import EMULATING
 from ..jit import inner, unit
@@ -26,7 +25,6 @@ from ..layout import (
     ST_REPEAT,
     ST_VMEXIT,
     Machine,
-    Uop,
 )
 from ..ledger import fold_steps
 from ..mmu.access import fold_hits, load, store
@@ -34,13 +32,10 @@ from ..mmu.tlb import fast_context
 from ..structs import i64
 from ..words import lshr, popcount, smulh
 from . import ops
-from .alu import exec_alu, exec_flag
 from .apic_page import bare_apic_access
-from .bits import exec_bits
-from .control import exec_control
 from .delivery import deliver_event
+from .dispatch import exec_generic, exec_slow
 from .events import attend
-from .exceptions import raise_ud
 from .fast import (
     address_of,
     alu32,
@@ -57,16 +52,8 @@ from .fast import (
 )
 from .flags import add_carries, set_carry_overflow, sub_carries
 from .lookup import check_straddle, find_uop
-from .move import exec_move
-from .muldiv import exec_muldiv
 from .operands import read_reg
-from .register import exec_register
-from .shift import exec_shift
 from .sources import idle, schedule
-from .stack import exec_stack
-from .string import exec_string
-from .system import exec_system
-from .table import exec_table
 
 MAX_ROUNDS = 64
 """Events and exits in a row without an instruction before the machine counts as stuck."""
@@ -75,44 +62,6 @@ END_JCC = (ops.FAMILY_JCC + 1) * 16
 END_FAST32 = (ops.FAMILY_FAST32 + 1) * 16
 END_FASTMIX = (ops.FAMILY_FASTMIX + 1) * 16
 END_FASTMEM = (ops.FAMILY_FASTMEM + 1) * 16
-
-
-@unit(Machine, Uop)
-def exec_slow(m, u):
-    """Families that ask the system: SYSTEM and above."""
-    family = u.op >> 4
-    if family == ops.FAMILY_SYSTEM:
-        return exec_system(m, u)
-    if family == ops.FAMILY_CONTROL:
-        return exec_control(m, u)
-    if family == ops.FAMILY_REGISTER:
-        return exec_register(m, u)
-    if family == ops.FAMILY_TABLE:
-        return exec_table(m, u)
-    if m.hw.guest == 0:
-        return raise_ud(m)
-    return virt_instruction(m, u)
-
-
-@unit(Machine, Uop)
-def exec_generic(m, u):
-    """Families of any operand size, dispatched; see ``ops``."""
-    family = u.op >> 4
-    if family == ops.FAMILY_ALU:
-        return exec_alu(m, u)
-    if family == ops.FAMILY_MOVE:
-        return exec_move(m, u)
-    if family == ops.FAMILY_SHIFT:
-        return exec_shift(m, u)
-    if family == ops.FAMILY_MULDIV:
-        return exec_muldiv(m, u)
-    if family == ops.FAMILY_BITS:
-        return exec_bits(m, u)
-    if family == ops.FAMILY_STACK:
-        return exec_stack(m, u)
-    if family == ops.FAMILY_FLAG:
-        return exec_flag(m, u)
-    return exec_string(m, u)
 
 
 @unit(Machine, i64)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from ..hvm.intercepts import io_exit
 from ..jit import inner, unit
 from ..layout import (
-    FAST,
     PAGE,
     RAX,
     RCX,
@@ -26,6 +25,7 @@ from ..layout import (
 )
 from ..mmu.access import load, load_update, store
 from ..mmu.physical import load_host, store_host
+from ..mmu.records import FAST
 from ..mmu.tlb import fast_context
 from ..structs import i64
 from ..words import lshr

@@ -29,10 +29,6 @@ from ..layout import (
     ST_REPEAT,
     ST_SHUTDOWN,
     ST_VMEXIT,
-    TL_HW_ENTRY,
-    TL_HW_EXIT,
-    TL_VIRTUAL_ENTRY,
-    TL_VIRTUAL_EXIT,
     Machine,
 )
 from ..ledger import (
@@ -49,6 +45,10 @@ from ..ledger import (
     E_L0_INSTRUCTION_EMULATED,
     E_L0_VMLOAD,
     E_L0_VMSAVE,
+    TL_HW_ENTRY,
+    TL_HW_EXIT,
+    TL_VIRTUAL_ENTRY,
+    TL_VIRTUAL_EXIT,
     count,
     fold_steps,
 )
@@ -80,14 +80,7 @@ from .svm_l0 import svm_inject
 from .svm_tables import code_index
 from .tags import tag_for_entry, tags_after_n2_exit
 from .virtual_exit import ASKED, ask_exit, exit_asked, recall_vmx_exit
-from .vmx import (
-    vmx_enter_n2,
-    vmx_exit_n2,
-    vmx_handle,
-    vmx_route,
-    vmx_set_hap_root,
-    vmx_set_vpid,
-)
+from .vmx import vmx_enter_n2, vmx_exit_n2, vmx_handle, vmx_route, vmx_set_hap_root, vmx_set_vpid
 from .vmx_hw import vmx_hw_enter, vmx_hw_exit, vmx_store_guest
 from .vmx_intr import vmx_intr_assist
 from .vmx_timer import is_timed

@@ -23,25 +23,13 @@ even when another one is empty, and a choice renews the tags of L1 and of L2.
 from __future__ import annotations
 
 from ..jit import inner, unit
-from ..layout import (
-    BACKEND_SVM,
-    MAX_NP2M,
-    NP2M_GENERATION,
-    NP2M_LAZY,
-    NP2M_POOL_PAGES,
-    PAGE,
-    Machine,
-)
-from ..ledger import (
-    E_L0_NP2M_ENTRY_ZAPPED,
-    E_L0_NP2M_FLUSHED,
-    F_NP2M_CHANGED,
-    count,
-)
+from ..layout import BACKEND_SVM, NP2M_GENERATION, NP2M_LAZY, PAGE, Machine
+from ..ledger import E_L0_NP2M_ENTRY_ZAPPED, E_L0_NP2M_FLUSHED, F_NP2M_CHANGED, count
 from ..mmu.walk import ADDRESS_MASK
 from ..structs import i64
 from ..words import fill_bytes
 from .nested_state import flushp2m, n2p_to_l0m, set_flushp2m, set_n2p_to_l0m
+from .records import MAX_NP2M, NP2M_POOL_PAGES
 from .tags import N1, N2, tags_np2m_emptied, tags_renew, tells_tables_apart
 
 EPTP_AD = 1 << 6

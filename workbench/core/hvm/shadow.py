@@ -19,7 +19,7 @@ Not modelled: unsynchronised shadow tables (KVM; Xen's OOS pages).
 from __future__ import annotations
 
 from ..jit import inner, unit
-from ..layout import ST_FAULT, ST_OK, TR_WRITE, Machine
+from ..layout import ST_FAULT, ST_OK, Machine
 from ..ledger import (
     E_L0_FLUSH_EXECUTED,
     E_L0_GUEST_PTE_EMULATED,
@@ -29,6 +29,7 @@ from ..ledger import (
     count,
 )
 from ..mmu.physical import ma_ld64
+from ..mmu.records import TR_WRITE
 from ..mmu.tlb import flush_address
 from ..mmu.walk import (
     ACC_EXEC,

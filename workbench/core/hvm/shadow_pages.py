@@ -20,12 +20,14 @@ before it enters a guest.
 from __future__ import annotations
 
 from ..jit import inner, unit
-from ..layout import MAX_RAM_PAGES, PAGE, SHADOW_PAGES, Machine
+from ..layout import PAGE, Machine
 from ..ledger import E_L0_SHADOW_PAGE_ALLOCATED, count
 from ..mmu.physical import ma_ld64, ma_st64
+from ..mmu.records import MAX_RAM_PAGES
 from ..mmu.walk import ADDRESS_MASK, PTE_NX, PTE_P, PTE_U, PTE_W
 from ..structs import i64
 from ..words import fill_bytes, lshr
+from .records import SHADOW_PAGES
 from .shadow_walk import TABLE_KINDS, frame_of
 
 FL1, FL2 = 5, 6

@@ -9,9 +9,10 @@ those of the hardware walk (``mmu/walk``), accessed and dirty bits included.
 from __future__ import annotations
 
 from ..jit import inner, unit
-from ..layout import ST_FAULT, ST_OK, TR_EXEC, TR_USER, TR_WRITE, Machine
+from ..layout import ST_FAULT, ST_OK, Machine
 from ..ledger import E_L0_GUEST_WALK_REFERENCE, count
 from ..mmu.physical import host_of, ma_ld64, ma_st64
+from ..mmu.records import TR_EXEC, TR_USER, TR_WRITE
 from ..mmu.walk import (
     ACC_SYSTEM,
     ACC_WRITE,

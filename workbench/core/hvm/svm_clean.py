@@ -15,10 +15,11 @@ import numpy as np
 from ...arch import vmcb
 from ...arch.table import rows
 from ..jit import inner, unit
-from ..layout import N_VMCB_COPIES, VMCB_COPY_BYTES, Machine
+from ..layout import Machine
 from ..ledger import E_VMCB_GROUP_KEPT, count
 from ..structs import i64
 from ..words import address, copy_bytes, ld8, ld32, ld64, lshr, popcount, st32
+from .records import N_VMCB_COPIES, VMCB_COPY_BYTES
 
 (
     CLEAN_INTERCEPTS, CLEAN_MAPS, CLEAN_ASID, CLEAN_TPR, CLEAN_NP, CLEAN_CR, CLEAN_DR, CLEAN_DT,

@@ -25,7 +25,6 @@ from ...arch import svm
 from ..jit import inner, unit
 from ..layout import (
     BACKEND_SVM,
-    MAX_NP2M,
     POLICY_KVM,
     POLICY_OWN,
     POLICY_SHARED_FLUSH,
@@ -46,6 +45,7 @@ from ..mmu.generation import flush_all, flush_tag, flush_tags
 from ..mmu.tlb import flush_address
 from ..structs import i64
 from .nested_state import guest_tag, n2_tag, n2_tag_generation, set_n2_tag, set_n2_tag_generation
+from .records import MAX_NP2M
 
 N1, N2 = 1, 2
 """Which context's tag: bits, may be combined."""

@@ -35,26 +35,14 @@ from .memory_map import (
     VMREAD_BITMAP_MA,
     VMWRITE_BITMAP_MA,
 )
-from .nested_state import (
-    is_n2_guest,
-    set_exitcode,
-    set_guest_tag,
-    set_vmxon_addr,
-    vmexit_pending,
-)
+from .nested_state import is_n2_guest, set_exitcode, set_guest_tag, set_vmxon_addr, vmexit_pending
 from .nested_vcpu import reset_nested_vcpu
 from .shadow_vmx import vmx_handle_invlpg
 from .tags import tags_initialise
 from .virtual_exit import ask_exit
 from .vmcs import own_base, put, settle
 from .vmx_caps import FEATURE_CONTROL
-from .vmx_common import (
-    INTR_VALID,
-    complete_instruction,
-    count_common,
-    fatal,
-    inject_exception,
-)
+from .vmx_common import INTR_VALID, complete_instruction, count_common, fatal, inject_exception
 from .vmx_controls import (
     CR0_FIXED0,
     CR4_FIXED0,
@@ -85,7 +73,8 @@ from .vmx_emulate import (
 from .vmx_entry import CR0_L0_MASK, own_eptp, vmx_enter_n2, vmx_set_hap_root, vmx_set_vpid
 from .vmx_host_area import write_host_area
 from .vmx_hw import save_guest_state
-from .vmx_insn import NONE, vmx_instruction
+from .vmx_insn import vmx_instruction
+from .vmx_insn_results import NONE
 from .vmx_intercepts import msr_bit
 from .vmx_intr import vmx_close_window
 from .vmx_kvm import kvm_prepare_bitmaps

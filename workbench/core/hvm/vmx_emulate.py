@@ -34,14 +34,7 @@ from ..structs import i64
 from ..words import lshr
 from .memory_map import VMCX01_MA
 from .mmio import vmx_apic_mmio
-from .nested_fault import (
-    NP_HANDLED,
-    NP_INJECT,
-    NP_LOG_FULL,
-    NP_MISCONFIG,
-    NP_MMIO,
-    np2m_fault,
-)
+from .nested_fault import NP_HANDLED, NP_INJECT, NP_LOG_FULL, NP_MISCONFIG, NP_MMIO, np2m_fault
 from .nested_state import hap_enabled, is_n2_guest, vmxon
 from .p2m import p2m_resolve
 from .shadow_vmx import vmx_emulate_cr3, vmx_shadow_fault
@@ -50,8 +43,8 @@ from .vmcs import get, get_vvmcs, own_base, put, set_vvmcs, vmread, vmwrite, vvm
 from .vmx_caps import is_vmx_msr, vmx_capability
 from .vmx_common import complete_instruction, fatal, inject_exception, inject_pending, set_gpr
 from .vmx_controls import CR0_FIXED0, CR4_FIXED0
-from .vmx_entry import merged_shadow
 from .vmx_intercepts import CR_CLTS, CR_FROM, CR_LMSW
+from .vmx_merge import merged_shadow
 from .vmx_msr_lists import guests_msrs_in, guests_msrs_out, is_switched
 from .vmx_reinject import reinject
 

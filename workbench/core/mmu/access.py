@@ -8,11 +8,12 @@ replacement does not depend on hits, so using it changes no count: it only count
 from __future__ import annotations
 
 from ..jit import inner, unit
-from ..layout import FAST, Machine
+from ..layout import Machine
 from ..ledger import E_TLB1_HIT, count
 from ..structs import i64
 from ..words import ld8, lshr, st8
 from .physical import all_ones, load_host, note_code_written, store_host
+from .records import FAST
 from .tlb import fast_context, translate
 from .walk import ACC_READ, ACC_SYSTEM, ACC_WRITE
 

@@ -12,11 +12,12 @@ of their own that non-global flushes leave alone.
 from __future__ import annotations
 
 from ..jit import inner, unit
-from ..layout import FAST, MAX_TAGS, REASON_RING, TL_FLUSH, Machine
-from ..ledger import S_ALL, S_TAG, S_TAG_NONGLOBAL
+from ..layout import Machine
+from ..ledger import S_ALL, S_TAG, S_TAG_NONGLOBAL, TL_FLUSH
 from ..structs import i64
 from ..timeline import record
 from ..words import lshr
+from .records import FAST, MAX_TAGS, REASON_RING
 
 
 @inner

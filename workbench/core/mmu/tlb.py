@@ -10,18 +10,7 @@ from __future__ import annotations
 
 from ..hvm.shadow_walk import software_translate
 from ..jit import inner, unit
-from ..layout import (
-    FAST,
-    ST_FAULT,
-    ST_OK,
-    TLB1,
-    TLB1_LARGE,
-    TLB2,
-    TR_DIRTY,
-    TR_GLOBAL,
-    TR_NO_READ,
-    Machine,
-)
+from ..layout import ST_FAULT, ST_OK, Machine
 from ..ledger import (
     E_TLB1_HIT,
     E_TLB2_HIT,
@@ -45,6 +34,7 @@ from .generation import (
     tag_index,
 )
 from .physical import host_of
+from .records import FAST, TLB1, TLB1_LARGE, TLB2, TR_DIRTY, TR_GLOBAL, TR_NO_READ
 from .walk import ACC_EXEC, ACC_SYSTEM, ACC_WRITE, CR0_PG, CR4_PCIDE, allowed, walk
 
 NOT_FOUND = -1

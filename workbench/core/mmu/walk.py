@@ -15,21 +15,7 @@ from __future__ import annotations
 
 from ...arch import svm, vmx
 from ..jit import inner, unit
-from ..layout import (
-    BACKEND_SVM,
-    NTLB_ENTRIES,
-    PSC_ENTRIES,
-    ST_FAULT,
-    ST_OK,
-    ST_VMEXIT,
-    TR_DIRTY,
-    TR_EXEC,
-    TR_GLOBAL,
-    TR_NO_READ,
-    TR_USER,
-    TR_WRITE,
-    Machine,
-)
+from ..layout import BACKEND_SVM, ST_FAULT, ST_OK, ST_VMEXIT, Machine
 from ..ledger import (
     C_NESTED_PAGE_FAULT,
     E_NESTED_TLB_HIT,
@@ -43,6 +29,16 @@ from ..structs import i64
 from ..words import lshr
 from .generation import current_generation
 from .physical import ma_ld64, ma_st64
+from .records import (
+    NTLB_ENTRIES,
+    PSC_ENTRIES,
+    TR_DIRTY,
+    TR_EXEC,
+    TR_GLOBAL,
+    TR_NO_READ,
+    TR_USER,
+    TR_WRITE,
+)
 
 ACC_READ, ACC_WRITE, ACC_EXEC, ACC_SYSTEM = 0, 1, 2, 4
 """Kind of access; ACC_SYSTEM is added for implicit supervisor accesses."""
