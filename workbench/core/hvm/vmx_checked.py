@@ -12,10 +12,11 @@ Kept apart are the segment registers, which change with the privilege level.
 from __future__ import annotations
 
 from ...arch import vmcs
+from ..compare import words_differ
 from ..jit import inner, unit
 from ..layout import N_FEATURES, Machine
 from ..structs import i64
-from ..words import address, copy_bytes, ld64
+from ..words import address, copy_bytes
 from .memory_map import VMCX02_MA
 from .nested_state import vmcx12_addr
 from .vmcs import get
@@ -31,48 +32,39 @@ NOTHING, SEGMENTS, ANYTHING = range(3)
 
 
 @inner
-def _differ(a, b, first, last):
-    """Do two arrays of words differ from index ``first`` to ``last``?"""
-    difference = 0
-    for i in range(first, last + 1):
-        difference |= ld64(a + 8 * i) ^ ld64(b + 8 * i)
-    return difference
-
-
-@inner
 def _controls_differ(base, kept):
     """In a field of the controls, the host state or the guest's control registers, MSRs and tables?
 
     Fields between those that are checked count as well where they seldom change.
     """
     return (
-        _differ(base, kept, vmcs.SLOT_VIRTUAL_PROCESSOR_ID, vmcs.SLOT_POSTED_INTR_NV)
-        | _differ(base, kept, vmcs.SLOT_HOST_ES_SELECTOR, vmcs.SLOT_EPT_POINTER)
-        | _differ(base, kept, vmcs.SLOT_VMREAD_BITMAP, vmcs.SLOT_VMWRITE_BITMAP)
-        | _differ(base, kept, vmcs.SLOT_GUEST_IA32_DEBUGCTL, vmcs.SLOT_GUEST_PDPTR3)
-        | _differ(base, kept, vmcs.SLOT_HOST_IA32_PAT, vmcs.SLOT_HOST_IA32_EFER)
-        | _differ(
+        words_differ(base, kept, vmcs.SLOT_VIRTUAL_PROCESSOR_ID, vmcs.SLOT_POSTED_INTR_NV)
+        | words_differ(base, kept, vmcs.SLOT_HOST_ES_SELECTOR, vmcs.SLOT_EPT_POINTER)
+        | words_differ(base, kept, vmcs.SLOT_VMREAD_BITMAP, vmcs.SLOT_VMWRITE_BITMAP)
+        | words_differ(base, kept, vmcs.SLOT_GUEST_IA32_DEBUGCTL, vmcs.SLOT_GUEST_PDPTR3)
+        | words_differ(base, kept, vmcs.SLOT_HOST_IA32_PAT, vmcs.SLOT_HOST_IA32_EFER)
+        | words_differ(
             base, kept, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, vmcs.SLOT_VM_ENTRY_MSR_LOAD_COUNT
         )
-        | _differ(
+        | words_differ(
             base, kept, vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL, vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL
         )
-        | _differ(base, kept, vmcs.SLOT_GUEST_GDTR_LIMIT, vmcs.SLOT_GUEST_IDTR_LIMIT)
-        | _differ(base, kept, vmcs.SLOT_GUEST_CR0, vmcs.SLOT_GUEST_CR0)
-        | _differ(base, kept, vmcs.SLOT_GUEST_CR4, vmcs.SLOT_GUEST_CR4)
-        | _differ(base, kept, vmcs.SLOT_GUEST_GDTR_BASE, vmcs.SLOT_GUEST_DR7)
-        | _differ(base, kept, vmcs.SLOT_GUEST_SYSENTER_ESP, vmcs.SLOT_GUEST_SYSENTER_EIP)
-        | _differ(base, kept, vmcs.SLOT_HOST_CR0, vmcs.SLOT_HOST_RIP)
+        | words_differ(base, kept, vmcs.SLOT_GUEST_GDTR_LIMIT, vmcs.SLOT_GUEST_IDTR_LIMIT)
+        | words_differ(base, kept, vmcs.SLOT_GUEST_CR0, vmcs.SLOT_GUEST_CR0)
+        | words_differ(base, kept, vmcs.SLOT_GUEST_CR4, vmcs.SLOT_GUEST_CR4)
+        | words_differ(base, kept, vmcs.SLOT_GUEST_GDTR_BASE, vmcs.SLOT_GUEST_DR7)
+        | words_differ(base, kept, vmcs.SLOT_GUEST_SYSENTER_ESP, vmcs.SLOT_GUEST_SYSENTER_EIP)
+        | words_differ(base, kept, vmcs.SLOT_HOST_CR0, vmcs.SLOT_HOST_RIP)
     )
 
 
 @inner
 def _segments_differ(base, kept):
     return (
-        _differ(base, kept, vmcs.SLOT_GUEST_ES_SELECTOR, vmcs.SLOT_GUEST_TR_SELECTOR)
-        | _differ(base, kept, vmcs.SLOT_GUEST_ES_LIMIT, vmcs.SLOT_GUEST_TR_LIMIT)
-        | _differ(base, kept, vmcs.SLOT_GUEST_ES_AR_BYTES, vmcs.SLOT_GUEST_TR_AR_BYTES)
-        | _differ(base, kept, vmcs.SLOT_GUEST_ES_BASE, vmcs.SLOT_GUEST_TR_BASE)
+        words_differ(base, kept, vmcs.SLOT_GUEST_ES_SELECTOR, vmcs.SLOT_GUEST_TR_SELECTOR)
+        | words_differ(base, kept, vmcs.SLOT_GUEST_ES_LIMIT, vmcs.SLOT_GUEST_TR_LIMIT)
+        | words_differ(base, kept, vmcs.SLOT_GUEST_ES_AR_BYTES, vmcs.SLOT_GUEST_TR_AR_BYTES)
+        | words_differ(base, kept, vmcs.SLOT_GUEST_ES_BASE, vmcs.SLOT_GUEST_TR_BASE)
     )
 
 
@@ -84,7 +76,7 @@ def _changed(m, place, base):
     if (
         k.passed == 0
         or k.shadow_paging != m.sh.active
-        or _differ(address(m.feat), address(k.features), 0, N_FEATURES - 1)
+        or words_differ(address(m.feat), address(k.features), 0, N_FEATURES - 1)
         or _controls_differ(base, kept)
         or get(base, vmcs.SLOT_GUEST_RFLAGS) & RFLAGS_VM  # other rules for segments
     ):
