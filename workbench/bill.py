@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .core.ledger import CAUSES
 from .frames import rows
 from .tables import reference, source_keys
 
 if TYPE_CHECKING:
     from .result import Result
 
-WIDTH = 72
+WIDTH = 76
 
 
 def bill(result: Result, cause: str) -> str:
     """Events x price = cycles of one operation with this cause, and the sources of the prices.
 
-    When L2 never exited for this cause, the bill is for all that was counted under it.
+    When L2 never exited for this cause, the bill is for all that was counted under it.  The range
+    below the sum is how far prices within their bounds move it (:meth:`PricePreset.spread`).
     """
     counts = result.counts
     counts = counts[counts["cause"] == cause]
@@ -25,22 +27,24 @@ def bill(result: Result, cause: str) -> str:
     operations = result.operations
     times = int(operations.loc[operations["cause"] == cause, "operations"].sum())
     unit = times or 1
-    what = f"one of {times} operations" if times else "all of it"
-    head = f"{cause} on {result.scenario.backend.upper()}, {what}, prices {result.preset.name}"
-    lines = [head, "", f"{'event':<28}{'count':>12}{'price':>12}{'cycles':>14}  src", "-" * WIDTH]
-    prices = result.preset.frame.set_index("event")
-    source, value = prices["source"].to_dict(), prices["value"].to_dict()
+    what = f"one of {times:,} operations" if times else "all of it"
+    lines = [
+        f"{cause} on {result.scenario.backend.upper()}, {what}, prices {result.preset.name}", "",
+        f"{'event':<27}{'count':>11} x{'price':>9} ={'cycles':>12}  kind/source", "-" * WIDTH,
+    ]  # fmt: skip
+    prices = result.preset.frame.set_index("event").to_dict("index")
     keys: dict[str, int] = {}
     for row in rows(counts.sort_values("cycles", ascending=False)):
-        marks = [str(keys.setdefault(key, len(keys) + 1)) for key in source_keys(source[row.event])]
-        price = value[row.event]
-        line = (
-            f"{row.event:<28}{row.count / unit:>12,.2f}{price:>12,.2f}{row.cycles / unit:>14,.1f}"
+        price = prices[row.event]
+        marks = [str(keys.setdefault(key, len(keys) + 1)) for key in source_keys(price["source"])]
+        lines.append(
+            f"{row.event:<27}{row.count / unit:>11,.2f} x{price['value']:>9,.2f} ="
+            f"{row.cycles / unit:>12,.1f}  {price['kind'][:8]:<9}{','.join(marks)}"
         )
-        lines.append(f"{line}  {','.join(marks)}")
-    total = counts[["cycles", "cycles_low", "cycles_high"]].sum() / unit
-    lines += ["-" * WIDTH, f"{'sum':<52}{total['cycles']:>14,.1f}"]
-    lines.append(f"from {total['cycles_low']:,.0f} to {total['cycles_high']:,.0f} cycles")
+    total = result.preset.spread(result.raw.counts[CAUSES.index(cause)] / unit)
+    span = f"{total['cycles_low']:,.0f} to {total['cycles_high']:,.0f}"
+    lines += ["-" * WIDTH, f"{'sum':<27}{'':>24}{total['cycles']:>12,.1f}"]
+    lines.append(f"{'within the bounds of prices':<27}{span:>36}")
     lines += ["", *(_source_line(number, key) for key, number in keys.items())]
     return "\n".join(lines)
 

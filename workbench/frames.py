@@ -19,6 +19,7 @@ from .core.ledger import (
     FIELD_PHASES,
     FLUSH_REASONS,
     FLUSH_SCOPES,
+    N_EVENTS,
     STATE_EVENTS,
     STATE_FIELDS,
     TIME_SCALE,
@@ -49,11 +50,6 @@ def cause_name(index: int) -> str:
 def field_name(backend: str, number: int) -> str:
     """The manual's name of a field of vmcx12."""
     return vmcb.field_name(number) if backend == "svm" else vmcs.field_name(number)
-
-
-def cycles_columns(counts: np.ndarray, preset: PricePreset) -> dict[str, np.ndarray]:
-    """``counts @ prices`` at the value and at both bounds; ``counts`` ends in the event axis."""
-    return {column: counts @ preset.vector(bound) for column, bound in BOUNDS.items()}
 
 
 def guest_instructions(raw: RawCounts, level: int) -> int:
@@ -101,44 +97,54 @@ def exits_frame(
             "per_l2_kinstr": count * 1000.0 / instructions,
         }
     )
-    for column, bound in BOUNDS.items():
-        frame[column] = count * preset.vector(bound)[_SWITCH].sum()
+    one_of_each = np.zeros(N_EVENTS)
+    one_of_each[_SWITCH] = 1
+    for column, cycles in preset.spread(one_of_each).items():
+        frame[column] = count * cycles
     order = ["from_level", "count", "exit", "cause"]
     return frame.sort_values(order, ascending=[False, False, True, True], ignore_index=True)
 
 
-def _refill_rows(raw: RawCounts, preset: PricePreset, table: int, event: int) -> pd.DataFrame:
-    """Walk references of one kind that refilled flushed entries, priced, one row per cause."""
-    cause = np.nonzero(raw.refill_walks[:, table])[0]
-    count = raw.refill_walks[cause, table]
-    frame = pd.DataFrame(
-        {
-            "cause": [cause_name(int(i)) for i in cause],
-            "event": EVENTS[event],
-            "category": "walks after flushes",
-            "count": count,
-        }
-    )
-    for column, bound in BOUNDS.items():
-        frame[column] = count * preset.vector(bound)[event]
-    return frame
+def counts_by_part(raw: RawCounts, level: int = 2) -> np.ndarray:
+    """Counts [part, cause, event]; a walk that re-fetched what a flush had dropped counts there.
+
+    ``level``: where the L2 program ran; 1 without a hypervisor in between.
+    """
+    cube = np.zeros((len(PARTS), *raw.counts.shape))
+    for event, name in enumerate(EVENTS):
+        guest = level == 1 and name == "L1_INSTRUCTION"
+        part = part_of("L2_INSTRUCTION" if guest else name)
+        cube[PARTS.index(part), :, event] = raw.counts[:, event]
+    for table, event in enumerate(_WALKS):
+        moved = raw.refill_walks[:, table]
+        cube[PARTS.index(part_of(EVENTS[event])), :, event] -= moved
+        cube[PARTS.index("walks after flushes"), :, event] += moved
+    return cube
 
 
 def costs_frame(raw: RawCounts, preset: PricePreset, level: int = 2) -> pd.DataFrame:
-    """Cycles by part of the work and cause; the rows add up to all cycles of the run.
+    """Cycles by part of the work and cause; their ``cycles`` add up to all cycles of the run.
 
-    'walks after flushes' are the walk references that re-fetched what a flush had dropped.
+    'walks after flushes' are the walk references that re-fetched what a flush had dropped.  Bounds
+    are those of each row alone (:meth:`PricePreset.spread`): they do not add up.
     """
-    parts = counts_frame(raw, preset, level)
-    keys, numbers = ["category", "cause"], ["count", *BOUNDS]
-    refilled = [_refill_rows(raw, preset, table, event) for table, event in enumerate(_WALKS)]
-    for moved in filter(len, refilled):
-        taken = moved.assign(category=part_of(moved["event"].iloc[0]))
-        taken[numbers] = -taken[numbers]
-        parts = pd.concat([parts, moved, taken])
-    costs = parts.groupby(keys, as_index=False)[numbers].sum()
-    rank = {name: i for i, name in enumerate((*PARTS, *CAUSES))}
-    return costs.sort_values(keys, key=lambda names: names.map(rank), ignore_index=True)
+    cube = counts_by_part(raw, level)[:, : len(CAUSES)]
+    part, cause = np.nonzero(cube.any(axis=2))
+    counts = cube[part, cause]
+    names = {"category": np.array(PARTS)[part], "cause": np.array(CAUSES)[cause]}
+    return pd.DataFrame(names | {"count": counts.sum(axis=1).astype(int)} | preset.spread(counts))
+
+
+def parts_frame(raw: RawCounts, preset: PricePreset, level: int = 2) -> pd.DataFrame:
+    """Cycles by part without the set-up before the first entry to L2; one row per part, and 'all'.
+
+    Index: part. Columns: cycles, cycles_low, cycles_high; those of 'all' belong to the sum.
+    """
+    running = counts_by_part(raw, level)
+    running[:, BOOT] = 0
+    counts = running.sum(axis=1)
+    rows = np.vstack([counts, counts.sum(axis=0)])
+    return pd.DataFrame(preset.spread(rows), index=pd.Index([*PARTS, "all"], name="part"))
 
 
 def tlb_frame(raw: RawCounts) -> pd.DataFrame:
@@ -302,7 +308,7 @@ def operations_frame(raw: RawCounts, preset: PricePreset, level: int = 2) -> pd.
             "exits_per_operation": raw.exits.sum(axis=(0, 1, 2))[used] / times,
         }
     )
-    for column, cycles in cycles_columns(raw.counts[used], preset).items():
+    for column, cycles in preset.spread(raw.counts[used]).items():
         frame[f"{column}_per_operation"] = cycles / times
     return frame
 

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 CACHE_VARIABLE = "WORKBENCH_CACHE_DIR"
+PRICES_VARIABLE = "WORKBENCH_PRICES"
 _CACHE_NAME = "nested-hvm-workbench"
 
 
@@ -53,6 +54,23 @@ def _user_cache() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def user_prices_dir() -> Path:
+    """Directory of the user's own price presets; it need not exist.
+
+    ``WORKBENCH_PRICES`` names another place.
+    """
+    chosen = os.environ.get(PRICES_VARIABLE)
+    return Path(chosen).expanduser() if chosen else _user_config() / _CACHE_NAME / "prices"
+
+
+def _user_config() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("APPDATA", Path.home() / "AppData" / "Roaming"))
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

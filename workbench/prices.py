@@ -3,15 +3,17 @@
 Cycles are always counts @ prices.  Prices are kept as multiples of 1/1024 cycle, the unit of the
 kernel's own clock, so that both sums agree exactly.  What a price cannot express is not modelled:
 data caches, the pipeline, and work that overlaps with other work.
+
+A preset is a CSV file (columns and units: ``price_table``): shipped in ``data/prices``, or anybody's
+own in the directory that ``WORKBENCH_PRICES`` names, or a DataFrame.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,15 @@ import pandas as pd
 
 from .core.ledger import EVENTS, N_EVENTS, TIME_SCALE
 from .errors import PriceError, did_you_mean
-from .paths import data_dir
+from .paths import data_dir, user_prices_dir
+from .price_table import COLUMNS, KINDS, UNITS, check_events, checked, meta_number, with_bases
 from .tables import Table, parse_table, source_keys
 
-COLUMNS = ("event", "value", "low", "high", "unit", "kind", "source", "note")
-KINDS = ("measured", "manual", "derived", "assumed")
+__all__ = [
+    "COLUMNS", "DEFAULT_PRESET", "KINDS", "PARTS", "UNITS", "PricePreset", "explain",
+    "list_presets", "load_preset", "part_of", "preset_from_frame", "preset_from_table",
+]  # fmt: skip
+
 DEFAULT_PRESET = {"svm": "zen", "vmx": "nehalem"}
 
 PARTS = (
@@ -58,10 +64,6 @@ def part_of(event: str) -> str:
     return "other address translation" if event in _TRANSLATION else "L0 software"
 
 
-def _quantise(numbers: pd.Series) -> pd.Series:
-    return (numbers * TIME_SCALE).round() / TIME_SCALE
-
-
 @dataclass(frozen=True, eq=False)
 class PricePreset:
     """One set of prices. Immutable: :meth:`with_values` makes a changed copy.
@@ -72,7 +74,9 @@ class PricePreset:
     backend : str
         ``"svm"``, ``"vmx"`` or empty for both.
     clock_ghz : float or None
-        Clock of the machine measured, None when its source does not print it.
+        Clock of the machine measured, None when nobody printed it.
+    clock_source : str
+        Who says so: a key of ``data/sources.bib`` and a place, empty when unknown.
     core : str
         Core whose TLB geometry belongs to these prices.
     """
@@ -83,10 +87,11 @@ class PricePreset:
     clock_ghz: float | None
     core: str
     _rows: pd.DataFrame
+    clock_source: str = ""
 
     @property
     def frame(self) -> pd.DataFrame:
-        """Rows in event order: event, value, low, high [cycles], unit, kind, source, note, part."""
+        """Rows in event order: event, value, low, high [cycles], unit, kind, source, group, note, part."""
         return self._rows.copy()
 
     def vector(self, bound: str = "value") -> np.ndarray:
@@ -98,6 +103,46 @@ class PricePreset:
     def kernel_prices(self) -> np.ndarray:
         """Units of 1/1024 cycle per event, int64, shape (N_EVENTS,)."""
         return np.round(self.vector() * TIME_SCALE).astype(np.int64)
+
+    def spread(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """Cycles of some counts, and how far prices within their bounds can move them.
+
+        Prices of one ``group`` rest on the same measurement or assumption: they are low together or
+        high together, so their ranges add up.  Groups have nothing to do with each other, and that
+        all of them are at their ends at once is not to be expected: their ranges are combined as
+        the root of the sum of squares, downwards and upwards apart.  The result is narrower than
+        the sum of all lows and highs, and never outside of it.  It says nothing about events that
+        the model lacks.
+
+        Parameters
+        ----------
+        counts : ndarray
+            Events counted, not negative; the last axis has N_EVENTS places.
+
+        Returns
+        -------
+        dict
+            ``cycles``, ``cycles_low``, ``cycles_high``, each of the shape of ``counts`` without its
+            last axis.
+        """
+        cycles = counts @ self.vector()
+        below, above = (np.sqrt(((counts @ side) ** 2).sum(axis=-1)) for side in self._reach)
+        return {"cycles": cycles, "cycles_low": cycles - below, "cycles_high": cycles + above}
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """The group of each event; an event without one is a group of its own."""
+        pairs = zip(self._rows["group"], EVENTS, strict=True)
+        return tuple(group or event for group, event in pairs)
+
+    @cached_property
+    def _reach(self) -> tuple[np.ndarray, np.ndarray]:
+        """Cycles from low to value, and from value to high: shape (N_EVENTS, groups)."""
+        names = list(dict.fromkeys(self.groups))
+        member = np.zeros((N_EVENTS, len(names)))
+        member[np.arange(len(EVENTS)), [names.index(group) for group in self.groups]] = 1
+        low, value, high = (self.vector(bound)[:, None] for bound in ("low", "value", "high"))
+        return member * (value - low), member * (high - value)
 
     @property
     def hash(self) -> str:
@@ -132,90 +177,39 @@ class PricePreset:
             row = rows[EVENTS.index(event)]
             note = f"set by hand; {row['value']:g} in {self.name}"
             row |= {"low": low, "value": value, "high": high}
-            row |= {"kind": "assumed", "source": "user", "note": note}
+            row |= {"kind": "assumed", "source": "user", "group": "", "note": note}
         changed = name or (self.name if self.name.endswith("*") else self.name + "*")
-        return replace(
-            self, name=changed, _rows=_checked(pd.DataFrame(rows), f"prices {changed!r}")
-        )
+        made = _with_parts(checked(pd.DataFrame(rows), {}, f"prices {changed!r}"))
+        return replace(self, name=changed, _rows=made)
 
     def to_csv(self) -> str:
         """The preset as text that :func:`load_preset` reads back."""
         clock = "" if self.clock_ghz is None else f"{self.clock_ghz:g}"
-        meta = {"title": self.title, "backend": self.backend, "clock_ghz": clock, "core": self.core}
+        meta = {"title": self.title, "backend": self.backend, "clock_ghz": clock,
+                "clock_source": self.clock_source, "core": self.core}  # fmt: skip
         head = "".join(f"# {key}: {value}\n" for key, value in meta.items())
         return head + self._rows[list(COLUMNS)].to_csv(index=False, lineterminator="\n")
 
     def _check_names(self, names: Iterable[str]) -> None:
-        for event in names:
-            if event not in EVENTS:
-                raise PriceError(f"no event called {event!r} to price", did_you_mean(event, EVENTS))
+        check_events(list(names), "prices")
 
 
-def _numbers(cells: pd.Series, column: str, where: str, events: pd.Series) -> pd.Series:
-    numbers = pd.to_numeric(cells, errors="coerce").astype(float)
-    for event, cell, number in zip(events, cells, numbers, strict=True):
-        if not (math.isfinite(number) and 0 <= number < 1e9):
-            hint = "prices are cycles: 0 or more"
-            raise PriceError(f"{where}: {column} of {event} is {cell!r}", hint)
-    return _quantise(numbers)
-
-
-def _checked(rows: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Rows in event order with quantised numbers, or one PriceError that says what is wrong."""
-    missing = [c for c in ("event", "value") if c not in rows.columns]
-    if missing:
-        hint = f"the columns are {', '.join(COLUMNS)}; event and value are needed"
-        raise PriceError(f"{where}: column {missing[0]!r} is missing", hint)
-    rows = rows.reset_index(drop=True).copy()
-    for event in rows["event"]:
-        if event not in EVENTS:
-            raise PriceError(f"{where}: no event called {event!r}", did_you_mean(event, EVENTS))
-    doubled = rows["event"][rows["event"].duplicated()]
-    if len(doubled):
-        raise PriceError(f"{where}: {doubled.iloc[0]} has two prices", "keep one row per event")
-    absent = [event for event in EVENTS if event not in set(rows["event"])]
-    if absent:
-        hint = "start from an existing preset: load_preset(name).to_csv() has every event"
-        raise PriceError(f"{where}: no price for {absent[0]} ({len(absent)} missing)", hint)
-    defaults: dict[str, Any] = {"low": rows["value"], "high": rows["value"], "unit": "cycles",
-                "kind": "assumed", "source": "user", "note": ""}  # fmt: skip
-    for column, default in defaults.items():
-        rows[column] = rows[column].fillna("") if column in rows.columns else default
-    texts = ["event", "unit", "kind", "source", "note"]
-    rows[texts] = rows[texts].astype(str)
-    for column in ("value", "low", "high"):
-        rows[column] = _numbers(rows[column], column, where, rows["event"])
-    _check_text(rows, where)
-    order = rows.set_index("event").loc[list(EVENTS)].reset_index()[list(COLUMNS)]
-    return order.assign(part=[part_of(event) for event in EVENTS])
-
-
-def _check_text(rows: pd.DataFrame, where: str) -> None:
-    wrong = rows[(rows["low"] > rows["value"]) | (rows["value"] > rows["high"])]
-    if len(wrong):
-        event = wrong["event"].iloc[0]
-        raise PriceError(f"{where}: {event} breaks low <= value <= high", "widen low or high")
-    for column, allowed in (("unit", ("cycles",)), ("kind", KINDS)):
-        for event, cell in zip(rows["event"], rows[column], strict=True):
-            if cell not in allowed:
-                hint = f"allowed: {', '.join(allowed)}"
-                raise PriceError(f"{where}: {column} of {event} is {cell!r}", hint)
+def _with_parts(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(part=[part_of(event) for event in EVENTS])
 
 
 def preset_from_table(name: str, table: Table, where: str) -> PricePreset:
     """A preset from a parsed CSV; ``where`` names the file in errors."""
-    meta = table.meta
-    backend, clock = meta.get("backend", ""), meta.get("clock_ghz", "")
+    meta, rows = with_bases(table, where, _find_base)
+    backend = meta.get("backend", "")
     if backend not in ("", "svm", "vmx"):
         raise PriceError(f"{where}: backend is {backend!r}", "svm, vmx, or empty for both")
-    try:
-        ghz = float(clock) if clock else None
-    except ValueError:
-        hint = "a number in GHz, or empty"
-        raise PriceError(f"{where}: clock_ghz is {clock!r}", hint) from None
     core = meta.get("core") or _default_core(backend or "svm")
-    rows = _checked(pd.DataFrame(table.rows, columns=list(table.columns)), where)
-    return PricePreset(name, meta.get("title", name), backend, ghz, core, rows)
+    made = _with_parts(checked(pd.DataFrame(rows, columns=list(COLUMNS)), meta, where))
+    return PricePreset(
+        name, meta["title"] or name, backend, meta_number(meta, "clock_ghz", where), core, made,
+        meta.get("clock_source", ""),
+    )  # fmt: skip
 
 
 def _default_core(backend: str) -> str:
@@ -224,49 +218,115 @@ def _default_core(backend: str) -> str:
 
 def preset_from_frame(
     frame: pd.DataFrame, name: str = "user", *, backend: str = "", core: str = "",
-    clock_ghz: float | None = None, title: str = "",
+    clock_ghz: float | None = None, title: str = "", base: str = "",
 ) -> PricePreset:  # fmt: skip
-    """A preset from a DataFrame with the columns of :data:`COLUMNS` (event and value suffice)."""
-    rows = _checked(frame, f"prices {name!r}")
-    core = core or _default_core(backend or "svm")
-    return PricePreset(name, title or name, backend, clock_ghz, core, rows)
+    """A preset from a DataFrame with columns of :data:`COLUMNS` (event and value suffice).
+
+    ``base`` names a preset whose rows, core, clock and back-end hold where nothing else is given;
+    without it the frame must have a row for every event.
+    """
+    given = {"title": title, "backend": backend, "core": core, "base": base,
+             "clock_ghz": "" if clock_ghz is None else f"{clock_ghz:g}"}  # fmt: skip
+    where = f"prices {name!r}"
+    records = frame.drop(columns="part", errors="ignore").to_dict("records")
+    rows = [{str(name): cell for name, cell in record.items()} for record in records]
+    columns = tuple(str(column) for column in frame.columns if column != "part")
+    meta = {key: value for key, value in given.items() if value}
+    return preset_from_table(name, Table(meta, columns, tuple(rows)), where)
+
+
+# ---------------------------------------------------------------- finding presets
+
+
+@cache
+def _shipped_files() -> dict[str, Path]:
+    return {path.stem: path for path in sorted((data_dir() / "prices").glob("*.csv"))}
 
 
 @cache
 def _shipped(name: str) -> PricePreset:
-    path = data_dir() / "prices" / f"{name}.csv"
+    path = _shipped_files()[name]
     return preset_from_table(name, parse_table(path.read_text(encoding="utf-8")), path.name)
 
 
+def _user_files() -> dict[str, Path]:
+    place = user_prices_dir()
+    return {path.stem: path for path in sorted(place.glob("*.csv"))} if place.is_dir() else {}
+
+
 @cache
-def _shipped_names() -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in (data_dir() / "prices").glob("*.csv")))
+def _from_file(path: Path, changed_ns: int) -> PricePreset:
+    """A preset from a file, read again only when the file has changed."""
+    return preset_from_table(path.stem, _read(path), path.name)
+
+
+def _read(path: Path) -> Table:
+    try:
+        return parse_table(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as problem:
+        hint = f"shipped presets: {', '.join(_shipped_files())}"
+        raise PriceError(f"cannot read price file {path}: {problem}", hint) from problem
+
+
+def _load_file(path: Path) -> PricePreset:
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        changed = 0
+    return _from_file(path, changed)
+
+
+def _find_base(name: str) -> tuple[Table, str]:
+    """The table of a base: of a back-end (``data/prices/base``), a shipped preset, or a user's."""
+    ours = data_dir() / "prices" / "base" / f"{name}.csv"
+    path = ours if ours.is_file() else _shipped_files().get(name) or _user_files().get(name)
+    if path is None:
+        known = (*_shipped_files(), *_user_files())
+        raise PriceError(f"no prices called {name!r} to be the base", did_you_mean(name, known))
+    return _read(path), path.name
 
 
 def list_presets(backend: str | None = None) -> tuple[str, ...]:
-    """Names of the shipped presets, of one back-end when given."""
-    names = _shipped_names()
-    return tuple(n for n in names if backend is None or _shipped(n).backend in ("", backend))
+    """Names of the presets, shipped and the user's own, of one back-end when given.
+
+    Raises
+    ------
+    PriceError
+        A file of the user's directory is not a preset, or has the name of a shipped one.
+    """
+    names = [*_shipped_files(), *(name for name in _user_files() if name not in _shipped_files())]
+    return tuple(n for n in names if backend is None or load_preset(n).backend in ("", backend))
 
 
 def load_preset(name: str | Path) -> PricePreset:
-    """A shipped preset by name, or a user's by the path of its CSV file.
+    """A preset by name (shipped, or a file NAME.csv in the user's directory), or by a file's path.
+
+    The user's directory is the one that ``WORKBENCH_PRICES`` names, else ``prices`` in the
+    workbench's configuration directory (:func:`workbench.paths.user_prices_dir`).
 
     Raises
     ------
     PriceError
         No such preset or file, or a row that is missing, unknown, doubled or not a price.
     """
-    if str(name) in _shipped_names():
+    own = _user_files().get(str(name))
+    if str(name) in _shipped_files():
+        if own is not None:
+            message = f"{own} has the name of a shipped preset"
+            raise PriceError(message, "rename the file; '# base: ' can still name the shipped one")
         return _shipped(str(name))
-    path = Path(name)
+    path = own or Path(name)
     if path.suffix != ".csv":
-        raise PriceError(
-            f"no price preset called {str(name)!r}", did_you_mean(str(name), _shipped_names())
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        hint = f"shipped presets: {', '.join(_shipped_names())}"
-        raise PriceError(f"cannot read price file {path}: {problem}", hint) from problem
-    return preset_from_table(path.stem, parse_table(text), path.name)
+        known = (*_shipped_files(), *_user_files())
+        raise PriceError(f"no price preset called {str(name)!r}", did_you_mean(str(name), known))
+    return _load_file(path)
+
+
+def explain(result: Any, cause: str) -> str:
+    """The bill of one operation of a :class:`Result`: events x price = cycles, with sources.
+
+    The ledger's row of root cause ``cause`` (for example ``"CPUID"``) as plain text of at most 76
+    columns; :meth:`Result.explain` is the same.
+    """
+    bill: str = result.explain(cause)
+    return bill

@@ -30,8 +30,7 @@ words32 = st.integers(0, 0xFFFFFFFF)
 def svm_machine(l0: str, on: tuple[str, ...]) -> SvmMachine:
     """L0 as ``l0`` with the deviations ``on``; CR0 writes by the selective intercept left out."""
     made = SvmMachine(l0=L0S.index(l0), deviations=deviations.word([*on, "cr0_sel_write_missed"]))
-    for name, value in (("vmcx12", layout.L1_BANK_MA + VMCB12), ("msrpm", MSRPM12),
-                        ("iopm", IOPM12)):  # fmt: skip
+    for name, value in (("vmcx12", layout.L1_BANK_MA + VMCB12), ("iopm", IOPM12)):
         made.state[name] = value
     return made
 
@@ -49,6 +48,7 @@ def test_svm_routing(l0, on, name, words, hap, msr, write, port, lg, seed):
     machine = svm_machine(l0, on)
     msrpm, iopm = random_map(seed, 0x2000), bytes(x & 0x11 for x in random_map(seed + 5, 0x3000))
     machine.write(machine.l1(MSRPM12), msrpm)
+    machine.give_msr_map(MSRPM12)
     machine.write(machine.l1(IOPM12), iopm)
     machine.set_intercepts(*words)
     machine.state["hap_enabled"] = hap

@@ -148,8 +148,8 @@ def test_l0_never_calls_clean_what_it_has_changed(l1, l2):
 def test_interrupts_leave_no_group_stale(tmp_path, intercept, virtual_gif):
     features = (("vmcb_clean_bits", True), ("virtual_gif", virtual_gif))
     outcome = nested(
-        tmp_path, "svm", timer=20_000, intercept=intercept, features=features,
-        host_tick_cycles=30_000, nmi_cycles=70_000 if intercept else 0,
+        tmp_path, "svm", timer=30_000, intercept=intercept, features=features,
+        host_tick_cycles=45_000, nmi_cycles=70_000 if intercept else 0,
     )  # fmt: skip
     assert outcome.ticks > 5
     assert outcome.result.facts["stale_vmcb_groups"] == ""

@@ -85,7 +85,8 @@ def test_merged_map_is_the_or_of_both(seed):
     machine = SvmMachine()
     l1_map = random_map(seed, 0x2000)
     machine.write(machine.l1(MSRPM12), l1_map)
-    machine.state["msrpm"] = MSRPM12 | 0x123
+    machine.give_msr_map(MSRPM12 | 0x123)
+    machine.m["ledger"]["counts"] = 0
     machine.call("svm_merge_msrpm")
     l0_map = machine.page(memory_map.L0_MSRPM_MA, 0x2000)
     assert machine.page(memory_map.L2_MSRPM_MA, 0x2000) == oracle.merged_msrpm(l0_map, l1_map)
@@ -104,7 +105,7 @@ def test_l0_map_opens_only_the_listed_msrs(machine):
 @pytest.mark.parametrize("n1p", [0x3000_0000, 0xFFFF_FFFF_F000, (1 << 63) - 4096, 0x8_0000_0000])
 def test_map_that_l1_does_not_own_intercepts_everything(n1p):
     machine = SvmMachine()
-    machine.state["msrpm"] = n1p
+    machine.give_msr_map(n1p)
     machine.state["iopm"] = n1p
     machine.call("svm_merge_msrpm")
     assert set(machine.page(memory_map.L2_MSRPM_MA, 0x2000)) == {0xFF}
@@ -114,7 +115,8 @@ def test_map_that_l1_does_not_own_intercepts_everything(n1p):
 
 def test_intercept_all_ignores_l1s_map():
     machine = SvmMachine(msr_map=layout.MSR_MAP_INTERCEPT_ALL)
-    machine.state["msrpm"] = MSRPM12
+    machine.give_msr_map(MSRPM12)
+    machine.m["ledger"]["counts"] = 0
     machine.call("svm_merge_msrpm")
     assert set(machine.page(memory_map.L2_MSRPM_MA, 0x2000)) == {0xFF}
     assert machine.m["ledger"]["counts"][0].sum() == 0

@@ -24,7 +24,6 @@ PATTERNS = [0, 0xFFFFFFFF, 0x55555555, 0xAAAAAAAA]
 def machine() -> SvmMachine:
     made = SvmMachine()
     made.state["vmcx12"] = layout.L1_BANK_MA + VMCB12
-    made.state["msrpm"] = MSRPM12
     made.state["iopm"] = IOPM12
     return made
 
@@ -43,6 +42,7 @@ def machine() -> SvmMachine:
 def test_routing_agrees_with_the_oracle(machine, name, words, hap, msr, write, port, lg, seed):
     msrpm, iopm = random_map(seed, 0x2000), bytes(x & 0x11 for x in random_map(seed + 5, 0x3000))
     machine.write(machine.l1(MSRPM12), msrpm)
+    machine.give_msr_map(MSRPM12)
     machine.write(machine.l1(IOPM12), iopm)
     m = machine.m
     machine.set_intercepts(*words)

@@ -1,5 +1,7 @@
 """Price presets: complete, sourced, bounded, and equal to the kernel's own clock."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from workbench.errors import PriceError
 from workbench.features import catalogue
 from workbench.geometry import list_cores, load_tlb_geometry
 from workbench.prices import KINDS, PARTS, list_presets, load_preset, part_of, preset_from_frame
-from workbench.tables import bibliography, data_table, source_keys
+from workbench.tables import bibliography, data_table, source_key, source_keys
 
 PRESETS = list_presets()
 
@@ -36,6 +38,7 @@ def test_every_source_is_used_and_every_use_is_listed():
     used = {r["source_key"] for r in data_table("published/published").rows}
     used |= {key for name in PRESETS for key in load_preset(name).sources}
     used |= {key for f in catalogue().values() for key in source_keys(f.source)}
+    used |= {source_key(load_preset(name).clock_source) for name in PRESETS} - {""}
     used |= {key for r in data_table("tlb_geometry").rows for key in source_keys(r["source"])}
     used |= {key for r in data_table("nested_layouts").rows for key in source_keys(r["source"])}
     assert used == set(bibliography())
@@ -132,3 +135,110 @@ def test_tlb_geometry_keeps_its_entries_in_a_power_of_two_of_sets(core):
 def test_an_unknown_core_is_an_error():
     with pytest.raises(PriceError, match="Zen"):
         load_tlb_geometry("Zenn")
+
+
+# ---------------------------------------------------------------- bases, units, the user's own
+
+
+def own(tmp_path, monkeypatch, name, text):
+    monkeypatch.setenv("WORKBENCH_PRICES", str(tmp_path))
+    (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+
+
+def test_every_processor_of_the_list_has_a_preset_with_its_own_tlb():
+    cores = {
+        "nehalem": "Nehalem", "sandybridge": "Sandy Bridge", "haswell": "Haswell",
+        "skylake": "Skylake server", "cascadelake": "Cascade Lake", "piledriver": "Piledriver",
+        "zen": "Zen", "zen2": "Zen 2", "zen3": "Zen 3",
+    }  # fmt: skip
+    assert {name: load_preset(name).core for name in PRESETS} == cores
+    assert set(cores.values()) <= set(list_cores())
+
+
+def test_a_file_in_the_users_directory_overrides_single_rows_of_its_base(tmp_path, monkeypatch):
+    text = "# base: skylake\n# core: Haswell\nevent,value,low,high\nHW_EXIT,100,50,200\n"
+    own(tmp_path, monkeypatch, "mine", text)
+    assert "mine" in list_presets("vmx") and "mine" not in list_presets("svm")
+    mine, base = load_preset("mine"), load_preset("skylake")
+    assert (mine.price("HW_EXIT"), mine.core, mine.clock_ghz) == (100, "Haswell", 2.2)
+    changed = [e for e in EVENTS if mine.price(e) != base.price(e)]
+    assert changed == ["HW_EXIT"]
+
+
+def test_a_changed_file_is_read_again(tmp_path, monkeypatch):
+    own(tmp_path, monkeypatch, "mine", "# base: zen\nevent,value\nHW_EXIT,1\n")
+    assert load_preset("mine").price("HW_EXIT") == 1
+    own(tmp_path, monkeypatch, "mine", "# base: zen\nevent,value\nHW_EXIT,2.5\n")
+    os.utime(tmp_path / "mine.csv", ns=(1, 1))
+    assert load_preset("mine").price("HW_EXIT") == 2.5
+
+
+def test_units_become_cycles(tmp_path, monkeypatch):
+    head = "# base: nehalem\n# clock_ghz: 2\n# software_scale: 0.5\n# line_cycles: 1 10 100\n"
+    body = "event,value,low,high,unit\nHW_EXIT,0.2,0.1,0.3,us\nHW_ENTRY,300,300,300,ns\n"
+    body += "L0_VMPTRLD,2,2,2,lines\nL0_EXIT_DISPATCH,100,10,200,work\n"
+    own(tmp_path, monkeypatch, "mine", head + body)
+    rows = load_preset("mine").frame.set_index("event")
+    assert list(rows.loc["HW_EXIT", ["low", "value", "high"]]) == pytest.approx([200, 400, 600])
+    assert rows.loc["HW_ENTRY", "value"] == 600
+    assert list(rows.loc["L0_VMPTRLD", ["low", "value", "high"]]) == [2, 20, 200]
+    assert list(rows.loc["L0_EXIT_DISPATCH", ["low", "value", "high"]]) == [5, 50, 100]
+    assert set(rows["unit"]) == {"cycles"} and rows.loc["L0_VMPTRLD", "note"].startswith("2 lines")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("# base: nehalems\nevent,value\n", "Did you mean nehalem"),
+        ("# base: mine\nevent,value\n", "leads back"),
+        ("# base: zen\nevent,value,unit\nHW_EXIT,1,ns\n", "no clock_ghz"),
+        ("# base: zen\n# clock_ghz: fast\nevent,value\n", "clock_ghz is 'fast'"),
+        ("# base: zen\n# line_cycles: 4 1 2\nevent,value\n", "line_cycles is '4 1 2'"),
+        ("# base: zen\nevent,value,highest\n", "no column called 'highest'"),
+        ("# base: zen\nevent,value,low\nHW_EXIT,1,cheap\n", "low of HW_EXIT is 'cheap'"),
+    ],
+)
+def test_a_wrong_file_of_the_users_gets_one_clear_error(tmp_path, monkeypatch, text, said):
+    own(tmp_path, monkeypatch, "mine", text)
+    with pytest.raises(PriceError, match=said):
+        load_preset("mine")
+
+
+def test_a_file_cannot_take_the_name_of_a_shipped_preset(tmp_path, monkeypatch):
+    own(tmp_path, monkeypatch, "zen", "# base: zen\nevent,value\nHW_EXIT,1\n")
+    with pytest.raises(PriceError, match="rename the file"):
+        load_preset("zen")
+
+
+def test_a_frame_with_a_base_needs_only_what_differs():
+    mine = preset_from_frame(pd.DataFrame({"event": ["HW_EXIT"], "value": [7]}), base="haswell")
+    assert (mine.price("HW_EXIT"), mine.backend, mine.core) == (7, "vmx", "Haswell")
+
+
+# ---------------------------------------------------------------- bounds of sums
+
+
+def test_prices_of_one_group_move_together_and_groups_apart():
+    rows = pd.DataFrame({"event": EVENTS, "value": 10.0, "low": 10.0, "high": 10.0, "group": ""})
+    rows = rows.set_index("event")
+    rows.loc["HW_EXIT", ["low", "high", "group"]] = 7.0, 14.0, "switch"
+    rows.loc["HW_ENTRY", ["low", "high", "group"]] = 9.0, 12.0, "switch"
+    rows.loc["L0_VMREAD", ["low", "high"]] = 7.0, 18.0
+    preset = preset_from_frame(rows.reset_index(), backend="vmx")
+    counts = np.zeros(N_EVENTS)
+    for event in ("HW_EXIT", "HW_ENTRY", "L0_VMREAD", "L0_VMWRITE"):
+        counts[EVENTS.index(event)] = 1
+    found = preset.spread(counts)
+    assert found["cycles"] == 40
+    assert found["cycles_low"] == pytest.approx(40 - 5)  # (3 + 1) and 3
+    assert found["cycles_high"] == pytest.approx(40 + 10)  # (4 + 2) and 8
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_spread_is_never_wider_than_all_lows_and_all_highs(name):
+    preset = load_preset(name)
+    counts = np.random.default_rng(1).integers(0, 1000, (20, N_EVENTS))
+    found = preset.spread(counts)
+    assert (found["cycles_low"] >= counts @ preset.vector("low") - 1e-6).all()
+    assert (found["cycles_high"] <= counts @ preset.vector("high") + 1e-6).all()
+    assert (found["cycles_low"] < found["cycles"]).all()

@@ -69,6 +69,18 @@ class SvmMachine:
         self.call("svm_set_efer", int(m["nv"]["guest_efer"][0]) | 1 << 12)
         assert self.call("svm_hw_enter") == layout.ST_OK
 
+    def give_msr_map(self, n1p: int) -> None:
+        """L1's MSR map is at ``n1p`` at VMRUN; L0 copies it, or remembers where it is."""
+        if self.keeps_msr_map:
+            self.call("copy_msr_map", n1p, 0x2000)
+        else:
+            self.state["msrpm"] = n1p
+
+    @property
+    def keeps_msr_map(self) -> bool:
+        """Does L0 keep a copy of L1's MSR map, in a layout with such a field?"""
+        return int(self.m["feat"]["l0"][0]) != layout.L0_KVM
+
     def set_intercepts(self, *words: int) -> None:
         """What L0 remembers of the five intercept words of vmcb12."""
         for name, word in zip(INTERCEPT_FIELDS, words, strict=True):

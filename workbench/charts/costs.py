@@ -26,20 +26,18 @@ def unit_for(results: list[Result]) -> str:
 
 
 def parts(result: Result, unit: str = "operation") -> pd.DataFrame:
-    """Cycles per unit of work: one row per part, columns cycles, cycles_low, cycles_high.
+    """Cycles per unit of work: one row per part and 'all', columns cycles, cycles_low, cycles_high.
 
-    The set-up before the first entry to L2 is left out.
+    The set-up before the first entry to L2 is left out.  The bounds of 'all' are those of the sum,
+    narrower than the sums of the parts' bounds (:meth:`PricePreset.spread`).
     """
-    costs = result.costs
-    columns = ["cycles", "cycles_low", "cycles_high"]
-    running = costs[costs["cause"] != "BOOT"].groupby("category")[columns].sum()
+    table = result.parts
     work = result.l2_operations if unit == "operation" else result.l2_instructions / 1000
-    table = running.reindex(list(PARTS)).fillna(0.0)
     return table / work if work else table * 0.0
 
 
 def cost(results: Results, size: str = "panel") -> Figure:
-    """One stacked bar per result, with the span from the low to the high prices.
+    """One stacked bar per result, with the reach of prices within their bounds.
 
     Parameters
     ----------
@@ -50,14 +48,16 @@ def cost(results: Results, size: str = "panel") -> Figure:
     note = footer(pairs, size, True, "Without the set-up before the first entry to L2.")
     unit = unit_for([result for _, result in pairs])
     tables = [parts(result, unit) for _, result in pairs]
-    if not any(table["cycles"].sum() for table in tables):
+    if not any(table.at["all", "cycles"] for table in tables):
         reason = "Nothing to show: L2 did nothing that has a price."
         return style.empty(TITLE, reason, note, size)
     with style.house_style(size):
         figure = style.new_figure(size, 1.85 + 0.46 * len(pairs))
         axes = figure.add_subplot()
         _bars(axes, [label for label, _ in pairs], tables)
-        axes.set_xlabel(f"{UNITS[unit]}\nthin line: from the lowest to the highest prices")
+        axes.set_xlabel(
+            f"{UNITS[unit]}\nthin line: where prices within their bounds can move the sum"
+        )
         shown = [p for p in PARTS if any(t["cycles"].to_dict()[p] > 0 for t in tables)]
         looks = [(part, *style.PART_LOOKS[part]) for part in shown]
         style.legend(figure, TITLE, style.patches(looks), size)
@@ -73,7 +73,7 @@ def _bars(axes: Axes, labels: list[str], tables: list[pd.DataFrame]) -> None:
         axes.barh(positions, widths, left=left, height=0.56, color=colour, hatch=hatch,
                   edgecolor=style.INK, linewidth=0.5)  # fmt: skip
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    sums = [table.sum() for table in tables]
+    sums = [table.loc["all"].to_dict() for table in tables]
     below = [t - s["cycles_low"] for t, s in zip(left, sums, strict=True)]
     above = [s["cycles_high"] - t for t, s in zip(left, sums, strict=True)]
     offset = [p + 0.38 for p in positions]
@@ -90,8 +90,8 @@ def _bars(axes: Axes, labels: list[str], tables: list[pd.DataFrame]) -> None:
 def _alt(pairs: list[tuple[str, Result]], tables: list[pd.DataFrame], unit: str) -> str:
     said = []
     for (label, _), table in zip(pairs, tables, strict=True):
-        total = table.sum()
-        largest = table["cycles"].sort_values(ascending=False).head(3)
+        total = table.loc["all"].to_dict()
+        largest = table["cycles"].drop("all").sort_values(ascending=False).head(3)
         shares = ", ".join(
             f"{name} {100 * value / total['cycles']:.0f} %"
             for name, value in largest.items()

@@ -102,7 +102,7 @@ def _cost(results: list[Result]) -> tuple[str, pd.DataFrame]:
     columns = []
     for result in results:
         parts = cost_chart.parts(result, unit)
-        total = parts.sum()
+        total = parts.loc["all"].to_dict()
         column = {part: parts.at[part, "cycles"] for part in PARTS}
         column |= {"all": total["cycles"], "all, lowest prices": total["cycles_low"]}
         columns.append(pd.Series(column | {"all, highest prices": total["cycles_high"]}))

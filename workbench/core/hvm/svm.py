@@ -10,14 +10,18 @@ from ...arch import svm, vmcb
 from ..cpu.nmi import V_NMI_ENABLE
 from ..jit import inner, unit
 from ..layout import L0_MANUAL, L0_XEN, PAGE, Machine
+from ..ledger import NS_MERGED_MSRPM_SIZE
 from ..words import fill_bytes, ld32, st32, st64
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, VMCX01_MA, VMCX02_MA
+from .msr_map_copy import reset_msr_map_copy
 from .nested_state import (
+    BYTES_8,
     set_guest_tag,
     set_hap_enabled,
     set_hsave_pa,
     set_icpt,
     set_last_vmcx12_addr,
+    state_write,
     write_gif,
 )
 from .nested_vcpu import reset_nested_vcpu
@@ -27,7 +31,7 @@ from .svm_exit import svm_exit_n2
 from .svm_handle import svm_handle
 from .svm_hw import V_INTR_MASKING, svm_hw_exit
 from .svm_l0 import svm_nested_features_on_efer_update
-from .svm_maps import svm_build_maps
+from .svm_maps import MSRPM_BYTES, svm_build_maps
 from .svm_route import svm_route
 from .svm_state import svm_save_state
 from .svm_tables import L0_INTERCEPTS, svm_prepare_routes
@@ -48,6 +52,8 @@ def _reset_nested_vcpu(m):
     set_hap_enabled(m, 0)
     write_gif(m, 1)
     set_hsave_pa(m, 0)
+    reset_msr_map_copy(m, MSRPM_BYTES)
+    state_write(m, NS_MERGED_MSRPM_SIZE, BYTES_8, MSRPM_BYTES)
     m.nv.vm_cr = 0
     for i in range(5):
         set_icpt(m, i, 0)

@@ -30,6 +30,7 @@ from ..structs import i64
 from ..timeline import refuse
 from ..words import copy_bytes, count_trailing_zeros, ld8, ld32, ld64, lshr, st32, st64
 from .memory_map import VMCX01_MA, VMCX02_MA
+from .msr_map_copy import copy_msr_map, keeps_msr_map_copy
 from .nested_state import (
     hap_enabled,
     host_cr3,
@@ -77,7 +78,7 @@ from .svm_l0 import (
     request_virtual_exit,
     set_gif,
 )
-from .svm_maps import svm_choose_iopm, svm_merge_msrpm
+from .svm_maps import MSRPM_BYTES, svm_choose_iopm, svm_merge_msrpm
 from .tags import N2, tags_renew
 from .vmcb import copy8, copy32, copy64, copy128
 
@@ -199,6 +200,15 @@ def _merged_pause_filter(m, h12, h01):
     return own if lshr(own, 16) <= lshr(l1, 16) else (own & 0xFFFF) | (l1 & ~0xFFFF)
 
 
+@inner
+def _note_msrpm(m, n1p):
+    """L1's MSR map: a copy of it, or where it is."""
+    if keeps_msr_map_copy(m):
+        copy_msr_map(m, n1p, MSRPM_BYTES)
+    else:
+        set_msrpm(m, n1p)
+
+
 @unit(Machine, i64)
 def svm_merge_controls(m, h12):
     """Control area of vmcb02 from vmcb01 and vmcb12."""
@@ -224,7 +234,7 @@ def svm_merge_controls(m, h12):
         ld64(h01 + vmcb.TSC_OFFSET) + _read64(m, h12, vmcb.TSC_OFFSET, vmcb.FIELD_TSC_OFFSET),
     )
     # 3. permission maps
-    set_msrpm(m, _read64(m, h12, vmcb.MSRPM_BASE_PA, vmcb.FIELD_MSRPM_BASE_PA))
+    _note_msrpm(m, _read64(m, h12, vmcb.MSRPM_BASE_PA, vmcb.FIELD_MSRPM_BASE_PA))
     set_iopm(m, _read64(m, h12, vmcb.IOPM_BASE_PA, vmcb.FIELD_IOPM_BASE_PA))
     st64(h02 + vmcb.MSRPM_BASE_PA, svm_merge_msrpm(m))
     st64(h02 + vmcb.IOPM_BASE_PA, svm_choose_iopm(m))

@@ -5,8 +5,8 @@ always exits.  IOPM: one bit per port, 12 KB so that an access at port 0xffff ca
 up like any other.  Sources: APM vol. 2, 15.10 and 15.11; svm_permission_maps.csv.
 
 L0's own maps have the MSRs of svm_msr_passthrough.csv open, and under Xen ports 0x80 and 0xed.  L2
-runs with the OR of L0's and L1's MSRPM (``msr_map``).  Xen ORs all 8 KB at every VMRUN; KVM, if L1
-has a map at all, the 4-byte words that have an MSR it may ever pass through.  L2's I/O map
+runs with the OR of L0's and L1's MSRPM (``msr_map``).  Xen ORs all 8 KB at every VMRUN, from its
+copy of L1's map where the layout has one (hvm/msr_map_copy.py); KVM, if L1 has a map at all, the 4-byte words that have an MSR it may ever pass through.  L2's I/O map
 (``io_map``) under Xen is one of four prebuilt ones, chosen by what L1 does with the two open ports;
 KVM has L2 exit for every port.
 """
@@ -30,6 +30,7 @@ from ..mmu.physical import host_of
 from ..structs import i64
 from ..words import fill_bytes, ld8, ld64, lshr, st64
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_MSRPM_MA, SVM_IOPM_SET_MA
+from .msr_map_copy import keeps_msr_map_copy
 from .nested_state import icpt, iopm, merged_msrpm, msrpm
 from .p2m import n1p_to_l0m
 from .svm_tables import KVM_PASSED_THROUGH_MSRS, KVM_POSSIBLE_MSRS, PASSED_THROUGH_MSRS
@@ -150,7 +151,7 @@ def svm_l1_map_bits(m, map_n1p, position):
 def svm_merge_msrpm(m):
     """Make the MSRPM that L2 runs with (feature ``msr_map``), at every VMRUN; returns its address.
 
-    Xen reads L1's 8 KB and writes 8 KB; that is what is counted.  Wherever L0's map is all ones,
+    Xen reads 8 KB, of its copy or of L1's map, and writes 8 KB; that is what is counted.  Wherever L0's map is all ones,
     so is the result, so only the few words with an open MSR are really computed anew.
     """
     target = merged_msrpm(m)
@@ -162,18 +163,20 @@ def svm_merge_msrpm(m):
     if m.feat.l0 == L0_KVM and icpt(m, 3) & MSR_PROT_BIT == 0:
         return L0_MSRPM_MA
     base = msrpm(m) & ~(PAGE - 1)
+    copied = keeps_msr_map_copy(m)
     page = -1
     page_host = 0
     for i in range(N_OPEN_WORDS):
         offset = OPEN_OFFSETS[i]
         if offset & ~(PAGE - 1) != page:
             page = offset & ~(PAGE - 1)
-            ma = n1p_to_l0m(m, base + page)
+            ma = base + page if copied else n1p_to_l0m(m, base + page)
             page_host = 0 if ma < 0 else host_of(m, ma)
         l1 = ld64(page_host + (offset & (PAGE - 1))) if page_host != 0 else -1
         st64(host + offset, l1 | ld64(m.ram + L0_MSRPM_MA + offset))
     size = 4 * KVM_MERGED_WORDS if m.feat.l0 == L0_KVM else MSRPM_BYTES
-    count(m, E_L0_GUEST_PAGE_MAPPED, MSRPM_BYTES // PAGE)
+    if copied == 0:
+        count(m, E_L0_GUEST_PAGE_MAPPED, MSRPM_BYTES // PAGE)
     count(m, E_L0_MAP_BYTE_READ, size)
     count(m, E_L0_MAP_BYTE_MERGED, size)
     return target

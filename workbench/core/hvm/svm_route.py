@@ -1,8 +1,8 @@
 """Whose is an exit of L2? By the table of svm_exitcodes.csv, for each personality of L0.
 
 The rule of each exit code is in ``m.route`` (svm_tables).  The intercept bits are those cached from
-vmcb12 at VMRUN; L1's permission maps are read from its memory at the exit, as KVM does (Xen keeps a
-copy of the MSRPM from VMRUN on, so it does not see an L2 that can write to it).
+vmcb12 at VMRUN.  L1's I/O map is read from its memory at the exit; the MSR map, too, unless L0 has
+kept a copy of it from VMRUN on (hvm/msr_map_copy.py): then it does not see who writes to it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ..ledger import E_L0_BYTE_COPIED, E_L0_MAP_BYTE_READ, P_ROUTING, count, cou
 from ..mmu.physical import host_of
 from ..words import ld32, ld64, lshr, st64
 from .memory_map import VMCX01_MA, VMCX02_MA
+from .msr_map_copy import copied_msr_bit, keeps_msr_map_copy
 from .nested_state import (
     hap_enabled,
     icpt,
@@ -53,6 +54,8 @@ def _msr_to_l1(m):
     position = msrpm_position(m.cpu.gpr[RCX])
     if position == OUT_OF_RANGE:
         return REFLECT_TO_L1
+    if keeps_msr_map_copy(m):
+        return copied_msr_bit(m, position + (m.exit.info1 & 1))
     count(m, E_L0_MAP_BYTE_READ, 1)
     return lshr(svm_l1_map_bits(m, msrpm(m), position), m.exit.info1 & 1) & 1
 
