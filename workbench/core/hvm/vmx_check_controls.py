@@ -324,6 +324,14 @@ def vmx_check_controls(m, base, view):
     return check
 
 
+@inner
+def check_changing_controls(m, base, view):
+    """The checks on controls that may fail though no other field has changed: TPR shadow, event."""
+    cpu = word(base, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL)
+    check = _tpr_shadow(m, base, view, cpu, secondary(base, cpu))
+    return check if check else check_event(base, view)
+
+
 # ---------------------------------------------------------------- what is L0's own
 
 

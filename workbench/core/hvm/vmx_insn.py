@@ -34,7 +34,7 @@ from .vmcs import (
     vvmcs_base,
     write_encoded,
 )
-from .vmx_checks import BLOCK_MOV_SS, controls_wrong, host_state_wrong, refuse
+from .vmx_checks import BLOCK_MOV_SS, FAILURE, controls_wrong, refuse
 from .vmx_common import complete_instruction, inject_exception, set_gpr
 from .vmx_insn_flush import emulate_invept, emulate_invvpid
 from .vmx_insn_regions import (
@@ -163,13 +163,9 @@ def _enter(m, launch):
         set_vmentry_pending(m, 1)
         return ST_OK
     check = controls_wrong(m)
-    error = vmx.ERROR_ENTRY_INVALID_CONTROL_FIELD
-    if check == 0:
-        check = host_state_wrong(m)
-        error = vmx.ERROR_ENTRY_INVALID_HOST_STATE_FIELD
     if check:
         refuse(m, check, 1)
-        return fail(m, error)
+        return fail(m, FAILURE[check])
     set_vmentry_pending(m, 1)
     return ST_OK
 
