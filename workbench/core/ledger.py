@@ -145,6 +145,7 @@ LEDGER = np.dtype(
         ("latency", "i8", (3, 2, N_LATENCY_BINS)),         # the same, by time from raise to taking
         ("latency_time", "i8", (3, 2)),                    # its sum, in 1/1024 cycle
         ("host_ticks", "i8"),
+        ("clock_used", "i8"),                              # 1: time reached a guest, or decided something
     ],
     align=True,
 )  # fmt: skip

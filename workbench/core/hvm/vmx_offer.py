@@ -51,7 +51,13 @@ APICV_CPU2 = (
     | vmx.CPU2_APIC_REGISTER_VIRT
     | vmx.CPU2_VIRTUAL_INTR_DELIVERY
 )
-NEEDS_EPT = vmx.CPU2_ENABLE_EPT | vmx.CPU2_UNRESTRICTED_GUEST | vmx.CPU2_ENABLE_PML
+NEEDS_HAP = (
+    vmx.CPU2_ENABLE_EPT
+    | vmx.CPU2_UNRESTRICTED_GUEST
+    | vmx.CPU2_ENABLE_PML
+    | vmx.CPU2_ENABLE_INVPCID
+)
+"""Not without nested paging of L0's own, which also hides PCIDs where it shadows."""
 VMWRITE_ANY = 1 << 29
 """Of IA32_VMX_MISC."""
 
@@ -76,8 +82,8 @@ def _secondary_off(m):
         off |= vmx.CPU2_ENABLE_PML
     if m.feat.vpid_for_l1 == 0:
         off |= vmx.CPU2_ENABLE_VPID
-    if m.sh.active:  # no nested paging for L1 without L0's own
-        off |= NEEDS_EPT
+    if m.sh.active:
+        off |= NEEDS_HAP
     return off
 
 
