@@ -180,7 +180,9 @@ CASES = [
 def probe(backend: str, middle=(), l2=None, l0: str = "xen", **features) -> Probe:
     """L1 enters L2 twice, does what ``middle`` says, and enters it twice again."""
     again = TWICE[backend]
-    return Probe(backend.lower(), [*again, *middle, *again], l2 or L2_LOOP, l0=l0, features=features)
+    return Probe(
+        backend.lower(), [*again, *middle, *again], l2 or L2_LOOP, l0=l0, features=features
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -208,8 +210,8 @@ def test_a_change_of_l0s_own_table_empties_every_nested_p2m(backend, event):
     other = [("store64", VMCB + OFFSET_NCR3, ROOTS[1])] if backend == "SVM" else [
         ("write_field", EPTP, eptp(1))
     ]  # fmt: skip
-    p = probe(backend, other, l0_p2m_event=event, **XEN_ALONE)
-    p.at("l2_cpuid", 3, 2, 2)
+    p = probe(backend, [*other, TWICE[backend][0]], l0_p2m_event=event, **XEN_ALONE)
+    p.at("l2_cpuid", 4, 2, 2)
     p.m["p2m_countdown"] = 1  # the next exit
     effect = p.over()
     assert effect.tables_emptied == 2, "of both roots"
@@ -230,7 +232,11 @@ HARDWARE_ROWS = {
 
 @pytest.mark.parametrize(
     ("control", "n1", "n2", "scope"),
-    [(1, "gone", "gone", "all"), (3, "gone", "kept", "tag"), (7, "some gone", "kept", "tag_nonglobal")],
+    [
+        (1, "gone", "gone", "all"),
+        (3, "gone", "kept", "tag"),
+        (7, "some gone", "kept", "tag_nonglobal"),
+    ],
 )
 def test_tlb_control_flushes_what_its_row_says(control, n1, n2, scope):
     """L1 has one global page cached; L0 enters it with a TLB_CONTROL value."""
@@ -273,7 +279,9 @@ def test_without_vpid_entries_and_exits_flush_and_with_vpid_they_do_not(tagged):
         assert not effect.flushes
         assert (effect.fate(1), effect.fate(2)) == ("kept", "kept")
     else:
-        assert dict(effect.flushes) == {("NO_TAGS", "all"): 1}, "exit and entry, L0 between does not count"
+        assert dict(effect.flushes) == {("NO_TAGS", "all"): 1}, (
+            "exit and entry, L0 between does not count"
+        )
         assert (effect.fate(1), effect.fate(2)) == ("gone", "gone")
 
 
@@ -282,9 +290,14 @@ CR3_L2 = [("l2_load", PAGES[0]), ("l2_cpuid",), ("l2_load", PAGES[1]), ("l2_cpui
 
 @pytest.mark.parametrize(
     ("call", "label", "fate"),
-    [(("l2_reload_cr3",), "at_l2_cr3", "gone"), (("l2_invlpg", PAGES[0]), "at_l2_invlpg", "some gone")],
+    [
+        (("l2_reload_cr3",), "at_l2_cr3", "gone"),
+        (("l2_invlpg", PAGES[0]), "at_l2_invlpg", "some gone"),
+    ],
 )
-def test_cr3_and_invlpg_concern_the_vpid_with_all_roots_and_nothing_guest_physical(call, label, fate):
+def test_cr3_and_invlpg_concern_the_vpid_with_all_roots_and_nothing_guest_physical(
+    call, label, fate
+):
     change = [("write_field", EPTP, eptp(1))]
     p = probe("VMX", change, [*CR3_L2, ("l2_load", PAGES[0]), call, ("l2_cpuid",)], **KVM, l0="kvm")
     p.at(label, level=2)
@@ -311,7 +324,12 @@ def test_an_ept_violation_takes_away_what_caused_it():
     target = 0x40000000 + PAGES[0]
     p = Probe(
         "vmx",
-        [("store64", entry, target | 0x35), ("enter",), ("store64", entry, target | 0x37), ("enter",)],
+        [
+            ("store64", entry, target | 0x35),
+            ("enter",),
+            ("store64", entry, target | 0x37),
+            ("enter",),
+        ],
         [("l2_load", PAGES[0]), ("l2_store", PAGES[0] + 8, 0xC3), ("l2_cpuid",)],
         features=XEN_ALONE,
     )
