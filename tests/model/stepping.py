@@ -240,6 +240,9 @@ class Watcher:
             stale.change_pge()
         elif label == "at_l2_invlpg":
             stale.invlpg(rdi)
+        elif label == "at_l2_invpcid":
+            if self.machine.rip == self.machine.l2.symbol("after_l2_invpcid"):  # else #UD, or #GP
+                stale.invpcid(rdi, rsi)
         elif label == "at_invlpga":
             stale.invlpga(rdi, rsi & 0xFFFFFFFF)
         elif label == "at_invept" and not self._failed():
