@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import crews, simulate
+from .comparison import Comparison
 from .crews import Crew
 from .errors import ResultError, ScenarioError, WorkbenchError, one_line
 from .frozen import FrozenMap
@@ -24,8 +25,8 @@ from .sweep_table import CANCELLED, FAILED, Measures, SweepTable, build, measure
 def compare(
     scenarios: Mapping[str, Scenario | Result],
     progress: simulate.ProgressCallback | None = None,
-) -> dict[str, Result]:
-    """Run scenarios side by side; charts and ``to_text`` take what comes back.
+) -> Comparison:
+    """Run scenarios side by side and say what differs; charts and ``to_text`` take it, too.
 
     Parameters
     ----------
@@ -34,15 +35,18 @@ def compare(
 
     Returns
     -------
-    dict of str to Result
+    Comparison
+        A mapping label -> result, with what differs as frames (``settings``, ``counts``,
+        ``exits``, ``cycles``, ``flushes``), as reasons (``explain``) and as text (``print``).
     """
     if not isinstance(scenarios, Mapping) or not scenarios:
         hint = 'a mapping of labels and scenarios: compare({"SVM": a, "VMX": b})'
         raise ScenarioError(f"cannot compare {scenarios!r}", hint)
-    return {
+    results = {
         str(label): item if isinstance(item, Result) else simulate.run(item, progress)
         for label, item in scenarios.items()
     }
+    return Comparison(results)
 
 
 def sweep(
