@@ -85,8 +85,8 @@ def _factor(base: Scenario, given: str, values: Any) -> Factor:
             raise ScenarioError(f"no setting called {name!r}", did_you_mean(entry, known))
         now = now[entry]
     elif head not in base.resolved():
-        known = [*base.resolved(), *base.all_features]
-        raise ScenarioError(f"no setting or feature called {given!r}", did_you_mean(given, known))
+        names = [*base.resolved(), *base.all_features]
+        raise ScenarioError(f"no setting or feature called {given!r}", did_you_mean(given, names))
     if values is None:
         if not isinstance(now, bool):
             hint = f'give its two values: {{"{name}": ({now!r}, ...)}}'
