@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import ScenarioError, did_you_mean
-from .features import applicable, catalogue
-from .points import word
+from .features import applicable, catalogue, value_text
 from .result import Result
 from .scenario import Scenario
 
@@ -50,7 +49,7 @@ class Factor:
             return short
         if (self.low, self.high) == (True, False):
             return f"{short} off"
-        return f"{short} {word(self.low)} → {word(self.high)}"
+        return f"{short} {value_text(self.low)} → {value_text(self.high)}"
 
 
 def factors(base: Scenario, toggles: Toggles | None = None) -> tuple[Factor, ...]:
