@@ -48,7 +48,8 @@ reason; they are taken out of 'other address translation' (see ``frames.costs_fr
 _SWITCHES = {"HW_EXIT", "HW_ENTRY", "PERMISSION_MAP_LOOKUP", "PAUSE_FILTERED", "VMCB_GROUP_KEPT",
              "PML_ENTRY_LOGGED"}  # fmt: skip
 _TRANSLATION = {"TLB1_HIT", "TLB2_HIT", "TLB_MISS", "TLB_EVICTION", "WALK_REFERENCE_GUEST",
-                "WALK_REFERENCE_NESTED", "PSC_HIT", "NESTED_TLB_HIT"}  # fmt: skip
+                "WALK_REFERENCE_NESTED", "PSC_HIT", "NESTED_TLB_HIT", "WALK_FROM_L1_CACHE",
+                "WALK_FROM_L2_CACHE", "WALK_FROM_LLC", "WALK_FROM_MEMORY"}  # fmt: skip
 
 
 def part_of(event: str) -> str:
@@ -57,7 +58,9 @@ def part_of(event: str) -> str:
         return "L2 work"
     if event == "IDLE_CYCLE":
         return "halted"
-    if event == "L1_INSTRUCTION" or event.endswith(("_SHADOWED", "_VIRTUALIZED")):
+    if event in ("L1_INSTRUCTION", "L1_COLD_INSTRUCTION") or event.endswith(
+        ("_SHADOWED", "_VIRTUALIZED")
+    ):
         return "L1 handler"
     if event in _SWITCHES or event.startswith("HW_MSR_"):
         return "hardware switches"
