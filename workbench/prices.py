@@ -156,7 +156,12 @@ class PricePreset:
     @property
     def sources(self) -> tuple[str, ...]:
         """Bibliography keys that these prices rest on, in order of use."""
-        cells = (key for cell in self._rows["source"] for key in source_keys(cell))
+        return self.sources_for(np.ones(N_EVENTS))
+
+    def sources_for(self, counts: np.ndarray) -> tuple[str, ...]:
+        """Bibliography keys behind the cycles of ``counts`` [event]: of prices that are not nothing."""
+        used = (counts[: len(EVENTS)] != 0) & (self._rows["high"] > 0).to_numpy()
+        cells = (key for cell in self._rows["source"][used] for key in source_keys(cell))
         return tuple(dict.fromkeys(key for key in cells if key != "user"))
 
     def price(self, event: str) -> float:
@@ -328,7 +333,7 @@ def load_preset(name: str | Path) -> PricePreset:
 def explain(result: Any, cause: str) -> str:
     """The bill of one operation of a :class:`Result`: events x price = cycles, with sources.
 
-    The ledger's row of root cause ``cause`` (for example ``"CPUID"``) as plain text of at most 76
+    The ledger's row of root cause ``cause`` (for example ``"CPUID"``) as plain text of at most 80
     columns; :meth:`Result.explain` is the same.
     """
     bill: str = result.explain(cause)
