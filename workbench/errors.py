@@ -78,6 +78,13 @@ class SimulationError(WorkbenchError):
     """A simulation that could not be carried through."""
 
 
+def one_line(problem: BaseException) -> str:
+    """An error for a table: what is wrong, and what to do about it."""
+    if isinstance(problem, WorkbenchError):
+        return f"{problem.message} ({problem.hint})" if problem.hint else problem.message
+    return f"{type(problem).__name__}: {problem}"
+
+
 def did_you_mean(name: object, known: Iterable[object]) -> str:
     """Hint for a wrong name: its close matches, else all that is known.
 

@@ -52,6 +52,26 @@ def core_hash() -> str:
     return _hash_files(Path(__file__).parent / "core", {".py"})
 
 
+_MODEL_CODE = ("core", "arch", "guests")
+_MODEL_MODULES = ("features", "geometry", "machine", "nested_layouts", "personality", "scenario",
+                  "simulate")  # fmt: skip
+_MODEL_DATA = ("arch", "guests/include", "guests/l1", "guests/l2")
+_MODEL_TABLES = ("features", "deviations", "l0_defaults", "nested_layouts", "tlb_geometry")
+
+
+@cache
+def model_hash() -> str:
+    """SHA-256 over all code and data that counts can depend on: prices and charts are not in it."""
+    package, data = Path(__file__).parent, data_dir()
+    parts = [_hash_files(package / name, {".py"}) for name in _MODEL_CODE]
+    parts += [_hash_files(data / name, _DATA_SUFFIXES) for name in _MODEL_DATA]
+    files = [package / f"{name}.py" for name in _MODEL_MODULES]
+    files += [data / f"{name}.csv" for name in _MODEL_TABLES]
+    texts = (path.read_bytes().replace(b"\r\n", b"\n") for path in files)
+    parts += [hashlib.sha256(text).hexdigest() for text in texts]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
 @cache
 def versions() -> dict[str, str]:
     """Versions of the workbench, Python and the libraries that decide a result."""

@@ -46,7 +46,7 @@ class Result:
         Single values of the machine: stop_code, steps, l1_instructions, l2_instructions,
         bare_instructions, simulated_cycles, serial, fatal, unknown_count, unknown (the last
         instruction that raised #UD because the machine lacks it), virtual_entries, virtual_exits,
-        host_ticks, refused_entries (VM entries and VMRUNs that failed a check), refused_by (the
+        host_ticks, clock_used (a guest read the time, or a timer ran), refused_entries (VM entries and VMRUNs that failed a check), refused_by (the
         last such check: what it demands and where the manual says so), vmx_abort (VMX-abort
         indicator, 0 none), stale_vmcb_groups (groups of a VMCB that were called unchanged but were
         not).
@@ -236,6 +236,17 @@ class Result:
             raise ResultError(message, f"this result is of {self.scenario.backend}")
         return dataclasses.replace(self, preset=preset)
 
+    @property
+    def depends_on_prices(self) -> bool:
+        """Could other prices give other counts?
+
+        True when simulated time, which is the sum of the prices, was read by a guest, ran a timer
+        or a scripted event, or measured how long an interrupt waited.
+        """
+        scripted = self.scenario.host_tick_cycles or self.scenario.nmi_cycles
+        waited = self.raw.latency.any() or self.raw.blocked_time.any()
+        return bool(self.facts.get("clock_used", True) or scripted or waited)
+
     def fingerprint(self) -> str:
         """SHA-256 over what is deterministic: counts, status and guests' output; no wall time."""
         facts = {k: v for k, v in self.facts.items() if k != "simulated_cycles"}
@@ -285,6 +296,7 @@ def machine_facts(machine: np.ndarray) -> dict[str, Any]:
         "virtual_entries": int(ledger["virtual_entries"][0]),
         "virtual_exits": int(ledger["virtual_exits"][0]),
         "host_ticks": int(ledger["host_ticks"][0]),
+        "clock_used": bool(ledger["clock_used"][0]),
         "serial": bytes(machine["serial"][0][:written]).decode("latin-1"),
         "fatal": FATAL[reason] if reason < len(FATAL) else f"reason {reason}",
         "fatal_code": int(machine["fatal_code"][0]),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .errors import ScenarioError
 from .result import Result
@@ -38,6 +37,14 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
+
+
+class Cancel(Protocol):
+    """What a run asks between two chunks; a ``threading.Event`` is one."""
+
+    def is_set(self) -> bool:
+        """Has somebody asked the run to stop?"""
+        ...
 
 
 def prepare(progress: ProgressCallback | None = None) -> None:
@@ -202,7 +209,7 @@ class Run:
 def run(
     scenario: Scenario,
     progress: ProgressCallback | None = None,
-    cancel: threading.Event | None = None,
+    cancel: Cancel | None = None,
 ) -> Result:
     """Execute a scenario and return what was counted.
 
@@ -232,7 +239,7 @@ def run(
 async def run_async(
     scenario: Scenario,
     progress: ProgressCallback | None = None,
-    cancel: threading.Event | None = None,
+    cancel: Cancel | None = None,
 ) -> Result:
     """Like :func:`run`, in a worker thread chunk by chunk, so that an event loop stays live."""
     await asyncio.to_thread(prepare, progress)

@@ -78,6 +78,19 @@ def parse_tables(files: dict[str, bytes], place: Path) -> RawCounts:
     return RawCounts(**arrays)
 
 
+def axis_columns() -> dict[str, tuple[str, ...]]:
+    """Array of the counts -> the names of its axes."""
+    return {name: tuple(axis for axis, _ in axes) for name, axes in _AXES.items()}
+
+
+def parse_frames(tables: dict[str, pd.DataFrame]) -> RawCounts:
+    """The raw counts of tables by array; no timeline means that none was recorded."""
+    none = np.zeros((0, len(TIMELINE_COLUMNS)), np.int64)
+    timeline = _timeline(tables["timeline"]) if "timeline" in tables else none
+    arrays = {name: _array(name, tables[name]) for name in _AXES}
+    return RawCounts(**arrays, timeline=timeline)
+
+
 def _timeline(table: pd.DataFrame) -> np.ndarray:
     return table[list(TIMELINE_COLUMNS)].to_numpy(np.int64).reshape(-1, len(TIMELINE_COLUMNS))
 

@@ -1,18 +1,24 @@
-"""Several runs at once: scenarios side by side, and one scenario with settings varied.
-
-Runs follow each other in this process; nothing is drawn at random, so their order does not matter.
-"""
+"""Several runs at once: scenarios side by side, and one scenario with settings varied."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping
+import dataclasses
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from . import simulate
-from .errors import ScenarioError
+from . import crews, simulate
+from .crews import Crew
+from .errors import ResultError, ScenarioError, WorkbenchError, one_line
+from .frozen import FrozenMap
+from .point_store import PointStore
+from .points import Point, Settings, draws, expand
 from .result import Result
 from .scenario import Scenario
+from .sweep_table import CANCELLED, FAILED, Measures, SweepTable, build, measure
 
 
 def compare(
@@ -41,39 +47,197 @@ def compare(
 
 def sweep(
     base: Scenario,
-    settings: Mapping[str, Iterable[Any]],
+    settings: Settings,
+    repeats: int = 1,
+    *,
     progress: simulate.ProgressCallback | None = None,
-) -> dict[str, Result]:
-    """Run every combination of settings.
+    cancel: threading.Event | None = None,
+    executor: Any = None,
+    workers: int | None = None,
+    store: PointStore | str | Path | bool = True,
+    measures: Measures | None = None,
+) -> SweepTable:
+    """Run every point of a grid, or every sample, and measure each.
 
     Parameters
     ----------
     base : Scenario
         What stays the same.
-    settings : mapping of str to iterable
-        Setting, dotted for an entry, and the values to go through, for example
-        ``{"features.vmcs_shadowing": [False, True], "l2_params.work": [0, 100]}``.
+    settings : mapping of str to iterable, or iterable of mappings, or DataFrame
+        A grid: setting, dotted for an entry, and the values to go through, the last one fastest,
+        such as ``{"features.vmcs_shadowing": [False, True], "l2_params.work": [0, 100]}``.
+        Or samples: one mapping, or row of a DataFrame, for each point.  ``backend`` may be among
+        them; what belongs to the other vendor alone is then dropped from the base.
+    repeats : int
+        Runs are deterministic: a repeat is the same point with the next seed.  Points whose L2
+        program draws nothing from the seed are run once, with a warning.
+    progress : callable, optional
+        Called with a :class:`workbench.simulate.Progress` whose steps are points.
+    cancel : threading.Event, optional
+        Set it from another thread to stop; points that are not finished get status ``cancelled``.
+    executor : {"auto", "threads", "processes"} or dask.distributed.Client or Executor, optional
+        Who runs the points: by default threads or processes of this machine, whichever the first
+        points show to be faster.  The workers of a Client need the same version installed, and
+        find guests and price files in files under the same paths.
+    workers : int, optional
+        How many on this machine; by default the number of processors.
+    store : path, PointStore or bool
+        Where finished points are kept and found again: by default in the user's cache.  False
+        keeps nothing.
+    measures : mapping of str to callable, optional
+        Further columns: name -> function of a :class:`Result`.
 
     Returns
     -------
-    dict of str to Result
-        Label, such as ``vmcs_shadowing=on, work=0``, -> result, the last setting fastest.
+    SweepTable
+        A DataFrame with columns ``point`` (label), the settings, with repeats ``repeat`` and
+        ``seed``; ``status`` and ``error`` (a point that could not be run has status ``error``, and
+        no measures); then the columns of :meth:`Result.summary` that do not depend on wall time,
+        and ``measures``.  ``table.results`` has the results by label.
 
     Raises
     ------
     WorkbenchError
-        A combination that is no valid scenario; nothing has been run then.
+        No point at all can be run, or an argument cannot be used.
     """
-    names = list(settings)
-    combinations = [
-        dict(zip(names, values, strict=True)) for values in itertools.product(*settings.values())
-    ]
-    scenarios = {_label(chosen): base.replace(**chosen) for chosen in combinations}
-    return compare(scenarios, progress)
+    points = expand(base, settings, repeats)
+    if repeats > 1:
+        _warn_of_single_runs(points)
+    place = _place(store)
+    folder = str(place.folder) if place is not None else None
+    crew, keep = crews.make_crew(executor, workers, folder, crews.Stop(cancel))
+    return _Sweep(base, points, place, measures or {}, progress).run(crew, keep)
 
 
-def _label(chosen: Mapping[str, Any]) -> str:
-    def word(value: Any) -> str:
-        return ("off", "on")[value] if isinstance(value, bool) else str(value)
+class _Sweep:
+    """One sweep while it runs: what is known of each point, and where its result is."""
 
-    return ", ".join(f"{name.rpartition('.')[2]}={word(v)}" for name, v in chosen.items())
+    def __init__(
+        self, base: Scenario, points: list[Point], store: PointStore | None, measures: Measures,
+        progress: simulate.ProgressCallback | None,
+    ) -> None:  # fmt: skip
+        self.base, self.points, self.store, self.measures = base, points, store, measures
+        self.rows: dict[int, dict[str, Any]] = {}
+        self.readers: dict[str, Callable[[], Result]] = {}
+        self._progress = progress
+
+    def run(self, crew: Crew, keep: bool) -> SweepTable:
+        """Run what is not known; ``keep``: put results into the store, the crew has not done so."""
+        todo = [i for i, point in enumerate(self.points) if not self._known(i, point)]
+        self._report()
+        if todo:
+            simulate.prepare(self._progress)
+        while todo:
+            groups = self._groups(todo)
+            leaders = list(groups)
+            todo = []
+            for number, outcome in crew([self._scenario(i) for i in leaders]):
+                first, *others = groups[leaders[number]]
+                self._take(first, outcome, keep)
+                for other in others:
+                    todo += self._share(other, outcome)
+                self._report()
+            todo.sort()
+        rows = [self.rows[i] for i in range(len(self.points))]
+        labels = [point.label for point in self.points if point.label in self.readers]
+        return build(self.base, self.points, rows, {label: self.readers[label] for label in labels})
+
+    def _scenario(self, index: int) -> Scenario:
+        scenario = self.points[index].scenario
+        assert scenario is not None
+        return scenario
+
+    def _known(self, index: int, point: Point) -> bool:
+        """Is there nothing to run: no valid scenario, or its result is in the store?"""
+        if point.scenario is None:
+            self.rows[index] = _no_result(FAILED, point.error)
+            return True
+        try:
+            found = self.store.get(point.scenario, _report_damage) if self.store else None
+            if found is not None:
+                self._take(index, found, False)
+        except WorkbenchError as problem:
+            self.rows[index] = _no_result(FAILED, one_line(problem))
+        return index in self.rows
+
+    def _groups(self, todo: list[int]) -> dict[int, list[int]]:
+        """First point -> all points that differ from it in prices alone."""
+        first: dict[str, int] = {}
+        groups: dict[int, list[int]] = {}
+        for index in todo:
+            leader = first.setdefault(self._scenario(index).core_hash, index)
+            groups.setdefault(leader, []).append(index)
+        return groups
+
+    def _take(self, index: int, outcome: crews.Outcome, keep: bool) -> None:
+        """Note what came of a point."""
+        try:
+            self.rows[index] = self._row(index, outcome, keep)
+        except Exception as problem:  # a measure of the caller, or the store
+            self.rows[index] = _no_result(FAILED, one_line(problem))
+
+    def _row(self, index: int, outcome: crews.Outcome, keep: bool) -> dict[str, Any]:
+        if isinstance(outcome, crews.Cancelled):
+            return _no_result(CANCELLED, "")
+        if isinstance(outcome, BaseException):
+            return _no_result(FAILED, one_line(outcome))
+        if outcome.status == CANCELLED:
+            return _no_result(CANCELLED, "")
+        row = {"status": outcome.status, "error": ""} | measure(outcome, self.measures)
+        if keep and self.store is not None:
+            self.store.put(outcome)
+        self.readers[self.points[index].label] = self._reader(index, outcome)
+        return row
+
+    def _reader(self, index: int, result: Result) -> Callable[[], Result]:
+        if self.store is None:
+            return lambda: result
+        return partial(_read, self.store, self._scenario(index))
+
+    def _share(self, index: int, outcome: crews.Outcome) -> list[int]:
+        """Take the counts of a point with other prices; the index again if they are not the same."""
+        if isinstance(outcome, Result) and outcome.status != CANCELLED:
+            if outcome.depends_on_prices:
+                return [index]
+            scenario = self._scenario(index)
+            origin = dict(outcome.provenance) | {"scenario_hash": scenario.hash}
+            outcome = dataclasses.replace(
+                outcome, scenario=scenario, preset=scenario.preset, provenance=FrozenMap(origin)
+            )
+        self._take(index, outcome, False)
+        return []
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            self._progress(simulate.Progress("points", len(self.rows), len(self.points)))
+
+
+def _no_result(status: str, error: str) -> dict[str, Any]:
+    return {"status": status, "error": error}
+
+
+def _read(store: PointStore, scenario: Scenario) -> Result:
+    found = store.get(scenario, _report_damage)
+    if found is None:
+        raise ResultError("the point is no longer in the store", "run the sweep again")
+    return found
+
+
+def _report_damage(message: str) -> None:
+    warnings.warn(f"{message}; the point is run again", stacklevel=2)
+
+
+def _place(store: PointStore | str | Path | bool) -> PointStore | None:
+    if isinstance(store, PointStore):
+        return store
+    if isinstance(store, bool):
+        return PointStore() if store else None
+    return PointStore(store)
+
+
+def _warn_of_single_runs(points: list[Point]) -> None:
+    programs = {p.scenario.l2 for p in points if p.scenario is not None and not draws(p.scenario)}
+    if programs:
+        names = ", ".join(sorted(programs))
+        warnings.warn(f"{names}: nothing is drawn from the seed, so each point is run once",
+                      stacklevel=3)  # fmt: skip

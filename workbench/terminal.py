@@ -56,4 +56,6 @@ def describe(progress: Progress) -> str:
         bar = "#" * filled + "." * (_BAR - filled)
         name = progress.phase.rpartition(": ")[2][:24]
         return f"compiling the core [{bar}] {progress.steps} of {progress.max_steps}  {name}"
+    if progress.phase == "points":
+        return f"{progress.steps} of {progress.max_steps} points"
     return f"{progress.phase}: {progress.steps / 1e6:,.1f} million instructions"

@@ -124,6 +124,12 @@ class Twins:
         self.twin.invlpg(page, self.pcid())
         self.call("invlpg", FIRST_PAGE + page << 12)
 
+    def invpcid(self, kind: int, pcid: int, page: int) -> None:
+        if not int(self.m["cpu"]["cr4"][0]) & PCIDE:
+            pcid = 0
+        self.twin.invpcid(kind, pcid, page)
+        self.call("invalidate_pcid", kind, pcid, FIRST_PAGE + page << 12)
+
     def mov_cr3(self, pcid: int, keep: bool) -> None:
         has_pcids = int(self.m["cpu"]["cr4"][0]) & PCIDE
         value = CR3_BASE | (pcid if has_pcids else 0)
@@ -187,6 +193,7 @@ steps = st.one_of(
     st.tuples(st.just("emptied"), st.integers(0, 2)),
     st.tuples(st.just("invvpid"), page),
     st.tuples(st.just("invlpg"), page),
+    st.tuples(st.just("invpcid"), st.integers(0, 3), st.integers(0, 2), page),
     st.tuples(st.just("mov_cr3"), st.integers(0, 2), st.booleans()),
     st.tuples(st.just("mov_cr4"), st.booleans(), st.booleans()),
 )

@@ -42,6 +42,9 @@ FAR_AWAY = 1 << 61
 VMCS12_SLOT = {name: getattr(vmcs, f"SLOT_{name}") for name in (
     "EPT_POINTER", "VIRTUAL_PROCESSOR_ID", "SECONDARY_VM_EXEC_CONTROL")}  # fmt: skip
 ENABLE_VPID = 1 << 5
+SOONER_BALLOONS = 38
+"""Sooner than a scenario may ask for, but no sooner than the pages of one event need exits: with 4
+exits between changes of L0's table L2 may never get to its next instruction."""
 
 
 @cache
@@ -116,8 +119,10 @@ class Machine:
         for name in ("nmi", "host"):
             irq[f"{name}_next"] = self.m["ledger"]["time"] + irq[f"{name}_period"] * TIME_SCALE
         irq["attention"] = irq["active"]
-        if self.m["p2m_countdown"][0]:  # sooner than a scenario may ask for
-            self.m["p2m_period"] = self.m["p2m_countdown"] = self.scenario.balloon_period - 47
+        if self.m["p2m_countdown"][0]:
+            self.m["p2m_period"] = self.m["p2m_countdown"] = (
+                self.scenario.balloon_period - SOONER_BALLOONS
+            )
 
     def _interrupt_table(self, bank: int, program: Image, special: dict, other: str) -> None:
         table = b""

@@ -91,6 +91,19 @@ class Tags:
             or self.same_vpid(t, self.now),
         )  # fmt: skip
 
+    def invpcid(self, kind: int, pcid: int, page: int) -> None:
+        """Types: 0 one page of a PCID, 1 a PCID, 2 everything, 3 everything but global pages."""
+        scope = ("address", "tag_nonglobal", "tag", "tag_nonglobal")[kind]
+        self.drop(
+            "INVPCID", scope,
+            lambda t, p, c, g: self.same_vpid(t, self.now) or (
+                t == self.now
+                and (kind > 1 or c == pcid)
+                and (kind != 0 or p == page)
+                and (kind == 2 or not g)
+            ),
+        )  # fmt: skip
+
     # ------------------------------------------------------------ L0: who shares what
 
     @property

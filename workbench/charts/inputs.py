@@ -15,6 +15,7 @@ _FOOTER_CHARACTERS = {"paper": 118, "panel": 142}
 
 def labelled(results: Results) -> list[tuple[str, Result]]:
     """Label and result, in the order given; a list gets labels from what differs."""
+    results = getattr(results, "results", results)  # of a sweep's table
     if isinstance(results, Result):
         return [(results.scenario.backend.upper(), results)]
     if isinstance(results, Mapping):

@@ -153,6 +153,7 @@ LEDGER = np.dtype(
         ("latency_time", "i8", (3, 2)),                    # its sum, in 1/1024 cycle
         ("host_ticks", "i8"),
         ("l1_steps", "i8"),                                # of L1 when it took over from L2; 0: not since
+        ("clock_used", "i8"),                              # 1: time reached a guest, or decided something
     ],
     align=True,
 )  # fmt: skip

@@ -71,6 +71,7 @@ def _table() -> dict[int, tuple[int, shapes.Builder]]:
     add("IN", shapes.port_in)
     add("OUT", shapes.port_out)
     add("INVLPG", shapes.memory_source)
+    add("INVPCID", shapes.virt_pair)
     add("INT", shapes.interrupt)
     add("INT3 INT1 SYSCALL SWAPGS CLTS XSETBV XGETBV", shapes.nothing)
     for suffix, lg in (("", 1), ("D", 2), ("Q", 3)):

@@ -340,6 +340,6 @@ def virt_address(i: Instruction, f: Fields) -> None:
 
 
 def virt_pair(i: Instruction, f: Fields) -> None:
-    """VMREAD, VMWRITE, INVEPT, INVVPID."""
+    """VMREAD, VMWRITE, INVEPT, INVVPID, INVPCID."""
     destination(i, f)
     source(i, f)

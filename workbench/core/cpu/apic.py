@@ -42,6 +42,7 @@ SOURCE_NONE, SOURCE_NMI, SOURCE_LAPIC = range(3)
 @inner
 def read_tsc(m):
     """The time-stamp counter: simulated time in cycles, with the guest's offsets."""
+    m.ledger.clock_used = 1
     offset = m.hw.tsc_offset if m.hw.guest else 0
     return lshr(m.ledger.time, TIME_SHIFT) + m.cpu.tsc_adjust + offset
 
@@ -206,6 +207,7 @@ def start_timer(m):
     apic = m.apic
     apic.deadline = 0
     if timer_mode(m) < MODE_TSC_DEADLINE and apic.initial:
+        m.ledger.clock_used = 1
         apic.deadline = m.ledger.time + ((apic.initial << divisor_shift(m)) << TIME_SHIFT)
 
 

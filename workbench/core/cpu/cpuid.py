@@ -23,7 +23,7 @@ FEATURES_EDX = 0x00000004 | 8 | 0x10 | 0x20 | 0x40 | 0x100 | 0x200 | 0x800 | 0x2
 FEATURES_EDX |= 0x10000 | 0x20000 | 0x80000
 VMX_BIT, CX16_BIT, PCID_BIT, POPCNT_BIT = 1 << 5, 1 << 13, 1 << 17, 1 << 23
 X2APIC_BIT, TSC_DEADLINE_BIT = 1 << 21, 1 << 24
-SMEP_SMAP = (1 << 7) | (1 << 20)
+SMEP_SMAP, INVPCID_BIT = (1 << 7) | (1 << 20), 1 << 10
 # leaf 0x80000001: SYSCALL NX PAGE1GB RDTSCP LM; LAHF, SVM, ABM
 EXTENDED_EDX = (1 << 11) | (1 << 20) | (1 << 26) | (1 << 27) | (1 << 29)
 LAHF_BIT, SVM_BIT, ABM_BIT = 1, 1 << 2, 1 << 5
@@ -86,7 +86,7 @@ def cpuid_leaf(m, leaf, subleaf):
         _answer(m, SIGNATURE_AMD if svm else SIGNATURE_INTEL, 0x10800, ecx, FEATURES_EDX)
     elif leaf == 7:
         if subleaf & 0xFFFFFFFF == 0:
-            _answer(m, 0, SMEP_SMAP, 0, 0)
+            _answer(m, 0, SMEP_SMAP | INVPCID_BIT, 0, 0)
     elif leaf == 0x80000000:
         _vendor(m, MAX_EXTENDED)
     elif leaf == 0x80000001:

@@ -20,7 +20,7 @@ Virtualization instructions (families VIRT_SVM, VIRT_VMX; ``lg`` is 3, registers
 * VMXON, VMCLEAR, VMPTRLD: ``UF_SRC_MEM``, a 64-bit pointer in memory; VMPTRST: ``UF_DST_MEM``.
 * VMREAD: field encoding in register ``src``; destination is register ``dst`` or ``UF_DST_MEM``.
 * VMWRITE: field encoding in register ``dst``; value is register ``src`` or ``UF_SRC_MEM``.
-* INVEPT, INVVPID: type in register ``dst``, descriptor is ``UF_SRC_MEM``.
+* INVEPT, INVVPID (and INVPCID): type in register ``dst``, descriptor is ``UF_SRC_MEM``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("CONTROL", ("INT", "INT3", "INT1", "IRET", "SYSCALL", "SYSRET", "SWAPGS", "FAR_RET",
                  "FAR_JMP", "FAR_CALL", "PAUSE", "RDPRU")),
     ("REGISTER", ("MOV_FROM_CR", "MOV_TO_CR", "MOV_FROM_DR", "MOV_TO_DR", "LMSW", "SMSW", "CLTS",
-                  "MOV_FROM_SEG", "MOV_TO_SEG", "XSETBV", "XGETBV")),
+                  "MOV_FROM_SEG", "MOV_TO_SEG", "XSETBV", "XGETBV", "INVPCID")),
     ("TABLE", ("LGDT", "LIDT", "SGDT", "SIDT", "SLDT", "STR", "LLDT", "LTR", "LFS", "LGS", "LSS")),
     ("VIRT_SVM", ("VIRT_VMRUN", "VIRT_VMLOAD", "VIRT_VMSAVE", "VIRT_STGI", "VIRT_CLGI",
                   "VIRT_VMMCALL", "VIRT_INVLPGA", "VIRT_SKINIT")),

@@ -1,4 +1,4 @@
-"""Control, debug and segment registers: family REGISTER.
+"""Control, debug and segment registers, and INVPCID: family REGISTER.
 
 Not modelled: debug breakpoints (the registers hold what is written), XCR0 (XSETBV raises #UD).
 """
@@ -24,9 +24,11 @@ from ..structs import i64
 from ..words import lshr
 from .control_bits import CR0_TS, CR4_DE, CR4_PCIDE, CR4_UMIP, write_cr0, write_cr4
 from .exceptions import raise_gp0, raise_ud
+from .invpcid import exec_invpcid
 from .operands import effective_address, read_source, write_memory, write_reg
 from .ops import (
     CLTS,
+    INVPCID,
     LMSW,
     MOV_FROM_CR,
     MOV_FROM_DR,
@@ -212,6 +214,8 @@ def exec_register(m, u):
         return _from_segment(m, u)
     if op == MOV_TO_SEG:
         return _to_segment(m, u)
+    if op == INVPCID:
+        return exec_invpcid(m, u)
     if op == XSETBV and m.hw.guest and m.cpu.cpl == 0:
         if insn_exit(m, u, I_XSETBV, 0):
             return ST_VMEXIT

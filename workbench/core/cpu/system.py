@@ -137,8 +137,9 @@ def exec_time(m, u):
             what = I_RDTSCP
         elif op == RDPMC:
             what = I_RDPMC
-        if insn_exit(m, u, what, 0):
-            return ST_VMEXIT
+        status = insn_exit(m, u, what, 0)
+        if status:
+            return status
     if op == RDPMC:
         return raise_gp0(m)
     fold_steps(m)

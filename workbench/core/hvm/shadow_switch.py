@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ...arch import svm, vmcb, vmcs, vmx
 from ..jit import inner, unit
-from ..layout import BACKEND_SVM, FATAL_N1P_UNMAPPED, ST_FATAL, ST_OK, Machine
+from ..layout import BACKEND_SVM, FATAL_N1P_UNMAPPED, L0_XEN, ST_FATAL, ST_OK, Machine
 from ..ledger import F_CR3_WRITE, F_SHADOW_CHANGED
 from ..mmu.walk import ADDRESS_MASK, CR0_WP, CR4_PCIDE, EFER_NXE
 from ..words import ld32, ld64, st32, st64
@@ -35,6 +35,8 @@ SVM_CR = sum(
 SVM_INVLPG = 1 << (svm.INTERCEPT_INVLPG & 31)
 VMX_CPU = vmx.CPU_CR3_LOAD_EXITING | vmx.CPU_CR3_STORE_EXITING | vmx.CPU_INVLPG_EXITING
 VMX_NEEDS_EPT = vmx.CPU2_ENABLE_EPT | vmx.CPU2_UNRESTRICTED_GUEST | vmx.CPU2_ENABLE_PML
+VMX_NEEDS_EPT |= vmx.CPU2_ENABLE_INVPCID  # PCIDs are hidden
+SVM_INVPCID = 1 << (svm.INTERCEPT_INVPCID & 31)
 
 
 # ---------------------------------------------------------------- after the exit
@@ -96,6 +98,8 @@ def _make_real_svm(m, root):
     st32(h + vmcb.INTERCEPT_WORD0, ld32(h + vmcb.INTERCEPT_WORD0) | SVM_CR)
     st32(h + vmcb.INTERCEPT_WORD2, ld32(h + vmcb.INTERCEPT_WORD2) | PF_BIT)
     st32(h + vmcb.INTERCEPT_WORD3, ld32(h + vmcb.INTERCEPT_WORD3) | SVM_INVLPG)
+    if m.feat.l0 != L0_XEN:  # which lets it through: all it can do is to empty the TLB
+        st32(h + vmcb.INTERCEPT_WORD5, ld32(h + vmcb.INTERCEPT_WORD5) | SVM_INVPCID)
     st64(h + vmcb.NESTED_CTL, ld64(h + vmcb.NESTED_CTL) & ~NP_ENABLE)
     touch(h, CLEAN_CR | CLEAN_INTERCEPTS | CLEAN_NP)
 

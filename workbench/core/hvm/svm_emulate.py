@@ -7,7 +7,7 @@ RSP, RIP, control registers) and in ``m.cpu`` (the rest).
 from __future__ import annotations
 
 from ...arch import deviations, msr, vmcb
-from ..cpu.cpuid import cpuid_leaf
+from ..cpu.cpuid import INVPCID_BIT, cpuid_leaf
 from ..cpu.devices import port_in, port_out
 from ..cpu.msr import msr_read, msr_write
 from ..jit import inner, unit
@@ -71,6 +71,8 @@ def _adjust_svm_leaves(m, leaf):
             m.cpuid[3] &= ~EDX_NESTED_PAGING
     elif leaf == 1 and m.sh.active:
         m.cpuid[2] &= ~ECX_PCID
+    elif leaf == 7 and m.sh.active:
+        m.cpuid[1] &= ~INVPCID_BIT
 
 
 @unit(Machine)

@@ -70,8 +70,10 @@ def _filtered(m):
         return False
     fold_steps(m)
     now = m.ledger.time
-    if hw.pause_threshold and now - hw.pause_last > hw.pause_threshold * TIME_SCALE:
-        hw.pause_left = hw.pause_filter
+    if hw.pause_threshold:
+        m.ledger.clock_used = 1
+        if now - hw.pause_last > hw.pause_threshold * TIME_SCALE:
+            hw.pause_left = hw.pause_filter
     hw.pause_last = now
     if hw.pause_left == 0:
         return False

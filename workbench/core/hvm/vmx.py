@@ -269,6 +269,8 @@ def _rare(m, reason):
     if reason == vmx.EXIT_PREEMPTION_TIMER and is_n2_guest(m):
         ask_exit(m)  # KVM: L0's own timer stands in for L1's
         return ST_OK
+    if reason == vmx.EXIT_INVPCID:
+        return inject_exception(m, UD, 0, 0)  # L1 has not enabled it for L2
     if reason == vmx.EXIT_INTERRUPT_WINDOW:
         vmx_close_window(m, vmx.CPU_INTR_WINDOW_EXITING)
         return ST_OK

@@ -24,6 +24,7 @@ from .vmx_controls import (
     CR4_FIXED0,
     CR4_SUPPORTED,
     TRUE_CAPABILITIES,
+    invpcid_cpu2,
 )
 from .vmx_timer import RATE
 
@@ -122,7 +123,7 @@ def vmx_capability(m, number):
     if number == msr.VMX_PROCBASED_CTLS or number == msr.VMX_TRUE_PROCBASED:
         value |= apicv_cpu(m) << 32
     elif number == msr.VMX_PROCBASED_CTLS2:
-        value |= apicv_cpu2(m) << 32
+        value |= (apicv_cpu2(m) | invpcid_cpu2(m)) << 32
     elif number == msr.VMX_PINBASED_CTLS or number == msr.VMX_TRUE_PINBASED:
         value |= virtual_nmi_pin(m) << 32
     stale = (

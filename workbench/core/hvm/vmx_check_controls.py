@@ -38,6 +38,7 @@ from .vmx_check_util import (
     page_wrong,
     word,
 )
+from .vmx_controls import invpcid_cpu2
 
 VTPR = 0x80
 """Offset of the virtual task-priority register in the virtual-APIC page."""
@@ -66,7 +67,7 @@ def _outside(value, view, group, lent):
 
 @inner
 def _secondary_may(m, view):
-    may = MAY[view, CPU2] | (apicv_cpu2(m) if view == L1_VIEW else 0)
+    may = MAY[view, CPU2] | (apicv_cpu2(m) | invpcid_cpu2(m) if view == L1_VIEW else 0)
     if view == L1_VIEW and m.feat.vpid_for_l1 == 0:
         may &= ~vmx.CPU2_ENABLE_VPID
     if view == L1_VIEW and m.feat.pml and m.feat.ept_ad:

@@ -14,6 +14,8 @@ from __future__ import annotations
 from ...arch import vmx
 from ...arch.table import identifier, rows
 from ..cpu.control_bits import CR4_KNOWN, CR4_VMXE
+from ..jit import inner
+from ..layout import L0_XEN
 
 HARDWARE: dict[str, frozenset[str]] = {
     "pin": frozenset({"EXT_INTR", "NMI_EXITING", "VIRTUAL_NMIS", "VMX_PREEMPTION_TIMER"}),
@@ -226,3 +228,9 @@ CR4_SUPPORTED = CR4_KNOWN | CR4_VMXE
 """CR4 bits that exist."""
 CR4_L0_MASK = 0x2060 | ~CR4_SUPPORTED
 """CR4 bits that L0 owns: PAE, MCE, VMXE and what does not exist (Xen, HVM_CR4_HOST_MASK)."""
+
+
+@inner
+def invpcid_cpu2(m):
+    """'Enable INVPCID' where L1 may set it: not under Xen, and not where L0 hides PCIDs."""
+    return 0 if m.feat.l0 == L0_XEN or m.sh.active else vmx.CPU2_ENABLE_INVPCID

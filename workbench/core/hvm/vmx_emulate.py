@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ...arch import deviations, msr, vmcs, vmx
 from ..cpu.control_bits import write_cr0, write_cr4
-from ..cpu.cpuid import cpuid_leaf
+from ..cpu.cpuid import INVPCID_BIT, cpuid_leaf
 from ..cpu.devices import port_in, port_out
 from ..cpu.exceptions import GP
 from ..cpu.msr import msr_read, msr_write
@@ -83,6 +83,8 @@ def emulate_cpuid(m):
     c.gpr[RCX] = m.cpuid[2]
     if m.sh.active and leaf == 1:
         c.gpr[RCX] &= ~ECX_PCID
+    elif m.sh.active and leaf == 7:
+        c.gpr[RBX] &= ~INVPCID_BIT
     c.gpr[RDX] = m.cpuid[3]
     return complete_instruction(m)
 

@@ -34,6 +34,7 @@ from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_IOPM_MA, L2_MSRPM_MA, VMCX01
 from .p2m import n1p_to_l0m
 from .vmcs import MASKS, count_bulk, get, get_vvmcs, own_base, vmwrite
 from .vmx_apicv import apicv_merge
+from .vmx_controls import invpcid_cpu2
 from .vmx_kvm_merge import kvm_merge_msr_bitmap, kvm_merged_cpu, kvm_merged_cpu2
 from .vmx_route import secondary_of
 
@@ -241,7 +242,7 @@ def vmx_load_shadow_control(m, v):
     if m.feat.l0 == L0_KVM:
         word = kvm_merged_cpu2(own_word(m, slot), cpu2)
     else:
-        word = merged_cpu2(own_word(m, slot), cpu2)
+        word = merged_cpu2(own_word(m, slot) & ~invpcid_cpu2(m), cpu2)
     _write_control(m, slot, word)
     # 2. exit and entry
     slot = vmcs.SLOT_VM_EXIT_CONTROLS

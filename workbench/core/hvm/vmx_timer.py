@@ -42,6 +42,7 @@ def start_timer(m, base):
         h.timer_deadline = (_ticks(m) + value) << (TIME_SHIFT + RATE)
         if h.timer_deadline == 0:
             h.timer_deadline = 1
+        m.ledger.clock_used = 1
         m.irq.active = 1
 
 

@@ -139,7 +139,7 @@ def _forget_fast_page(m, page, shift):
 
 
 @inner
-def _drop(m, array, e):
+def drop_entry(m, array, e):
     """Account for a valid entry that leaves its array."""
     t = m.tlb
     i = tag_index(e.tag)
@@ -180,7 +180,7 @@ def _insert(m, array, page, shift, frame, rights):
     i = _victim(m, array, page, shift, ghost)
     e = t.entries[i]
     if e.shift != 0 and _is_current(m, e):
-        _drop(m, array, e)
+        drop_entry(m, array, e)
         count(m, E_TLB_EVICTION, 1)
     tag = m.hw.tag
     e.page = page
@@ -254,7 +254,7 @@ def _drop_same(m, page, shift):
             start = _set_start(m, array, page, shift)
             for i in range(start, start + t.ways[array]):
                 if _matches(m, t.entries[i], page, shift, tag, pcid):
-                    _drop(m, array, t.entries[i])
+                    drop_entry(m, array, t.entries[i])
                     t.entries[i].shift = 0
 
 
@@ -353,7 +353,7 @@ def _drop_page(m, array, va, tag, pcid):
         i = _find(m, array, va, tag, pcid)
         if i < 0:
             return dropped
-        _drop(m, array, m.tlb.entries[i])
+        drop_entry(m, array, m.tlb.entries[i])
         m.tlb.entries[i].generation -= 1
         dropped += 1
 
