@@ -134,7 +134,7 @@ def why_not(
         return _foreign(feature, backend)
     given = defaults(backend, l0) | dict(values or {}) | {"l0": l0}
     for other, value, reason in feature.inert_when:
-        if other in given and _text(given[other]) == value:
+        if other in given and value_text(given[other]) == value:
             return f"no effect while {other} is {value}: {reason}"
     return ""
 
@@ -194,5 +194,6 @@ def _names(backend: str) -> Iterable[str]:
     return tuple(f.id for f in applicable(backend)) or tuple(catalogue())
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value as people write it: on and off for a switch."""
     return ("off", "on")[value] if isinstance(value, bool) else str(value)

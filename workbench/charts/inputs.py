@@ -83,7 +83,7 @@ def footer(pairs: list[tuple[str, Result]], size: str, prices: bool, note: str =
     parts = [f"{note} " if note else "", f"workbench {version}; scenario {scenarios}"]
     if prices:
         presets = dict.fromkeys(result.preset.name for _, result in pairs)
-        sources = dict.fromkeys(key for _, result in pairs for key in result.preset.sources)
+        sources = dict.fromkeys(key for _, result in pairs for key in result.sources)
         parts.append(f"; prices {', '.join(presets)}; sources {', '.join(sources)}")
     return "\n".join(
         textwrap.wrap("".join(parts), _FOOTER_CHARACTERS[size], break_on_hyphens=False)
