@@ -310,7 +310,7 @@ def check_changing_controls(m, base, view):
     """The checks on controls that may fail though no other field has changed: TPR shadow, event."""
     cpu = word(base, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL)
     check = _tpr_shadow(m, base, view, cpu, secondary(base, cpu))
-    return check if check else check_event(base, view)
+    return check if check else check_event(m, base, view)
 
 
 # ---------------------------------------------------------------- what is L0's own
