@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .simulate import run as run
     from .study import compare as compare
     from .study import sweep as sweep
+    from .swings import sensitivity as sensitivity
+    from .toggles import toggle_sensitivity as toggle_sensitivity
 
     __version__: str
 
@@ -47,7 +49,9 @@ _PUBLIC = {
     "panel": ".panels:panel",
     "prices": ".prices",
     "run": ".simulate:run",
+    "sensitivity": ".swings:sensitivity",
     "sweep": ".study:sweep",
+    "toggle_sensitivity": ".toggles:toggle_sensitivity",
 }
 """Public name -> module and the name in it."""
 
