@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from .anatomy import step_table, timeline
 from .costs import cost
+from .differences import differences
+from .effects import effects
 from .exits import exit_frequency
 from .interrupts import interrupts
 from .output import alt_text, save, to_png, to_svg
@@ -16,6 +18,6 @@ from .tlb import tlb_flushes
 from .tornado import toggle_tornado, tornado
 
 __all__ = [
-    "alt_text", "cost", "exit_frequency", "interrupts", "save", "step_table", "timeline", "tlb_flushes",
-    "to_png", "to_svg", "to_text", "toggle_tornado", "tornado",
+    "alt_text", "cost", "differences", "effects", "exit_frequency", "interrupts", "save", "step_table",
+    "timeline", "tlb_flushes", "to_png", "to_svg", "to_text", "toggle_tornado", "tornado",
 ]  # fmt: skip
