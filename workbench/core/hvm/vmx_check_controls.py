@@ -170,7 +170,8 @@ def _posted_interrupts(base, pin, cpu2):
 
 
 @inner
-def _eptp(m, eptp):
+def eptp_wrong(m, eptp):
+    """0, or what a VM entry finds wrong with an EPT pointer (SDM 27.2.1.1)."""
     memory_type = eptp & 7
     if memory_type != UNCACHEABLE and memory_type != WRITE_BACK:
         return vmx.CHECK_EPTP_MEMORY_TYPE
@@ -189,7 +190,7 @@ def _secondary_features(m, base, cpu2):
         return vmx.CHECK_VPID_ZERO
     ept = cpu2 & vmx.CPU2_ENABLE_EPT
     if ept:
-        check = _eptp(m, word(base, vmcs.SLOT_EPT_POINTER))
+        check = eptp_wrong(m, word(base, vmcs.SLOT_EPT_POINTER))
         if check:
             return check
     if cpu2 & vmx.CPU2_ENABLE_PML:

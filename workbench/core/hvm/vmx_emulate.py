@@ -14,7 +14,6 @@ from ..cpu.msr import msr_read, msr_write
 from ..cpu.operands import read_memory, write_memory
 from ..jit import inner, unit
 from ..layout import (
-    ES,
     FATAL_N1P_UNMAPPED,
     FATAL_UNHANDLED_EXIT,
     FS,
@@ -29,7 +28,14 @@ from ..layout import (
     ST_VMEXIT,
     Machine,
 )
-from ..ledger import E_L0_MSR_SWITCHED, P_EMULATION, count
+from ..ledger import (
+    E_L0_CR_EMULATED,
+    E_L0_DEVICE_EMULATED,
+    E_L0_MSR_EMULATED,
+    E_L0_MSR_SWITCHED,
+    P_EMULATION,
+    count,
+)
 from ..structs import i64
 from ..words import lshr
 from .memory_map import VMCX01_MA
@@ -46,6 +52,7 @@ from .vmx_controls import CR0_FIXED0, CR4_FIXED0
 from .vmx_intercepts import CR_CLTS, CR_FROM, CR_LMSW
 from .vmx_merge import merged_shadow
 from .vmx_msr_lists import guests_msrs_in, guests_msrs_out, is_switched
+from .vmx_operands import address_mask
 from .vmx_reinject import reinject
 
 PAGE_FAULT = 14 | vmx.INTR_TYPE_HW_EXCEPTION << vmx.INTR_TYPE
@@ -120,6 +127,7 @@ def emulate_rdmsr(m):
         if msr_read(m, number) != ST_OK:
             return inject_pending(m)
     _split(m, m.result)
+    count(m, E_L0_MSR_EMULATED, 1)
     return complete_instruction(m)
 
 
@@ -138,6 +146,7 @@ def emulate_wrmsr(m):
     if is_switched(number):
         guests_msrs_out(m)
     _store_msr_state(m, number)
+    count(m, E_L0_MSR_EMULATED, 1)
     return complete_instruction(m)
 
 
@@ -208,9 +217,10 @@ def _advance_string(m, register, lg, rep):
     step = 1 << lg
     if vmread(m, vmcs.SLOT_GUEST_RFLAGS) & RFLAGS_DF:
         step = -step
-    m.cpu.gpr[register] += step
+    mask = address_mask(vmread(m, vmcs.SLOT_VMX_INSTRUCTION_INFO))
+    m.cpu.gpr[register] = (m.cpu.gpr[register] + step) & mask
     if rep:
-        m.cpu.gpr[RCX] -= 1
+        m.cpu.gpr[RCX] = (m.cpu.gpr[RCX] - 1) & mask
         return 1 if m.cpu.gpr[RCX] else ST_OK
     return ST_OK
 
@@ -234,17 +244,15 @@ def _string_fault(m):
 
 @inner
 def _string_io(m, port, lg, is_in, rep):
-    """INS or OUTS, one iteration per exit (64-bit addressing, no segment override)."""
-    if rep and m.cpu.gpr[RCX] == 0:
-        return complete_instruction(m)
+    """INS or OUTS, one iteration per exit, at the linear address that the processor saved."""
     outcome = ST_OK
+    va = vmread(m, vmcs.SLOT_GUEST_LINEAR_ADDRESS)
     if is_in:
-        va = m.cpu.gpr[RDI] + m.cpu.seg_base[ES]
         if write_memory(m, va, lg, port_in(m, port, lg)):
             return _string_fault(m)
         again = _advance_string(m, RDI, lg, rep)
     else:
-        value = read_memory(m, m.cpu.gpr[RSI], lg)
+        value = read_memory(m, va, lg)
         if m.pending:
             return _string_fault(m)
         outcome = port_out(m, port, lg, value)
@@ -259,6 +267,7 @@ def emulate_io(m):
     """IN, OUT, INS, OUTS on L0's devices."""
     qualification = vmread(m, vmcs.SLOT_EXIT_QUALIFICATION)
     port = lshr(qualification, 16) & 0xFFFF
+    count(m, E_L0_DEVICE_EMULATED, 1)
     size = (qualification & 7) + 1
     lg = 0 if size == 1 else (1 if size == 2 else 2)
     is_in = qualification & IO_IN
@@ -355,6 +364,7 @@ def emulate_cr_access(m):
     qualification = vmread(m, vmcs.SLOT_EXIT_QUALIFICATION)
     cr = qualification & 15
     kind = lshr(qualification, 4) & 3
+    count(m, E_L0_CR_EMULATED, 1)
     gpr = lshr(qualification, 8) & 15
     if kind == CR_CLTS or kind == CR_LMSW:
         seen = vmread(m, vmcs.SLOT_CR0_READ_SHADOW)

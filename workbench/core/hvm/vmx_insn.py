@@ -5,8 +5,8 @@ serve them).  Here are the dispatch, VMREAD and VMWRITE, VMLAUNCH and VMRESUME; 
 ``vmx_insn_regions`` and ``vmx_insn_flush``.
 
 Where Xen checks less than the manual (errors 7 and 8 for invalid controls and host state, error 13
-for VMWRITE to a read-only field) is a deviation each.  VMCALL of L1 is a hypercall to L0 (none
-exists: RAX = -ENOSYS).
+for VMWRITE to a read-only field) is a deviation each.  So is that VMCALL of L1 is a hypercall to L0
+in Xen and KVM (none exists: RAX = -ENOSYS).
 """
 
 from __future__ import annotations
@@ -174,13 +174,6 @@ def _enter(m, launch):
 
 
 @inner
-def _vmcall(m):
-    """A hypercall of L1 to L0; L0 knows none."""
-    set_gpr(m, RAX, -ENOSYS)
-    return complete_instruction(m)
-
-
-@inner
 def _region_instruction(m, reason):
     if reason == vmx.EXIT_VMCLEAR:
         return emulate_vmclear(m)
@@ -204,6 +197,18 @@ def _not_allowed(m, reason):
     elif not vmxon(m):
         return UD
     return GP if m.cpu.cpl else 0
+
+
+@inner
+def _vmcall(m):
+    """VMCALL in root operation has no monitor of SMM to call; for Xen and KVM it is a hypercall."""
+    if m.feat.deviations & deviations.DEV_VMCALL_IS_HYPERCALL:
+        set_gpr(m, RAX, -ENOSYS)
+        return complete_instruction(m)
+    vector = _not_allowed(m, vmx.EXIT_VMCALL)
+    if vector:
+        return inject_exception(m, vector, 0, 1 if vector == GP else 0)
+    return fail(m, vmx.ERROR_VMCALL_IN_VMX_ROOT_OPERATION)
 
 
 @unit(Machine, i64)
