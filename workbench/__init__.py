@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from .scenario import Scenario as Scenario
     from .simulate import run as run
     from .study import compare as compare
+    from .study import factorial as factorial
+    from .study import one_at_a_time as one_at_a_time
     from .study import sweep as sweep
+    from .swings import sensitivity as sensitivity
+    from .toggles import toggle_sensitivity as toggle_sensitivity
 
     __version__: str
 
@@ -40,14 +44,18 @@ _PUBLIC = {
     "compare": ".study:compare",
     "data_dir": ".paths:data_dir",
     "deviations": ".personality:deviations",
+    "factorial": ".study:factorial",
     "layout_totals": ".layout_tables:layout_totals",
     "layout_traffic": ".layout_tables:layout_traffic",
     "layouts": ".layout_tables:layouts",
     "load_result": ".result:Result",
+    "one_at_a_time": ".study:one_at_a_time",
     "panel": ".panels:panel",
     "prices": ".prices",
     "run": ".simulate:run",
+    "sensitivity": ".swings:sensitivity",
     "sweep": ".study:sweep",
+    "toggle_sensitivity": ".toggles:toggle_sensitivity",
 }
 """Public name -> module and the name in it."""
 

@@ -11,7 +11,7 @@ from .tables import reference, source_keys
 if TYPE_CHECKING:
     from .result import Result
 
-WIDTH = 76
+WIDTH = 80
 
 
 def bill(result: Result, cause: str) -> str:
@@ -28,24 +28,25 @@ def bill(result: Result, cause: str) -> str:
     times = int(operations.loc[operations["cause"] == cause, "operations"].sum())
     unit = times or 1
     what = f"one of {times:,} operations" if times else "all of it"
+    numbers: dict[str, int] = {}
     lines = [
         f"{cause} on {result.scenario.backend.upper()}, {what}, prices {result.preset.name}", "",
         f"{'event':<27}{'count':>11} x{'price':>9} ={'cycles':>12}  kind/source", "-" * WIDTH,
     ]  # fmt: skip
     prices = result.preset.frame.set_index("event").to_dict("index")
-    keys: dict[str, int] = {}
     for row in rows(counts.sort_values("cycles", ascending=False)):
         price = prices[row.event]
-        marks = [str(keys.setdefault(key, len(keys) + 1)) for key in source_keys(price["source"])]
+        keys = source_keys(price["source"]) if price["high"] else ()
+        marks = [str(numbers.setdefault(key, len(numbers) + 1)) for key in keys]
         lines.append(
             f"{row.event:<27}{row.count / unit:>11,.2f} x{price['value']:>9,.2f} ="
-            f"{row.cycles / unit:>12,.1f}  {price['kind'][:8]:<9}{','.join(marks)}"
+            f"{row.cycles / unit:>12,.1f}  {price['kind'] if marks else 'no price':<9}{','.join(marks)}"
         )
     total = result.preset.spread(result.raw.counts[CAUSES.index(cause)] / unit)
     span = f"{total['cycles_low']:,.0f} to {total['cycles_high']:,.0f}"
     lines += ["-" * WIDTH, f"{'sum':<27}{'':>24}{total['cycles']:>12,.1f}"]
     lines.append(f"{'within the bounds of prices':<27}{span:>36}")
-    lines += ["", *(_source_line(number, key) for key, number in keys.items())]
+    lines += ["", *(_source_line(number, key) for key, number in numbers.items())]
     return "\n".join(lines)
 
 

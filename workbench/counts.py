@@ -43,7 +43,7 @@ SHAPES = {
     "dropped": (N_REASONS, N_SCOPES),
     "refills": (N_REASONS,),
     "refill_references": (N_REASONS,),
-    "refill_walks": (N_CAUSES, 2),
+    "refill_walks": (N_CAUSES, 4),
     "fields": (N_FIELDS, N_PHASES * 2),
     "state": (N_STATE_EVENTS, N_STATE * 2),
     "blocked": (N_BLOCK_REASONS,),
@@ -66,8 +66,8 @@ class RawCounts:
         Flush operations, and TLB entries they dropped.
     refills, refill_references : [reason]
         TLB misses on what a flush had dropped, and the walk references they took.
-    refill_walks : [cause, table 0 = guest's 1 = nested]
-        The same references by cause.
+    refill_walks : [cause, 0 = first-level cache 1 = second 2 = last 3 = memory]
+        The same references by cause and where they hit.
     fields : [field, phase * 2 + write]
         Accesses to fields of vmcx12.
     state : [event, field * 2 + write]

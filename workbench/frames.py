@@ -33,7 +33,7 @@ LEVELS = ("L0", "L1", "L2")
 EVENT_KINDS = ("interrupt", "nmi")
 BOUNDS = {"cycles": "value", "cycles_low": "low", "cycles_high": "high"}
 _PARTS_OF_EVENTS = np.array([part_of(event) for event in EVENTS])
-_WALKS = [EVENTS.index("WALK_REFERENCE_GUEST"), EVENTS.index("WALK_REFERENCE_NESTED")]
+_WALKS = [EVENTS.index(f"WALK_FROM_{place}") for place in ("L1_CACHE", "L2_CACHE", "LLC", "MEMORY")]
 _SWITCH = [EVENTS.index(name) for name in ("HW_EXIT", "HW_ENTRY", "L0_EXIT_DISPATCH")]
 
 
@@ -115,8 +115,8 @@ def counts_by_part(raw: RawCounts, level: int = 2) -> np.ndarray:
         guest = level == 1 and name == "L1_INSTRUCTION"
         part = part_of("L2_INSTRUCTION" if guest else name)
         cube[PARTS.index(part), :, event] = raw.counts[:, event]
-    for table, event in enumerate(_WALKS):
-        moved = raw.refill_walks[:, table]
+    for place, event in enumerate(_WALKS):
+        moved = raw.refill_walks[:, place]
         cube[PARTS.index(part_of(EVENTS[event])), :, event] -= moved
         cube[PARTS.index("walks after flushes"), :, event] += moved
     return cube

@@ -1,4 +1,4 @@
-"""TLB geometry of a processor core, from data/tlb_geometry.csv.
+"""TLB and cache geometry of a processor core, from data/tlb_geometry.csv and cache_geometry.csv.
 
 The model indexes sets with a mask, so the number of sets is a power of two: where entries / ways
 is not one, the number of entries is kept and the ways are adjusted.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .core.mmu.records import MAX_CACHE_LINES
 from .errors import PriceError, did_you_mean
 from .tables import data_table
 
@@ -58,3 +59,23 @@ def load_tlb_geometry(core: str) -> TlbGeometry:
         core, sets1, ways1, sets1_large, ways1_large, sets2, ways2,
         row["l2_holds_2m"] == "y", row["confidence"],
     )  # fmt: skip
+
+
+def load_cache_geometry(core: str) -> tuple[tuple[int, int], ...]:
+    """Sets and ways of the first, second and last data cache of ``core``, in lines of 64 bytes.
+
+    Raises
+    ------
+    PriceError
+        The core is not in the table, or its caches are larger than the model has room for.
+    """
+    rows = {row["core"]: row for row in data_table("cache_geometry").rows}
+    if core not in rows:
+        raise PriceError(f"no cache geometry for core {core!r}", did_you_mean(core, rows))
+    shapes = []
+    for level, room in zip(("l1d", "l2", "llc"), MAX_CACHE_LINES, strict=True):
+        lines, ways = int(rows[core][f"{level}_kb"]) * 16, int(rows[core][f"{level}_ways"])
+        if lines > room:
+            raise PriceError(f"{level} of {core} is too large", f"at most {room // 16} KB")
+        shapes.append(_shape(lines, ways))
+    return tuple(shapes)

@@ -21,10 +21,10 @@ from .core.cpu.sources import FAR_BUDGET
 from .core.hvm import memory_map as mm
 from .core.hvm.p2m import EPT_WRITE_BACK
 from .core.ledger import TIME_SCALE
-from .core.mmu.records import MAX_TLB1
+from .core.mmu.records import MAX_CACHE_LINES, MAX_TLB1
 from .core.mmu.walk import PTE_A, PTE_D, PTE_P, PTE_PS, PTE_U, PTE_W
 from .core.units import entry
-from .geometry import TlbGeometry
+from .geometry import TlbGeometry, load_cache_geometry
 
 GDT, TSS, PARAMETERS, TABLES, STACK, IMAGE = 0x6000, 0x7000, 0x8000, 0x10000, 0x90000, 0x100000
 """Where the loader puts things, in the physical space of L1 and of L2 alike."""
@@ -47,6 +47,7 @@ _TABLE_BITS = PTE_P | PTE_W | PTE_U
 _SWITCHES = (
     "tlb_tagging",
     "paging_structure_caches",
+    "walk_caches",
     "virtual_gif",
     "virtual_vmload_vmsave",
     "vmcs_shadowing",
@@ -113,6 +114,9 @@ class SimulatedMachine:
         t["ways"][0] = (g.ways1, max(g.ways1_large, 1), g.ways2)
         t["sets"][0] = (g.sets1, g.sets1_large, g.sets2)
         t["large_in_l2"] = g.large_in_l2
+        c, room = self.record["lines"], np.cumsum((0, *MAX_CACHE_LINES))
+        for level, (sets, ways) in enumerate(load_cache_geometry(g.core)):
+            c["base"][0, level], c["sets"][0, level], c["ways"][0, level] = room[level], sets, ways
 
     # ------------------------------------------------------------ memory
 

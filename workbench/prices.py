@@ -48,7 +48,8 @@ reason; they are taken out of 'other address translation' (see ``frames.costs_fr
 _SWITCHES = {"HW_EXIT", "HW_ENTRY", "PERMISSION_MAP_LOOKUP", "PAUSE_FILTERED", "VMCB_GROUP_KEPT",
              "PML_ENTRY_LOGGED"}  # fmt: skip
 _TRANSLATION = {"TLB1_HIT", "TLB2_HIT", "TLB_MISS", "TLB_EVICTION", "WALK_REFERENCE_GUEST",
-                "WALK_REFERENCE_NESTED", "PSC_HIT", "NESTED_TLB_HIT"}  # fmt: skip
+                "WALK_REFERENCE_NESTED", "PSC_HIT", "NESTED_TLB_HIT", "WALK_FROM_L1_CACHE",
+                "WALK_FROM_L2_CACHE", "WALK_FROM_LLC", "WALK_FROM_MEMORY"}  # fmt: skip
 
 
 def part_of(event: str) -> str:
@@ -57,7 +58,9 @@ def part_of(event: str) -> str:
         return "L2 work"
     if event == "IDLE_CYCLE":
         return "halted"
-    if event == "L1_INSTRUCTION" or event.endswith(("_SHADOWED", "_VIRTUALIZED")):
+    if event in ("L1_INSTRUCTION", "L1_COLD_INSTRUCTION") or event.endswith(
+        ("_SHADOWED", "_VIRTUALIZED")
+    ):
         return "L1 handler"
     if event in _SWITCHES or event.startswith("HW_MSR_"):
         return "hardware switches"
@@ -153,7 +156,12 @@ class PricePreset:
     @property
     def sources(self) -> tuple[str, ...]:
         """Bibliography keys that these prices rest on, in order of use."""
-        cells = (key for cell in self._rows["source"] for key in source_keys(cell))
+        return self.sources_for(np.ones(N_EVENTS))
+
+    def sources_for(self, counts: np.ndarray) -> tuple[str, ...]:
+        """Bibliography keys behind the cycles of ``counts`` [event]: of prices that are not nothing."""
+        used = (counts[: len(EVENTS)] != 0) & (self._rows["high"] > 0).to_numpy()
+        cells = (key for cell in self._rows["source"][used] for key in source_keys(cell))
         return tuple(dict.fromkeys(key for key in cells if key != "user"))
 
     def price(self, event: str) -> float:
@@ -325,7 +333,7 @@ def load_preset(name: str | Path) -> PricePreset:
 def explain(result: Any, cause: str) -> str:
     """The bill of one operation of a :class:`Result`: events x price = cycles, with sources.
 
-    The ledger's row of root cause ``cause`` (for example ``"CPUID"``) as plain text of at most 76
+    The ledger's row of root cause ``cause`` (for example ``"CPUID"``) as plain text of at most 80
     columns; :meth:`Result.explain` is the same.
     """
     bill: str = result.explain(cause)

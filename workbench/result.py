@@ -253,11 +253,16 @@ class Result:
         text = json.dumps([self.status, facts, self.raw.digest()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Bibliography keys behind the cycles of this result: of each price that met a count."""
+        return self.preset.sources_for(self.raw.counts.sum(axis=0))
+
     def cite(self) -> str:
-        """The sources of the prices in use, one per line."""
+        """The sources behind the cycles of this result, one per line."""
         from .tables import reference
 
-        return "\n".join(reference(key) for key in self.preset.sources)
+        return "\n".join(reference(key) for key in self.sources)
 
     # ---------------------------------------------------------------- keeping
 

@@ -33,7 +33,7 @@ _AXES: dict[str, tuple[tuple[str, tuple[str, ...] | None], ...]] = {
     "dropped": (("reason", FLUSH_REASONS), ("scope", FLUSH_SCOPES)),
     "refills": (("reason", FLUSH_REASONS),),
     "refill_references": (("reason", FLUSH_REASONS),),
-    "refill_walks": (("cause", CAUSES), ("table", ("guest", "nested"))),
+    "refill_walks": (("cause", CAUSES), ("found", ("l1_cache", "l2_cache", "llc", "memory"))),
     "fields": (("field", None), ("access", _ACCESS)),
     "state": (("event", STATE_EVENTS), ("access", _STATE_ACCESS)),
     "blocked": (("reason", BLOCK_REASONS),),

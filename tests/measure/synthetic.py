@@ -76,12 +76,14 @@ def _events(ledger, per_operation, operations):
     hardware = operations * (1 + per_operation)
     put("BOOT", L1_INSTRUCTION=5000, HW_EXIT=1, HW_ENTRY=2, L0_EXIT_DISPATCH=1)
     put("RUN", L2_INSTRUCTION=operations * 6, TLB_MISS=operations // 4, TLB1_HIT=operations,
-        WALK_REFERENCE_GUEST=operations, WALK_REFERENCE_NESTED=operations * 4)  # fmt: skip
+        WALK_REFERENCE_GUEST=operations, WALK_REFERENCE_NESTED=operations * 4,
+        WALK_FROM_L1_CACHE=operations * 2, WALK_FROM_L2_CACHE=operations * 3)  # fmt: skip
     put("CPUID", L1_INSTRUCTION=operations * 40, HW_EXIT=hardware, HW_ENTRY=hardware,
         L0_EXIT_DISPATCH=hardware, L0_INSTRUCTION_EMULATED=operations * per_operation,
         L0_BYTE_COPIED=operations * 700, L0_MAP_BYTE_MERGED=operations * 2048,
         L0_GUEST_PAGE_MAPPED=operations, L0_TAG_ALLOCATED=operations,
-        TLB2_HIT=operations * 3, WALK_REFERENCE_NESTED=operations)  # fmt: skip
+        TLB2_HIT=operations * 3, WALK_REFERENCE_NESTED=operations,
+        WALK_FROM_L2_CACHE=operations)  # fmt: skip
     put("NESTED_PAGE_FAULT", HW_EXIT=operations // 10, HW_ENTRY=operations // 10,
         L0_EXIT_DISPATCH=operations // 10, L0_NESTED_WALK_REFERENCE=operations // 10 * 4,
         L0_NP2M_INSTALLED=operations // 10)  # fmt: skip

@@ -72,11 +72,11 @@ def test_the_cycles_of_an_exit_are_exit_entry_and_dispatch():
 
 def test_walks_after_flushes_are_taken_out_of_address_translation(svm_result):
     costs = svm_result.costs.groupby("category")["cycles"].sum()
-    price = svm_result.preset.price("WALK_REFERENCE_NESTED")
+    price = svm_result.preset.price("WALK_FROM_L2_CACHE")
     references = svm_result.raw.refill_references.sum()
     assert costs["walks after flushes"] == pytest.approx(references * price)
     by_event = svm_result.counts.set_index("event")["cycles"]
-    walks = by_event[["WALK_REFERENCE_GUEST", "WALK_REFERENCE_NESTED"]].sum()
+    walks = by_event[["WALK_FROM_L1_CACHE", "WALK_FROM_L2_CACHE"]].sum()
     both = costs["walks after flushes"] + costs["other address translation"]
     assert both == pytest.approx(
         walks + by_event.get(["TLB2_HIT", "TLB_MISS", "TLB1_HIT"]).sum(), rel=1e-9
@@ -127,7 +127,7 @@ def test_the_bill_names_every_event_with_its_source(svm_result):
     for event in svm_result.counts.query("cause == 'CPUID'")["event"]:
         assert event in text
     assert "[kvm-mail-2019-vmrun]" in text
-    assert max(map(len, text.splitlines())) <= 76
+    assert max(map(len, text.splitlines())) <= 80
     assert "nothing" in svm_result.explain("WBINVD")
     with pytest.raises(ResultError, match="CPUID"):
         svm_result.explain("CPUIDS")

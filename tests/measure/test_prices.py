@@ -36,10 +36,12 @@ def test_no_price_rests_on_a_figure_from_memory():
 
 def test_every_source_is_used_and_every_use_is_listed():
     used = {r["source_key"] for r in data_table("published/published").rows}
-    used |= {key for name in PRESETS for key in load_preset(name).sources}
+    used |= {key for name in PRESETS for cell in load_preset(name).frame["source"]
+             for key in source_keys(cell)}  # fmt: skip
     used |= {key for f in catalogue().values() for key in source_keys(f.source)}
     used |= {source_key(load_preset(name).clock_source) for name in PRESETS} - {""}
     used |= {key for r in data_table("tlb_geometry").rows for key in source_keys(r["source"])}
+    used |= {key for r in data_table("cache_geometry").rows for key in source_keys(r["source"])}
     used |= {key for r in data_table("nested_layouts").rows for key in source_keys(r["source"])}
     assert used == set(bibliography())
 

@@ -36,7 +36,7 @@ from .hvm.records import (
     WRITTEN_TABLE,
 )
 from .ledger import LEDGER, TIMELINE_ENTRY
-from .mmu.records import MAX_RAM_PAGES, TLB, TLB_ENTRY, WALK, WALK_ENTRY
+from .mmu.records import LINES, MAX_RAM_PAGES, TLB, TLB_ENTRY, WALK, WALK_ENTRY
 from .structs import struct
 
 # ---------------------------------------------------------------- machine memory map
@@ -300,6 +300,7 @@ FEATURES = np.dtype(
         ("vmexit_immediate", "i8"),    # virtual exits are not deferred
         ("vpid_for_l1", "i8"),
         ("paging_structure_caches", "i8"),
+        ("walk_caches", "i8"),
         ("apicv", "i8"),
         ("virtual_nmi", "i8"),
         ("l0_page_shift", "i8"),       # 12, 21 or 30
@@ -414,6 +415,7 @@ MACHINE = np.dtype(
         ("bounce", "u1", (64,)),
         ("ledger", LEDGER),
         ("tlb", TLB),
+        ("lines", LINES),
         ("code", CODE),
         ("sh", SHADOW),
         ("checked", CHECKED_VMCS, (N_CHECKED_VMCS,)),
@@ -440,6 +442,7 @@ TlbEntry = struct("TlbEntry", TLB_ENTRY)
 WalkEntry = struct("WalkEntry", WALK_ENTRY)
 Walk = struct("Walk", WALK)
 Tlb = struct("Tlb", TLB)
+Lines = struct("Lines", LINES)
 TimelineEntry = struct("TimelineEntry", TIMELINE_ENTRY)
 Ledger = struct("Ledger", LEDGER)
 Code = struct("Code", CODE)

@@ -25,7 +25,7 @@ CAUSES = (
 
 EVENTS = (
     # guest work
-    "L1_INSTRUCTION", "L2_INSTRUCTION", "BARE_INSTRUCTION",
+    "L1_INSTRUCTION", "L2_INSTRUCTION", "BARE_INSTRUCTION", "L1_COLD_INSTRUCTION",
     # hardware switches (physical layer)
     "HW_EXIT", "HW_ENTRY",
     # hardware assists that replaced an exit
@@ -41,9 +41,13 @@ EVENTS = (
     "L0_FLUSH_EXECUTED", "L0_P2M_CHANGED", "L0_MSR_SWITCHED",
     "L0_GUEST_WALK_REFERENCE", "L0_SHADOW_PAGE_ALLOCATED", "L0_SHADOW_ENTRY_FILLED",
     "L0_SHADOW_ENTRY_SYNCED", "L0_GUEST_PTE_EMULATED",
+    "L0_FIELD_GROUP_COPIED", "L0_SHADOW_VMCS_SYNCED", "L0_MSR_EMULATED", "L0_CR_EMULATED",
+    "L0_DEVICE_EMULATED", "L0_HOST_INTERRUPT_HANDLED",
     # address translation by hardware
     "TLB1_HIT", "TLB2_HIT", "TLB_MISS", "TLB_EVICTION", "WALK_REFERENCE_GUEST",
     "WALK_REFERENCE_NESTED", "PSC_HIT", "NESTED_TLB_HIT", "PERMISSION_MAP_LOOKUP",
+    # the same references by where they hit, in this order (mmu/lines.py)
+    "WALK_FROM_L1_CACHE", "WALK_FROM_L2_CACHE", "WALK_FROM_LLC", "WALK_FROM_MEMORY",
     # a halted guest
     "IDLE_CYCLE",
 )  # fmt: skip
@@ -92,7 +96,7 @@ INVVPID; L1_EXIT: any other exit of L1; HW_ENTRY: choosing the tag before a hard
 BLOCK_REASONS = ("shadow", "rflags_ie", "tpr", "nmi_iret", "svm_gif")
 """Why an interrupt or NMI cannot be delivered now (Xen, enum hvm_intblk)."""
 
-N_CAUSES, N_EVENTS = 32, 64
+N_CAUSES, N_EVENTS = 32, 96
 N_BLOCK_REASONS = 8
 N_LATENCY_BINS = 64
 """Bin k of a latency: 2**(k-1) up to 2**k cycles; bin 0: less than one."""
@@ -101,6 +105,9 @@ N_EXIT_CODES = 192
 N_FIELDS, N_PHASES = 256, 8
 N_STATE, N_STATE_EVENTS = 64, 16
 TIMELINE_LENGTH = 1 << 14
+COLD_STEPS = 1024
+"""Instructions of L1 after an exit of L2 that run with cold caches and TLB: about the length of the
+handler that turtles-l1-slower (data/published) was measured on; later ones find things warm."""
 TIME_SCALE = 1024
 """Sub-units of a cycle in ``ledger.time`` and in ``ledger.price``."""
 
@@ -132,7 +139,7 @@ LEDGER = np.dtype(
         ("dropped", "i8", (N_REASONS, N_SCOPES)),
         ("refills", "i8", (N_REASONS,)),
         ("refill_references", "i8", (N_REASONS,)),
-        ("refill_walks", "i8", (N_CAUSES, 2)),             # the same by cause: guest, nested tables
+        ("refill_walks", "i8", (N_CAUSES, 4)),             # the same by cause: first to last cache, memory
         ("fields", "i8", (N_FIELDS, N_PHASES * 2)),
         ("state", "i8", (N_STATE_EVENTS, N_STATE * 2)),    # event, field of the nested state * 2 + write
         ("timeline", TIMELINE_ENTRY, (TIMELINE_LENGTH,)),
@@ -145,6 +152,7 @@ LEDGER = np.dtype(
         ("latency", "i8", (3, 2, N_LATENCY_BINS)),         # the same, by time from raise to taking
         ("latency_time", "i8", (3, 2)),                    # its sum, in 1/1024 cycle
         ("host_ticks", "i8"),
+        ("l1_steps", "i8"),                                # of L1 when it took over from L2; 0: not since
         ("clock_used", "i8"),                              # 1: time reached a guest, or decided something
     ],
     align=True,
@@ -164,6 +172,9 @@ globals().update({f"BLOCK_{n.upper()}": i for i, n in enumerate(BLOCK_REASONS)})
 E_BARE_INSTRUCTION = EVENTS.index("BARE_INSTRUCTION")
 E_L1_INSTRUCTION = EVENTS.index("L1_INSTRUCTION")
 E_L2_INSTRUCTION = EVENTS.index("L2_INSTRUCTION")
+E_L1_COLD_INSTRUCTION = EVENTS.index("L1_COLD_INSTRUCTION")
+E_L0_BYTE_COPIED = EVENTS.index("L0_BYTE_COPIED")
+E_L0_FIELD_GROUP_COPIED = EVENTS.index("L0_FIELD_GROUP_COPIED")
 
 
 def __getattr__(name: str) -> int:  # the constants made above, for type checkers
@@ -176,6 +187,28 @@ def count(m, event, n):
     led = m.ledger
     led.counts[led.cause, event] += n
     led.time += n * led.price[event]
+
+
+@inner
+def count_copy(m, n):
+    """A group of fields, ``n`` bytes in all, is copied at once."""
+    count(m, E_L0_FIELD_GROUP_COPIED, 1)
+    count(m, E_L0_BYTE_COPIED, n)
+
+
+@inner
+def note_l1_takes_over(m):
+    """L2 has exited to L1, whose code and data other levels have driven out of the caches."""
+    m.ledger.l1_steps = m.level_steps[1]
+
+
+@inner
+def count_cold_steps(m):
+    """L1 lets L2 run: of its instructions since then, the first ones ran with cold caches."""
+    if m.ledger.l1_steps:
+        steps = m.level_steps[1] - m.ledger.l1_steps
+        count(m, E_L1_COLD_INSTRUCTION, steps if steps < COLD_STEPS else COLD_STEPS)
+        m.ledger.l1_steps = 0
 
 
 @inner

@@ -11,7 +11,7 @@ from ..cpu.apic import is_apic_page
 from ..cpu.apic_page import emulate_apic_access
 from ..jit import inner, unit
 from ..layout import RAX, RSP, Machine
-from ..ledger import E_L0_GUEST_PAGE_MAPPED, E_L0_INSTRUCTION_EMULATED, count
+from ..ledger import E_L0_DEVICE_EMULATED, E_L0_GUEST_PAGE_MAPPED, E_L0_INSTRUCTION_EMULATED, count
 from ..structs import i64
 from ..words import ld32, ld64, lshr, st32, st64
 from .svm_checks import EVENT_VALID
@@ -29,6 +29,7 @@ def _emulate(m, n1p):
     if length:
         count(m, E_L0_GUEST_PAGE_MAPPED, 1)
         count(m, E_L0_INSTRUCTION_EMULATED, 1)
+        count(m, E_L0_DEVICE_EMULATED, 1)
     return length
 
 

@@ -50,7 +50,9 @@ from ..ledger import (
     TL_VIRTUAL_ENTRY,
     TL_VIRTUAL_EXIT,
     count,
+    count_cold_steps,
     fold_steps,
+    note_l1_takes_over,
 )
 from ..mmu.access import fold_hits
 from ..mmu.generation import new_context
@@ -210,6 +212,7 @@ def _leave(m):
         set_vmexit_pending(m, 0)
     set_vmentry_pending(m, 0)
     m.ledger.virtual_exits += 1
+    note_l1_takes_over(m)
     record(m, TL_VIRTUAL_EXIT, code, 0, 2, 1)
 
 
@@ -218,6 +221,7 @@ def _enter(m):
     """Carry out the virtual entry that was asked for."""
     at_event(m, AT_VMENTRY)
     set_vmentry_pending(m, 0)
+    count_cold_steps(m)
     _enter_n2(m)  # one that fails its checks is an entry and an exit, on both back-ends
     m.ledger.virtual_entries += 1
     record(m, TL_VIRTUAL_ENTRY, 0, 0, 1, 2)

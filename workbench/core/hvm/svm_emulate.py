@@ -12,7 +12,14 @@ from ..cpu.devices import port_in, port_out
 from ..cpu.msr import msr_read, msr_write
 from ..jit import inner, unit
 from ..layout import RBX, RCX, RDI, RDX, RSI, ST_FAULT, ST_OK, ST_VMEXIT, Machine
-from ..ledger import E_L0_INSTRUCTION_EMULATED, F_CR_WRITE, count
+from ..ledger import (
+    E_L0_CR_EMULATED,
+    E_L0_DEVICE_EMULATED,
+    E_L0_INSTRUCTION_EMULATED,
+    E_L0_MSR_EMULATED,
+    F_CR_WRITE,
+    count,
+)
 from ..mmu.access import load, store
 from ..structs import i64
 from ..words import ld64, lshr, st32, st64
@@ -152,6 +159,7 @@ def svm_emulate_msr(m):
             return inject_gp(m)
         st64(h + vmcb.RAX, m.result & LOW32)
         m.cpu.gpr[RDX] = lshr(m.result, 32)
+    count(m, E_L0_MSR_EMULATED, 1)
     return skip_instruction(m, h)
 
 
@@ -220,6 +228,7 @@ def svm_emulate_io(m):
     h = current_vmcb(m)
     info1 = m.exit.info1
     port = lshr(info1, 16) & 0xFFFF
+    count(m, E_L0_DEVICE_EMULATED, 1)
     lg = 0 if info1 & 16 else 1 if info1 & 32 else 2
     if info1 & IOIO_STRING:
         return svm_emulate_string_io(m, info1, lg, port)
@@ -350,6 +359,7 @@ def svm_emulate_cr(m):
         return svm_emulate_cr3(m, current_vmcb(m), code >= 16)
     if cr != 0 and cr != 4:
         return inject_ud(m)
+    count(m, E_L0_CR_EMULATED, 1)
     if m.exit.info1 < 0:
         return _mov_cr(m, current_vmcb(m), cr, code >= 16, m.exit.info1)
     return svm_emulate_decoded_cr(m)

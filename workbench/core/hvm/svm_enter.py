@@ -17,12 +17,11 @@ from ..cpu.nmi import V_NMI_STATE
 from ..jit import inner, unit
 from ..layout import L0_KVM, ST_OK, Machine
 from ..ledger import (
-    E_L0_BYTE_COPIED,
     F_TLB_CONTROL,
     NS_HOST_SAVE,
     P_ENTRY,
     P_EXIT,
-    count,
+    count_copy,
     count_field,
 )
 from ..mmu.physical import host_of
@@ -131,7 +130,7 @@ def _cache_intercepts(m, h12):
     set_icpt(m, 5, 0)
     if m.feat.deviations & deviations.DEV_GENERAL3_NOT_MERGED == 0:
         set_icpt(m, 5, _read32(m, h12, vmcb.INTERCEPT_WORD5, vmcb.FIELD_INTERCEPT_WORD5))
-    count(m, E_L0_BYTE_COPIED, INTERCEPT_BYTES)
+    count_copy(m, INTERCEPT_BYTES)
 
 
 @inner
@@ -187,7 +186,7 @@ def _merge_interrupts(m, h12, h02):
         int_ctl &= KVM_INT_CTL | V_NMI_STATE
     st32(h02 + vmcb.INT_CTL, int_ctl | V_INTR_MASKING)
     copy32(m, h02, h12, vmcb.INT_VECTOR, vmcb.FIELD_INT_VECTOR, P_ENTRY, 0)
-    count(m, E_L0_BYTE_COPIED, TPR_BYTES)
+    count_copy(m, TPR_BYTES)
 
 
 @inner
@@ -219,7 +218,7 @@ def svm_merge_controls(m, h12):
         clean = 0
     if m.feat.l0 == L0_KVM:
         clean &= CLEAN_SAVE_AREA
-        count(m, E_L0_BYTE_COPIED, SNAPSHOT_BYTES)
+        count_copy(m, SNAPSHOT_BYTES)
     # 1. intercepts
     if clean & CLEAN_TPR == 0:
         _merge_interrupts(m, h12, h02)
@@ -252,7 +251,7 @@ def svm_merge_controls(m, h12):
         st64(h02 + vmcb.VIRT_EXT, (virt_ext & LBR_ENABLE) | _nested_vls(m, h12))
     else:
         st64(h02 + vmcb.VIRT_EXT, virt_ext | ld64(h01 + vmcb.VIRT_EXT))
-    count(m, E_L0_BYTE_COPIED, CONTROL_BYTES)
+    count_copy(m, CONTROL_BYTES)
     return clean
 
 
@@ -294,20 +293,20 @@ def _merge_clean_groups(m, h12, h02, h01, clean):
         copy128(m, h02, h12, vmcb.SS, vmcb.FIELD_SS, P_ENTRY, 0)
         copy128(m, h02, h12, vmcb.DS, vmcb.FIELD_DS, P_ENTRY, 0)
         copy8(m, h02, h12, vmcb.CPL, vmcb.FIELD_CPL, P_ENTRY, 0)
-        count(m, E_L0_BYTE_COPIED, SEG_BYTES)
+        count_copy(m, SEG_BYTES)
     if clean & CLEAN_DT == 0:
         copy128(m, h02, h12, vmcb.GDTR, vmcb.FIELD_GDTR, P_ENTRY, 0)
         copy128(m, h02, h12, vmcb.IDTR, vmcb.FIELD_IDTR, P_ENTRY, 0)
-        count(m, E_L0_BYTE_COPIED, DT_BYTES)
+        count_copy(m, DT_BYTES)
     if clean & CLEAN_DR == 0:
         copy64(m, h02, h12, vmcb.DR7, vmcb.FIELD_DR7, P_ENTRY, 0)
         copy64(m, h02, h12, vmcb.DR6, vmcb.FIELD_DR6, P_ENTRY, 0)
-        count(m, E_L0_BYTE_COPIED, DR_BYTES)
+        count_copy(m, DR_BYTES)
     if m.feat.deviations & deviations.DEV_G_PAT_OF_L1:
         st64(h02 + vmcb.G_PAT, ld64(h01 + vmcb.G_PAT))
     elif clean & CLEAN_NP == 0:
         copy64(m, h02, h12, vmcb.G_PAT, vmcb.FIELD_G_PAT, P_ENTRY, 0)
-        count(m, E_L0_BYTE_COPIED, NP_BYTES)
+        count_copy(m, NP_BYTES)
     if m.feat.l0 == L0_KVM and ld64(h12 + vmcb.VIRT_EXT) & LBR_ENABLE == 0:
         st64(h02 + vmcb.DBGCTL, ld64(h01 + vmcb.DBGCTL))
     elif clean & CLEAN_LBR == 0:
@@ -316,7 +315,7 @@ def _merge_clean_groups(m, h12, h02, h01, clean):
         copy64(m, h02, h12, vmcb.BR_TO, vmcb.FIELD_BR_TO, P_ENTRY, 0)
         copy64(m, h02, h12, vmcb.LAST_EXCP_FROM, vmcb.FIELD_LAST_EXCP_FROM, P_ENTRY, 0)
         copy64(m, h02, h12, vmcb.LAST_EXCP_TO, vmcb.FIELD_LAST_EXCP_TO, P_ENTRY, 0)
-        count(m, E_L0_BYTE_COPIED, LBR_BYTES)
+        count_copy(m, LBR_BYTES)
 
 
 @inner
@@ -329,7 +328,7 @@ def _merge_state(m, h12, h02, h01, clean):
     copy64(m, h02, h12, vmcb.RIP, vmcb.FIELD_RIP, P_ENTRY, 0)
     copy64(m, h02, h12, vmcb.RSP, vmcb.FIELD_RSP, P_ENTRY, 0)
     copy64(m, h02, h12, vmcb.RAX, vmcb.FIELD_RAX, P_ENTRY, 0)
-    count(m, E_L0_BYTE_COPIED, STATE_BYTES)
+    count_copy(m, STATE_BYTES)
 
 
 # ---------------------------------------------------------------- VMRUN
@@ -363,10 +362,10 @@ def _save_host(m, h01):
     st32(h01 + vmcb.INT_STATE, 0)
     set_rflagsif(m, 1 if ld64(h01 + vmcb.RFLAGS) & RFLAGS_IF else 0)
     nv.host_efer = nv.guest_efer
-    count(m, E_L0_BYTE_COPIED, HOST_SAVE_BYTES)
+    count_copy(m, HOST_SAVE_BYTES)
     if state_has(m, NS_HOST_SAVE):
         copy_bytes(m.ram + host_save(m) + SAVE_AREA, h01 + SAVE_AREA, SAVE_AREA_BYTES)
-        count(m, E_L0_BYTE_COPIED, SAVE_AREA_BYTES)
+        count_copy(m, SAVE_AREA_BYTES)
 
 
 @inner

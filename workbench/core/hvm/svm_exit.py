@@ -11,7 +11,14 @@ from __future__ import annotations
 from ...arch import deviations, vmcb
 from ..jit import inner, unit
 from ..layout import L0_KVM, PAGE, ST_OK, Machine
-from ..ledger import E_L0_BYTE_COPIED, E_L0_VMSAVE, NS_HOST_SAVE, P_EXIT, count, count_field
+from ..ledger import (
+    E_L0_VMSAVE,
+    NS_HOST_SAVE,
+    P_EXIT,
+    count,
+    count_copy,
+    count_field,
+)
 from ..mmu.physical import host_of, note_code_written
 from ..words import copy_bytes, ld32, ld64, st8, st32, st64
 from .memory_map import VMCX01_MA, VMCX02_MA
@@ -83,7 +90,7 @@ def _write_controls(m, h12, h02):
     _write_exit(m, h12, h02)
     if m.feat.l0 == L0_KVM:
         copy64(m, h12, h02, vmcb.NEXT_RIP, vmcb.FIELD_NEXT_RIP, P_EXIT, 1)
-        count(m, E_L0_BYTE_COPIED, KVM_CONTROL_BYTES)
+        count_copy(m, KVM_CONTROL_BYTES)
         return
     copy32(m, h12, h02, vmcb.INT_VECTOR, vmcb.FIELD_INT_VECTOR, P_EXIT, 1)
     # 3. TLB_CONTROL is done; nested paging as L1 had it
@@ -97,7 +104,7 @@ def _write_controls(m, h12, h02):
     # 4. decode assists
     copy64(m, h12, h02, vmcb.NEXT_RIP, vmcb.FIELD_NEXT_RIP, P_EXIT, 1)
     copy128(m, h12, h02, vmcb.INSN_LEN, vmcb.FIELD_INSN_LEN, P_EXIT, 1)
-    count(m, E_L0_BYTE_COPIED, CONTROL_BYTES)
+    count_copy(m, CONTROL_BYTES)
 
 
 @inner
@@ -121,10 +128,10 @@ def _write_state(m, h12, h02):
     copy64(m, h12, h02, vmcb.RIP, vmcb.FIELD_RIP, P_EXIT, 1)
     copy64(m, h12, h02, vmcb.RSP, vmcb.FIELD_RSP, P_EXIT, 1)
     copy64(m, h12, h02, vmcb.RAX, vmcb.FIELD_RAX, P_EXIT, 1)
-    count(m, E_L0_BYTE_COPIED, STATE_BYTES)
+    count_copy(m, STATE_BYTES)
     if m.feat.l0 != L0_KVM:
         copy64(m, h12, h02, vmcb.G_PAT, vmcb.FIELD_G_PAT, P_EXIT, 1)
-        count(m, E_L0_BYTE_COPIED, PAT_BYTES)
+        count_copy(m, PAT_BYTES)
     elif ld64(h12 + vmcb.VIRT_EXT) & LBR_ENABLE == 0:
         return
     copy64(m, h12, h02, vmcb.DBGCTL, vmcb.FIELD_DBGCTL, P_EXIT, 1)
@@ -132,7 +139,7 @@ def _write_state(m, h12, h02):
     copy64(m, h12, h02, vmcb.BR_TO, vmcb.FIELD_BR_TO, P_EXIT, 1)
     copy64(m, h12, h02, vmcb.LAST_EXCP_FROM, vmcb.FIELD_LAST_EXCP_FROM, P_EXIT, 1)
     copy64(m, h12, h02, vmcb.LAST_EXCP_TO, vmcb.FIELD_LAST_EXCP_TO, P_EXIT, 1)
-    count(m, E_L0_BYTE_COPIED, LBR_BYTES)
+    count_copy(m, LBR_BYTES)
 
 
 @inner
@@ -145,7 +152,7 @@ def _restore_saved(m, h01, saved):
     st64(h01 + vmcb.RSP, ld64(saved + vmcb.RSP))
     st64(h01 + vmcb.RAX, ld64(saved + vmcb.RAX))
     st64(h01 + vmcb.CR2, ld64(saved + vmcb.CR2))
-    count(m, E_L0_BYTE_COPIED, 4 * 16 + 2 * 16 + CR4_TO_RIP + 3 * 8)
+    count_copy(m, 4 * 16 + 2 * 16 + CR4_TO_RIP + 3 * 8)
 
 
 @inner
@@ -160,7 +167,7 @@ def _restore_host(m, h01):
     st64(h01 + vmcb.DR7, DR7_ONES)
     st8(h01 + vmcb.CPL, 0)
     st32(h01 + vmcb.CLEAN, 0)
-    count(m, E_L0_BYTE_COPIED, RESTORE_BYTES)
+    count_copy(m, RESTORE_BYTES)
 
 
 @inner

@@ -26,6 +26,7 @@ from ..ledger import (
     E_L0_EVENT_INJECTED,
     E_L0_FLUSH_EXECUTED,
     E_L0_GUEST_PAGE_MAPPED,
+    E_L0_HOST_INTERRUPT_HANDLED,
     E_L0_VMLOAD,
     E_L0_VMSAVE,
     F_INVLPGA,
@@ -319,6 +320,8 @@ def _handle_rare(m, h, which):
         skip_instruction(m, h)
         return svm_inject(m, ICEBP_VECTOR, 0, 0)
     if which == H_NOTHING:
+        if m.exit.code == svm.VMEXIT_INTR:
+            count(m, E_L0_HOST_INTERRUPT_HANDLED, 1)
         return ST_OK
     if which == H_VINTR:
         return svm_close_window(m)

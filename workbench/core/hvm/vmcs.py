@@ -22,6 +22,8 @@ from ...arch import vmcs
 from ..jit import inner
 from ..ledger import (
     E_L0_BYTE_COPIED,
+    E_L0_FIELD_GROUP_COPIED,
+    E_L0_SHADOW_VMCS_SYNCED,
     E_L0_VMCLEAR,
     E_L0_VMPTRLD,
     E_L0_VMREAD,
@@ -160,7 +162,9 @@ def set_vvmcs(m, base, slot, value, phase):
 @inner
 def count_bulk(m, reads, writes):
     """A group of vmcs12 accesses made together."""
+    count(m, E_L0_FIELD_GROUP_COPIED, 1)
     if m.nv.shadow_active == XEN_SHADOW_ACTIVE:
+        count(m, E_L0_SHADOW_VMCS_SYNCED, 1)
         count(m, E_L0_VMPTRLD, 2)
         count(m, E_L0_VMCLEAR, 1)
         m.vmcs_work[READS] += reads

@@ -24,6 +24,7 @@ from ..layout import (
     ST_SHUTDOWN,
     Machine,
 )
+from ..ledger import E_L0_HOST_INTERRUPT_HANDLED, count
 from ..words import fill_bytes, ld8, st8, st32
 from .memory_map import (
     L0_IOPM_MA,
@@ -258,6 +259,7 @@ def _rare(m, reason):
     if reason == vmx.EXIT_TRIPLE_FAULT:
         return ST_SHUTDOWN
     if reason == vmx.EXIT_EXTERNAL_INTERRUPT:
+        count(m, E_L0_HOST_INTERRUPT_HANDLED, 1)
         return ST_OK
     if reason == vmx.EXIT_MONITOR_TRAP_FLAG and is_n2_guest(m):
         # injected by L1, which did not set the control; Xen then takes it for its own

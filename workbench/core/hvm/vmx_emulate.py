@@ -28,7 +28,14 @@ from ..layout import (
     ST_VMEXIT,
     Machine,
 )
-from ..ledger import E_L0_MSR_SWITCHED, P_EMULATION, count
+from ..ledger import (
+    E_L0_CR_EMULATED,
+    E_L0_DEVICE_EMULATED,
+    E_L0_MSR_EMULATED,
+    E_L0_MSR_SWITCHED,
+    P_EMULATION,
+    count,
+)
 from ..structs import i64
 from ..words import lshr
 from .memory_map import VMCX01_MA
@@ -120,6 +127,7 @@ def emulate_rdmsr(m):
         if msr_read(m, number) != ST_OK:
             return inject_pending(m)
     _split(m, m.result)
+    count(m, E_L0_MSR_EMULATED, 1)
     return complete_instruction(m)
 
 
@@ -138,6 +146,7 @@ def emulate_wrmsr(m):
     if is_switched(number):
         guests_msrs_out(m)
     _store_msr_state(m, number)
+    count(m, E_L0_MSR_EMULATED, 1)
     return complete_instruction(m)
 
 
@@ -258,6 +267,7 @@ def emulate_io(m):
     """IN, OUT, INS, OUTS on L0's devices."""
     qualification = vmread(m, vmcs.SLOT_EXIT_QUALIFICATION)
     port = lshr(qualification, 16) & 0xFFFF
+    count(m, E_L0_DEVICE_EMULATED, 1)
     size = (qualification & 7) + 1
     lg = 0 if size == 1 else (1 if size == 2 else 2)
     is_in = qualification & IO_IN
@@ -354,6 +364,7 @@ def emulate_cr_access(m):
     qualification = vmread(m, vmcs.SLOT_EXIT_QUALIFICATION)
     cr = qualification & 15
     kind = lshr(qualification, 4) & 3
+    count(m, E_L0_CR_EMULATED, 1)
     gpr = lshr(qualification, 8) & 15
     if kind == CR_CLTS or kind == CR_LMSW:
         seen = vmread(m, vmcs.SLOT_CR0_READ_SHADOW)

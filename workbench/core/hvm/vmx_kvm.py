@@ -20,9 +20,11 @@ from ..layout import L0_KVM, PAGE, Machine
 from ..ledger import (
     E_L0_BYTE_COPIED,
     E_L0_GUEST_PAGE_MAPPED,
+    E_L0_SHADOW_VMCS_SYNCED,
     E_L0_VMCLEAR,
     E_L0_VMPTRLD,
     count,
+    count_copy,
 )
 from ..mmu.physical import host_of, note_code_written
 from ..words import copy_bytes, fill_bytes, ld8, st8, st32
@@ -95,6 +97,7 @@ def kvm_prepare_bitmaps(m):
 @inner
 def _count_visit(m):
     """VMPTRLD the shadow VMCS, VMCLEAR it, VMPTRLD the current one."""
+    count(m, E_L0_SHADOW_VMCS_SYNCED, 1)
     count(m, E_L0_VMPTRLD, 2)
     count(m, E_L0_VMCLEAR, 1)
 
@@ -107,7 +110,7 @@ def kvm_shadow_to_vmcs12(m):
         put(copy, SHADOW_RW[i], get(shadow, SHADOW_RW[i]))
     _count_visit(m)
     m.vmcs_work[READS] += N_RW
-    count(m, E_L0_BYTE_COPIED, 8 * N_RW)
+    count_copy(m, 8 * N_RW)
     return 0
 
 
@@ -121,7 +124,7 @@ def kvm_vmcs12_to_shadow(m):
         put(shadow, SHADOW_RO[i], get(copy, SHADOW_RO[i]))
     _count_visit(m)
     m.vmcs_work[WRITES] += N_RW + N_RO
-    count(m, E_L0_BYTE_COPIED, 8 * (N_RW + N_RO))
+    count_copy(m, 8 * (N_RW + N_RO))
     return 0
 
 
@@ -156,7 +159,7 @@ def kvm_sync_rare(m):
             put(copy, RARE[i], get(n2, RARE[i]))
         count(m, E_L0_VMPTRLD, 2)
         m.vmcs_work[READS] += N_RARE
-        count(m, E_L0_BYTE_COPIED, 8 * N_RARE)
+        count_copy(m, 8 * N_RARE)
     return 0
 
 

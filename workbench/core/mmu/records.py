@@ -41,9 +41,21 @@ WALK_ENTRY = np.dtype(
 )  # fmt: skip
 
 WALK = np.dtype([("frame", "i8"), ("shift", "i8"), ("rights", "i8"), ("references", "i8"),
-                 ("nested_references", "i8")])  # fmt: skip
+                 ("nested_references", "i8"), ("found", "i8", (4,))])  # fmt: skip
 """What a page walk found: ma of the page, log2 of its size, TR_* rights, references it made, of
-these those to the nested table."""
+these those to the nested table, and by the cache level that had them (3: memory)."""
+
+MAX_CACHE_LINES = (1 << 10, 1 << 15, 1 << 19)
+"""Lines of 64 bytes that the model has room for: 64 KB, 2 MB and 32 MB."""
+
+LINES = np.dtype(
+    [
+        ("base", "i8", (3,)), ("sets", "i8", (3,)), ("ways", "i8", (3,)),  # first, second, last level
+        ("line", "u4", (sum(MAX_CACHE_LINES),)),  # number of the line + 1, most recent of a set first
+    ],
+    align=True,
+)  # fmt: skip
+"""Caches as page walks see them (mmu/lines.py)."""
 
 TLB1, TLB1_LARGE, TLB2 = range(3)
 

@@ -33,6 +33,7 @@ from .generation import (
     record_flush,
     tag_index,
 )
+from .lines import note_data
 from .physical import host_of
 from .records import FAST, TLB1, TLB1_LARGE, TLB2, TR_DIRTY, TR_GLOBAL, TR_NO_READ
 from .walk import ACC_EXEC, ACC_SYSTEM, ACC_WRITE, CR0_PG, CR4_PCIDE, allowed, walk
@@ -219,8 +220,8 @@ def _count_refill(m, page, shift):
         m.ledger.refills[reason] += 1
         m.ledger.refill_references[reason] += m.walk.references
         cause = m.ledger.cause
-        m.ledger.refill_walks[cause, 0] += m.walk.references - m.walk.nested_references
-        m.ledger.refill_walks[cause, 1] += m.walk.nested_references
+        for level in range(4):
+            m.ledger.refill_walks[cause, level] += m.walk.found[level]
 
 
 @unit(Machine, i64, i64)
@@ -233,6 +234,7 @@ def _fill(m, va, access):
     frame = w.frame
     rights = w.rights
     page = lshr(va, shift) << (shift - 12)
+    note_data(m, frame | (va & ((1 << shift) - 1)))
     _drop_same(m, page, shift)
     _count_refill(m, page, shift)
     if _holds(m, TLB2, shift):

@@ -28,6 +28,7 @@ from ..ledger import (
 from ..structs import i64
 from ..words import lshr
 from .generation import current_generation
+from .lines import walk_reference
 from .physical import ma_ld64, ma_st64
 from .records import (
     NTLB_ENTRIES,
@@ -222,6 +223,7 @@ def nested_walk(m, gpa, va, access, is_table):
     while True:
         address = table + (lshr(gpa, shift) & 511) * 8
         entry = ma_ld64(m, address)
+        walk_reference(m, address)
         references += 1
         granted = nested_entry_rights(m, entry)
         leaf = shift == 12 or (shift < 39 and entry & PTE_PS != 0)
@@ -383,6 +385,8 @@ def walk(m, va, access):
     cpu = m.cpu
     w.references = 0
     w.nested_references = 0
+    for level in range(4):
+        w.found[level] = 0
     if cpu.cr0 & CR0_PG == 0:
         return _unpaged(m, va, access)
     user = 1 if cpu.cpl == 3 and access & ACC_SYSTEM == 0 else 0
@@ -416,6 +420,7 @@ def walk(m, va, access):
             if shift < 39 and m.feat.paging_structure_caches and table_rights & 2:
                 _psc_fill(m, va, shift + 9, address - offset, rights)
         entry = ma_ld64(m, address)
+        walk_reference(m, address)
         count(m, E_WALK_REFERENCE_GUEST, 1)
         w.references += 1
         if entry & PTE_P == 0:
