@@ -210,9 +210,8 @@ def test_a_period_shorter_than_the_cost_of_a_tick_leaves_l2s_loop_no_instruction
 
 @pytest.mark.parametrize(("backend", "features"), [KINDS[0], KINDS[2]])
 def test_a_period_shorter_than_l1s_own_work_leaves_l2_no_instruction(backend, features):
-    """L1's next timer interrupt is pending at its VM entry, and ends it before L2 gets anywhere."""
+    """L1's next timer interrupt is pending at its VM entry at the latest, and ends it at once."""
     running, ticks = storm(backend, 10_000, **features)
     facts = running.result().facts
     assert (running.status, ticks) == ("limit", 0)
-    assert running.result().cycles / facts["virtual_entries"] > 10_000, "from one entry to the next"
-    assert facts["virtual_entries"] > 30_000 > 300 > facts["l2_instructions"]
+    assert facts["l1_instructions"] > 1_000_000 > 300 > facts["l2_instructions"]
