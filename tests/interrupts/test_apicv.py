@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from workbench.guests import catalogue
 from workbench.paths import data_dir
 from workbench.scenario import Scenario
 from workbench.simulate import Run
@@ -180,3 +181,46 @@ def test_a_register_that_is_not_virtualized_exits_with_its_offset(page_programs)
     assert running.result().stop_code == 0x44
     assert int(running.machine.record["cpu"]["gpr"][0, 3]) == 0x390  # read, offset 390
     assert exits(running.result(), "APIC_ACCESS") == 1
+
+
+# ---------------------------------------------------------------- more ticks than there is time
+
+
+def storm(backend: str, period: int, **features) -> tuple[Run, int]:
+    """L2 ``tick`` that wants to stop after ten ticks; the run, and how many it took."""
+    scenario = Scenario(
+        backend=backend, l1="tick", l2="tick", l2_params={"ticks": 10, "period": period},
+        features=features, max_instructions=2_000_000,
+    )  # fmt: skip
+    running = Run(scenario)
+    while running.advance():
+        pass
+    ticks = catalogue.find(2, "tick", backend).image().symbols["ticks"]
+    return running, int(running.machine.words[running.machine.bank_offset(2) + ticks >> 3])
+
+
+KINDS = [("svm", {}), ("vmx", {}), ("vmx", {"apicv": True})]
+
+
+@pytest.mark.parametrize(("backend", "features"), KINDS)
+def test_with_enough_time_between_two_ticks_l2_stops_after_ten(backend, features):
+    running, ticks = storm(backend, 200_000, **features)
+    assert (running.status, ticks) == ("stopped", 10)
+
+
+@pytest.mark.parametrize("backend", ["svm", "vmx"])
+def test_a_period_shorter_than_the_cost_of_a_tick_leaves_l2s_loop_no_instruction(backend):
+    """A consequence of the costs: IRET is followed by the tick that is already pending."""
+    running, ticks = storm(backend, 50_000)
+    assert running.status == "limit"
+    assert ticks > 1000, "ten are long over, and the loop has not looked"
+    assert running.result().cycles / ticks > 50_000, "cycles that a tick takes"
+
+
+@pytest.mark.parametrize(("backend", "features"), [KINDS[0], KINDS[2]])
+def test_a_period_shorter_than_l1s_own_work_leaves_l2_no_instruction(backend, features):
+    """L1's next timer interrupt is pending at its VM entry at the latest, and ends it at once."""
+    running, ticks = storm(backend, 10_000, **features)
+    facts = running.result().facts
+    assert (running.status, ticks) == ("limit", 0)
+    assert facts["l1_instructions"] > 1_000_000 > 300 > facts["l2_instructions"]
