@@ -12,6 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from .. import charts
+from ..charts import costs
 from ..charts.interrupts import had_events
 from ..charts.style import RC
 from ..result import Result
@@ -24,6 +25,8 @@ CHARTS: dict[str, Callable[..., Figure]] = {
 }
 PRICED = ("Cost",)
 """The charts that show prices; the others need no new drawing when a price changes."""
+REDRAW: dict[str, Callable[..., bool]] = {"Cost": costs.redraw}
+"""How to put other prices into a figure that is there, faster than drawing it anew."""
 ONLY_WITH: dict[str, Callable[[Result], bool]] = {"Interrupts": had_events}
 """Charts that are shown only when a result has something for them."""
 ROWS_SHOWN = 60
