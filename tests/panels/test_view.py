@@ -84,9 +84,9 @@ def test_a_price_alone_does_not_move_the_sliders(panel):
 
 
 def test_a_redrawn_cost_chart_is_the_chart_of_these_prices(panel):
-    first = panel._figures["Cost"][1]
+    first = panel._figures["Cost"][1].figure
     panel.controls._price_rows["HW_EXIT"][1].value = 5000
-    assert panel._figures["Cost"][1] is first, "drawn anew"
+    assert panel._figures["Cost"][1].figure is first, "drawn anew"
     assert first.get_label() == CHARTS["Cost"](panel.shown()).get_label()
 
 
@@ -94,7 +94,7 @@ def test_another_preset_redraws_without_a_run(panel, simulation):
     panel.controls._preset.value = "zen3"
     assert len(simulation.asked) == 1
     assert panel.shown()["SVM"].preset.name == "zen3"
-    assert "zen3" in panel._figures["Cost"][1].get_supxlabel()
+    assert "zen3" in panel._figures["Cost"][1].figure.get_supxlabel()
 
 
 def test_every_price_can_be_set(panel):

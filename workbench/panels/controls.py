@@ -313,9 +313,9 @@ class Controls:
             self._preset.options = state.presets()
         self._put(self._preset, state.scenario.preset_name)
         base = state.scenario.replace(price_values={}).preset
-        facts = base.frame.set_index("event").to_dict("index")
-        for event, share in self._ranked.items():
-            self._refresh_price(event, share, preset.price(event), facts[event])
+        facts = base.frame.iloc[[EVENTS.index(event) for event in self._ranked]].to_dict("records")
+        for (event, share), fact in zip(self._ranked.items(), facts, strict=True):
+            self._refresh_price(event, share, preset.price(event), fact)
         children = tuple(self._price_rows[event][0] for event in self._ranked)
         if self._price_box.children != children:
             self._price_box.children = children

@@ -14,7 +14,6 @@ from html import escape
 from typing import Any
 
 import ipywidgets as w
-from matplotlib.figure import Figure
 
 from ..charts.inputs import labelled
 from ..errors import WorkbenchError
@@ -62,7 +61,7 @@ class Panel:
         self.autorun = autorun
         self._by_backend: dict[str, Result] = {}
         self._stale: set[str] = set()
-        self._figures: dict[str, tuple[list, Figure]] = {}
+        self._figures: dict[str, tuple[list, drawing.LayeredChart]] = {}
         self._brush = asyncio.Lock()
         self._asked = 0.0
         self._quiet = False
@@ -310,20 +309,21 @@ class Panel:
 
     def _put_chart(self, name: str, results: dict[str, Result]) -> None:
         shown = drawing.is_shown(name, results)
-        html = drawing.chart_html(self._figure(name, results)) if shown else ""
+        html = self._picture(name, results) if shown else ""
         self._put(self.charts[name], html)
         self.charts[name].layout.display = None if shown else "none"
 
-    def _figure(self, name: str, results: dict[str, Result]) -> Figure:
+    def _picture(self, name: str, results: dict[str, Result]) -> str:
         """A chart of the results; when only prices changed, the one that is there with new bars."""
         redraw = drawing.REDRAW.get(name)
         if redraw is None:
-            return drawing.CHARTS[name](results)
+            return drawing.chart_html(drawing.CHARTS[name](results))
         of = [(label, result.raw) for label, result in results.items()]
         kept = self._figures.get(name)
-        if kept is None or kept[0] != of or not redraw(kept[1], results):
-            self._figures[name] = kept = (of, drawing.CHARTS[name](results))
-        return kept[1]
+        if kept is None or kept[0] != of or not redraw(kept[1].figure, results):
+            made = drawing.LayeredChart(drawing.CHARTS[name](results))
+            self._figures[name] = kept = (of, made)
+        return kept[1].html()
 
     @staticmethod
     def _put(target: w.HTML, value: str) -> None:
