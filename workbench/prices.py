@@ -176,7 +176,7 @@ class PricePreset:
     def price(self, event: str) -> float:
         """Cycles of one event."""
         self._check_names([event])
-        return float(self._rows["value"].iat[EVENTS.index(event)])
+        return float(self.vector()[EVENTS.index(event)])
 
     def with_values(
         self, values: Mapping[str, float | tuple[float, float, float]], name: str | None = None

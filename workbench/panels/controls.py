@@ -313,7 +313,8 @@ class Controls:
             self._preset.options = state.presets()
         self._put(self._preset, state.scenario.preset_name)
         base = state.scenario.replace(price_values={}).preset
-        facts = base.frame.iloc[[EVENTS.index(event) for event in self._ranked]].to_dict("records")
+        places = [EVENTS.index(event) for event in self._ranked]
+        facts = base.frame.iloc[places].to_dict("records")
         for (event, share), fact in zip(self._ranked.items(), facts, strict=True):
             self._refresh_price(event, share, preset.price(event), fact)
         children = tuple(self._price_rows[event][0] for event in self._ranked)
