@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .study import factorial as factorial
     from .study import one_at_a_time as one_at_a_time
     from .study import sweep as sweep
+    from .swings import sensitivity as sensitivity
+    from .toggles import toggle_sensitivity as toggle_sensitivity
 
     __version__: str
 
@@ -51,7 +53,9 @@ _PUBLIC = {
     "panel": ".panels:panel",
     "prices": ".prices",
     "run": ".simulate:run",
+    "sensitivity": ".swings:sensitivity",
     "sweep": ".study:sweep",
+    "toggle_sensitivity": ".toggles:toggle_sensitivity",
 }
 """Public name -> module and the name in it."""
 
