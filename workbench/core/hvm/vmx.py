@@ -102,13 +102,14 @@ __all__ = [
 # ---------------------------------------------------------------- initialise
 
 
-def _passthrough() -> np.ndarray:
-    """Bits of L0's MSR bitmap that are clear: what Xen lets guests use directly, with HAP."""
+def _passthrough(by_both: bool) -> np.ndarray:
+    """Bits of L0's MSR bitmap that are clear: what guests use directly under Xen and KVM, or what
+    they do under Xen alone, with HAP (the PAT, which KVM's VM exits would not save)."""
     bits = []
     for row in rows("vmx_msr_passthrough"):
         words = row["notes"].replace(",", " ").replace(";", " ").split()
-        always = words[:2] == ["xen", "kvm"] or row["notes"] == "xen with HAP"
-        if always and row["value"].startswith("0x") and "/" not in row["value"]:
+        wanted = words[:2] == ["xen", "kvm"] if by_both else row["notes"] == "xen with HAP"
+        if wanted and row["value"].startswith("0x") and "/" not in row["value"]:
             number = int(row["value"], 0)
             for write in (0, 0x800 * 8):
                 high = 0x400 * 8 if number >= 0xC000_0000 else 0
@@ -116,8 +117,8 @@ def _passthrough() -> np.ndarray:
     return np.array(sorted(bits), np.int64)
 
 
-PASSTHROUGH_BITS = _passthrough()
-N_PASSTHROUGH = len(PASSTHROUGH_BITS)
+PASSTHROUGH_BITS, XEN_BITS = _passthrough(True), _passthrough(False)
+N_PASSTHROUGH, N_XEN_BITS = len(PASSTHROUGH_BITS), len(XEN_BITS)
 
 TRAPPED_WRITES = np.array(
     [
@@ -146,6 +147,9 @@ def vmx_prepare_maps(m):
     fill_bytes(m.ram + L0_MSRPM_MA, PAGE, 0xFF)
     for i in range(N_PASSTHROUGH):
         _set_bit(m, L0_MSRPM_MA, PASSTHROUGH_BITS[i], 0)
+    if m.feat.l0 != L0_KVM:
+        for i in range(N_XEN_BITS):
+            _set_bit(m, L0_MSRPM_MA, XEN_BITS[i], 0)
     if m.feat.msr_switch:
         for i in range(N_SWITCHED):
             for write in range(2):
