@@ -25,8 +25,8 @@ GOOD_VMCS12: dict[str, int] = {
     "PIN_BASED_VM_EXEC_CONTROL": 0x16,
     "CPU_BASED_VM_EXEC_CONTROL": 0x04006172 | 1 << 7 | 1 << 25 | 1 << 28 | 1 << 31,
     "SECONDARY_VM_EXEC_CONTROL": 1 << 1,
-    "VM_EXIT_CONTROLS": 0x36DFB | 1 << 9 | 1 << 20 | 1 << 21,
-    "VM_ENTRY_CONTROLS": 0x11FB | 1 << 9 | 1 << 15,
+    "VM_EXIT_CONTROLS": 0x36DFF | 1 << 9 | 1 << 20 | 1 << 21,
+    "VM_ENTRY_CONTROLS": 0x11FF | 1 << 9 | 1 << 15,
     "IO_BITMAP_A": IO_BITMAP12,
     "IO_BITMAP_B": IO_BITMAP12 + 0x1000,
     "MSR_BITMAP": MSR_BITMAP12,
@@ -91,7 +91,7 @@ class VmxMachine:
     L0 is Xen, with the manual's checks unless ``deviations`` says otherwise.
     """
 
-    def __init__(self, **features: int):
+    def __init__(self, layout_name: str = nested_layouts.DEFAULT_LAYOUT, **features: int):
         units.load()
         self.m = m = np.zeros(1, layout.MACHINE)
         sizes = (memory_map.BANK0_BYTES, L1_BYTES, L2_BYTES)
@@ -120,7 +120,7 @@ class VmxMachine:
         m["feat"]["deviations"] = CAREFUL_XEN
         for name, value in features.items():
             m["feat"][name] = value
-        nested_layouts.install(m)
+        nested_layouts.install(m, layout_name)
         self.state = nested_layouts.NestedState(m, self.ram)
         self._boot_cpu()
         self.call("vmx_initialise")

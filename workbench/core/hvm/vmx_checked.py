@@ -31,41 +31,41 @@ NOTHING, SEGMENTS, ANYTHING = range(3)
 """What has changed."""
 
 
-@inner
-def _controls_differ(base, kept):
-    """In a field of the controls, the host state or the guest's control registers, MSRs and tables?
-
-    Fields between those that are checked count as well where they seldom change.
-    """
-    return (
-        words_differ(base, kept, vmcs.SLOT_VIRTUAL_PROCESSOR_ID, vmcs.SLOT_POSTED_INTR_NV)
-        | words_differ(base, kept, vmcs.SLOT_HOST_ES_SELECTOR, vmcs.SLOT_EPT_POINTER)
-        | words_differ(base, kept, vmcs.SLOT_VMREAD_BITMAP, vmcs.SLOT_VMWRITE_BITMAP)
-        | words_differ(base, kept, vmcs.SLOT_GUEST_IA32_DEBUGCTL, vmcs.SLOT_GUEST_PDPTR3)
-        | words_differ(base, kept, vmcs.SLOT_HOST_IA32_PAT, vmcs.SLOT_HOST_IA32_EFER)
-        | words_differ(
-            base, kept, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, vmcs.SLOT_VM_ENTRY_MSR_LOAD_COUNT
-        )
-        | words_differ(
-            base, kept, vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL, vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL
-        )
-        | words_differ(base, kept, vmcs.SLOT_GUEST_GDTR_LIMIT, vmcs.SLOT_GUEST_IDTR_LIMIT)
-        | words_differ(base, kept, vmcs.SLOT_GUEST_CR0, vmcs.SLOT_GUEST_CR0)
-        | words_differ(base, kept, vmcs.SLOT_GUEST_CR4, vmcs.SLOT_GUEST_CR4)
-        | words_differ(base, kept, vmcs.SLOT_GUEST_GDTR_BASE, vmcs.SLOT_GUEST_DR7)
-        | words_differ(base, kept, vmcs.SLOT_GUEST_SYSENTER_ESP, vmcs.SLOT_GUEST_SYSENTER_EIP)
-        | words_differ(base, kept, vmcs.SLOT_HOST_CR0, vmcs.SLOT_HOST_RIP)
-    )
+def _runs(*fields: str) -> tuple[int, ...]:
+    """First and past-last slot of each stretch of fields, named ``first:last`` or by one name."""
+    found: list[int] = []
+    for names in fields:
+        slots = [getattr(vmcs, f"SLOT_{name}") for name in names.split(":")]
+        found += [slots[0], slots[-1] + 1]
+    return tuple(found)
 
 
-@inner
-def _segments_differ(base, kept):
-    return (
-        words_differ(base, kept, vmcs.SLOT_GUEST_ES_SELECTOR, vmcs.SLOT_GUEST_TR_SELECTOR)
-        | words_differ(base, kept, vmcs.SLOT_GUEST_ES_LIMIT, vmcs.SLOT_GUEST_TR_LIMIT)
-        | words_differ(base, kept, vmcs.SLOT_GUEST_ES_AR_BYTES, vmcs.SLOT_GUEST_TR_AR_BYTES)
-        | words_differ(base, kept, vmcs.SLOT_GUEST_ES_BASE, vmcs.SLOT_GUEST_TR_BASE)
-    )
+CONTROL_RUNS = _runs(
+    "VIRTUAL_PROCESSOR_ID:POSTED_INTR_NV",
+    "HOST_ES_SELECTOR:EPT_POINTER",
+    "VMREAD_BITMAP:VMWRITE_BITMAP",
+    "GUEST_IA32_DEBUGCTL:GUEST_PDPTR3",
+    "HOST_IA32_PAT:HOST_IA32_EFER",
+    "PIN_BASED_VM_EXEC_CONTROL:VM_ENTRY_MSR_LOAD_COUNT",
+    "SECONDARY_VM_EXEC_CONTROL",
+    "GUEST_GDTR_LIMIT:GUEST_IDTR_LIMIT",
+    "GUEST_CR0",
+    "GUEST_CR4",
+    "GUEST_GDTR_BASE:GUEST_DR7",
+    "GUEST_SYSENTER_ESP:GUEST_SYSENTER_EIP",
+    "HOST_CR0:HOST_RIP",
+)
+"""Controls, host state, and the guest's control registers, MSRs and tables.
+
+Fields between those that are checked count as well where they seldom change.
+"""
+SEGMENT_RUNS = _runs(
+    "GUEST_ES_SELECTOR:GUEST_TR_SELECTOR",
+    "GUEST_ES_LIMIT:GUEST_TR_LIMIT",
+    "GUEST_ES_AR_BYTES:GUEST_TR_AR_BYTES",
+    "GUEST_ES_BASE:GUEST_TR_BASE",
+)
+FEATURE_RUNS = (0, N_FEATURES)
 
 
 @inner
@@ -76,12 +76,12 @@ def _changed(m, place, base):
     if (
         k.passed == 0
         or k.shadow_paging != m.sh.active
-        or words_differ(address(m.feat), address(k.features), 0, N_FEATURES - 1)
-        or _controls_differ(base, kept)
+        or words_differ(address(m.feat), address(k.features), FEATURE_RUNS)
+        or words_differ(base, kept, CONTROL_RUNS)
         or get(base, vmcs.SLOT_GUEST_RFLAGS) & RFLAGS_VM  # other rules for segments
     ):
         return ANYTHING
-    return SEGMENTS if _segments_differ(base, kept) else NOTHING
+    return SEGMENTS if words_differ(base, kept, SEGMENT_RUNS) else NOTHING
 
 
 @inner
