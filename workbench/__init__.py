@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import charts as charts
     from . import prices as prices
+    from .calibration import calibrate as calibrate
     from .errors import WorkbenchError as WorkbenchError
     from .layout_tables import layout_totals as layout_totals
     from .layout_tables import layout_traffic as layout_traffic
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .panels import panel as panel
     from .paths import data_dir as data_dir
     from .personality import deviations as deviations
+    from .record import predictions as predictions
     from .result import Result as Result
     from .scenario import Scenario as Scenario
     from .simulate import run as run
@@ -36,6 +38,7 @@ _PUBLIC = {
     "Scenario": ".scenario:Scenario",
     "WorkbenchError": ".errors:WorkbenchError",
     "__version__": ".provenance:workbench_version",
+    "calibrate": ".calibration:calibrate",
     "charts": ".charts",
     "compare": ".study:compare",
     "data_dir": ".paths:data_dir",
@@ -45,6 +48,7 @@ _PUBLIC = {
     "layouts": ".layout_tables:layouts",
     "load_result": ".result:Result",
     "panel": ".panels:panel",
+    "predictions": ".record:predictions",
     "prices": ".prices",
     "run": ".simulate:run",
     "sweep": ".study:sweep",
