@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .layout_tables import layout_totals as layout_totals
     from .layout_tables import layout_traffic as layout_traffic
     from .layout_tables import layouts as layouts
+    from .nesting import depth as depth
     from .panels import panel as panel
     from .paths import data_dir as data_dir
     from .personality import deviations as deviations
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
     from .scenario import Scenario as Scenario
     from .simulate import run as run
     from .study import compare as compare
+    from .study import factorial as factorial
+    from .study import one_at_a_time as one_at_a_time
     from .study import sweep as sweep
+    from .swings import sensitivity as sensitivity
+    from .toggles import toggle_sensitivity as toggle_sensitivity
 
     __version__: str
 
@@ -42,16 +47,21 @@ _PUBLIC = {
     "charts": ".charts",
     "compare": ".study:compare",
     "data_dir": ".paths:data_dir",
+    "depth": ".nesting:depth",
     "deviations": ".personality:deviations",
+    "factorial": ".study:factorial",
     "layout_totals": ".layout_tables:layout_totals",
     "layout_traffic": ".layout_tables:layout_traffic",
     "layouts": ".layout_tables:layouts",
     "load_result": ".result:Result",
+    "one_at_a_time": ".study:one_at_a_time",
     "panel": ".panels:panel",
     "predictions": ".record:predictions",
     "prices": ".prices",
     "run": ".simulate:run",
+    "sensitivity": ".swings:sensitivity",
     "sweep": ".study:sweep",
+    "toggle_sensitivity": ".toggles:toggle_sensitivity",
 }
 """Public name -> module and the name in it."""
 

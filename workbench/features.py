@@ -130,7 +130,7 @@ def why_not(name: str, backend: str, values: Mapping[str, Any] | None = None) ->
         return _foreign(feature, backend)
     given = defaults(backend) | dict(values or {})
     for other, value, reason in feature.inert_when:
-        if other in given and _text(given[other]) == value:
+        if other in given and value_text(given[other]) == value:
             return f"no effect while {other} is {value}: {reason}"
     return ""
 
@@ -190,5 +190,6 @@ def _names(backend: str) -> Iterable[str]:
     return tuple(f.id for f in applicable(backend)) or tuple(catalogue())
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value as people write it: on and off for a switch."""
     return ("off", "on")[value] if isinstance(value, bool) else str(value)

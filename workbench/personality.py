@@ -81,7 +81,7 @@ def resolve(l0: str, backend: str, given: Mapping[str, Any]) -> dict[str, bool]:
     ScenarioError
         Unknown deviation, one of the other back-end, or a state that is neither on nor off.
     """
-    complete = {d.id: d.l0 == l0 for d in applicable(backend)}
+    complete = {d.id: l0 in d.l0.split() for d in applicable(backend)}
     for name, state in given.items():
         if name not in catalogue():
             raise ScenarioError(f"no deviation called {name!r}", did_you_mean(name, complete))

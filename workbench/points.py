@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from .errors import ScenarioError, WorkbenchError, one_line
+from .features import value_text
 from .guests import catalogue
 from .scenario import Scenario
 
@@ -132,12 +133,7 @@ def _repeat(point: Point, number: int) -> Point:
 
 def label(chosen: Mapping[str, Any]) -> str:
     """Settings in words: ``vmcs_shadowing=on, work=0``."""
-    return ", ".join(f"{name.rpartition('.')[2]}={word(v)}" for name, v in chosen.items())
-
-
-def word(value: Any) -> str:
-    """A value as people write it: on and off for a switch."""
-    return ("off", "on")[value] if isinstance(value, bool) else str(value)
+    return ", ".join(f"{name.rpartition('.')[2]}={value_text(v)}" for name, v in chosen.items())
 
 
 def _unique(points: Sequence[Point]) -> list[Point]:

@@ -56,7 +56,6 @@ _MODEL_CODE = ("core", "arch", "guests")
 _MODEL_MODULES = ("features", "geometry", "machine", "nested_layouts", "personality", "scenario",
                   "simulate")  # fmt: skip
 _MODEL_DATA = ("arch", "guests/include", "guests/l1", "guests/l2")
-_MODEL_TABLES = ("features", "deviations", "l0_defaults", "nested_layouts", "tlb_geometry")
 
 
 @cache
@@ -66,7 +65,7 @@ def model_hash() -> str:
     parts = [_hash_files(package / name, {".py"}) for name in _MODEL_CODE]
     parts += [_hash_files(data / name, _DATA_SUFFIXES) for name in _MODEL_DATA]
     files = [package / f"{name}.py" for name in _MODEL_MODULES]
-    files += [data / f"{name}.csv" for name in _MODEL_TABLES]
+    files += sorted(data.glob("*.csv"))
     texts = (path.read_bytes().replace(b"\r\n", b"\n") for path in files)
     parts += [hashlib.sha256(text).hexdigest() for text in texts]
     return hashlib.sha256("".join(parts).encode()).hexdigest()

@@ -61,6 +61,8 @@ class Case:
         Why there is no scenario, or what it assumes.
     settings : dict
         Arguments of :class:`Scenario` without prices.
+    processor_known : bool
+        False: the source does not say it, and the preset is an assumption.
     """
 
     id: str
@@ -78,6 +80,7 @@ class Case:
     informs: tuple[str, ...]
     why: str
     settings: dict[str, Any]
+    processor_known: bool = True
 
     @property
     def represented(self) -> bool:
@@ -165,7 +168,7 @@ def _case(row: dict[str, str], about: dict[str, str], figure: float) -> Case:
         row["level"], _cycles(figure, about, row) if represented else figure, row["measure"],
         row["prices"], row["extra"], int(row["exits"]) if row["exits"] else None,
         row["fit"] == "y", tuple(row["informs"].split()), row["why"],
-        _settings(row, about) if represented else {},
+        _settings(row, about) if represented else {}, about["cpu"] != "not stated",
     )  # fmt: skip
 
 

@@ -15,8 +15,17 @@ import pandas as pd
 from . import simulate
 from .calibration import Calibration, calibrate, presets_with_rows, run_cases
 from .point_store import PointStore
-from .prices import PricePreset
-from .published import COUNTED, Case, nested, per_operation
+from .prices import PricePreset, load_preset
+from .published import (
+    COUNTED,
+    ITERATIONS,
+    NESTED,
+    SINGLE,
+    Case,
+    nested,
+    per_operation,
+    single_level,
+)
 
 WORST_FACTOR = 2.0
 TARGET_ERROR = 0.15
@@ -83,7 +92,8 @@ def _row(case: Case, result: simulate.Result | None) -> dict[str, object]:
     scenario = result.scenario
     inside = cycles["cycles_low"] <= case.measured <= cycles["cycles_high"]
     return head | {
-        "processor": result.preset.core, "predicted": cycles["cycles"],
+        "processor": result.preset.core + ("" if case.processor_known else ", assumed"),
+        "predicted": cycles["cycles"],
         "low": cycles["cycles_low"], "high": cycles["cycles_high"], "measured": case.measured,
         "error": cycles["cycles"] / case.measured - 1, "inside": bool(inside), "exits": exits,
         "exits_published": math.nan if case.exits is None else float(case.exits), **tail,
@@ -165,3 +175,61 @@ def as_text(table: pd.DataFrame) -> str:
     lines += [f"  {row['id']}: {row['remark']}" for row in
               table[table["predicted"].isna()].to_dict("records")]  # fmt: skip
     return "\n".join(lines)
+
+
+GENERATIONS = (
+    ("nehalem", "kvm-2.6.35", {}, "no shadow VMCS"),
+    ("sandybridge", "kvm-6.12", {}, "no shadow VMCS"),
+    ("haswell", "kvm-6.12", {"vmcs_shadowing": True}, "VMCS shadowing"),
+    ("skylake", "kvm-6.12", {"vmcs_shadowing": True}, "VMCS shadowing"),
+    ("cascadelake", "kvm-6.12", {"vmcs_shadowing": True}, "VMCS shadowing"),
+    ("piledriver", "kvm-6.12", {}, "no virtual GIF"),
+    ("zen", "kvm-6.12", {"virtual_gif": True, "virtual_vmload_vmsave": True}, "vGIF, vVMLOAD"),
+    ("zen3", "kvm-6.12", {"virtual_gif": True, "virtual_vmload_vmsave": True}, "vGIF, vVMLOAD"),
+)
+"""Preset, L1 program, features and what they are called: KVM with what each processor offers."""
+
+
+def trend(
+    *, progress: simulate.ProgressCallback | None = None, store: PointStore | None = None
+) -> pd.DataFrame:
+    """CPUID under KVM, and under KVM in KVM, on one processor after the other.
+
+    Returns
+    -------
+    DataFrame
+        processor, assist, then single and nested with ``_low`` and ``_high`` [cycles], and
+        ``measured_single``, ``measured_nested`` where a CPUID or hypercall is published.
+    """
+    fits = {name: calibrate(name, progress=progress, store=store) for name in presets_with_rows()}
+    known = [*single_level(), *nested()]
+    made = []
+    for name, l1, features, assist in GENERATIONS:
+        found = fits.get(name)
+        row: dict[str, object] = {"assist": assist}
+        for level, program in ((SINGLE, "none"), (NESTED, l1)):
+            case = _cpuid_case(name, program, level, features)
+            result = run_cases([case], {name: found.preset} if found else {}, progress, store)[0]
+            cycles, _ = per_operation(case, result)
+            row["processor"] = result.preset.core
+            row |= {level: cycles["cycles"], f"{level}_low": cycles["cycles_low"],
+                    f"{level}_high": cycles["cycles_high"]}  # fmt: skip
+            same = [c.measured for c in known if c.represented and c.preset == name
+                    and c.level == level and c.cause in ("CPUID", "HYPERCALL")
+                    and c.measure.split()[0] in ("operation", "per_second")
+                    and not c.id.startswith("kut-")]  # fmt: skip
+            row[f"measured_{level}"] = same[-1] if same else math.nan
+        made.append(row)
+    return pd.DataFrame(made)
+
+
+def _cpuid_case(preset: str, l1: str, level: str, features: dict[str, bool]) -> Case:
+    settings = {
+        "backend": load_preset(preset).backend, "l0": "kvm", "l1": l1, "l2": "cpuid",
+        "l1_params": dict.fromkeys(("with_host_rsp", "with_tpr_threshold"), 1)
+        if l1 == "kvm-2.6.35" else {},
+        "l2_params": {"iterations": ITERATIONS, "work": 0},
+        "features": features if level == NESTED else {},
+    }  # fmt: skip
+    return Case("trend", "", "cpuid", "", "", level, math.nan, "operation CPUID", preset, "", None,
+                False, (), "", settings)  # fmt: skip

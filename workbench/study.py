@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from . import crews, simulate
+from .comparison import Comparison
 from .crews import Crew
-from .errors import ResultError, ScenarioError, WorkbenchError, one_line
+from .effects import FACTORIAL, ONE_AT_A_TIME, Effects, Toggles, factors, full_factorial
+from .effects import one_at_a_time as single_changes
+from .errors import ResultError, ScenarioError, WorkbenchError, did_you_mean, one_line
 from .frozen import FrozenMap
 from .point_store import PointStore
 from .points import Point, Settings, draws, expand
@@ -24,8 +27,8 @@ from .sweep_table import CANCELLED, FAILED, Measures, SweepTable, build, measure
 def compare(
     scenarios: Mapping[str, Scenario | Result],
     progress: simulate.ProgressCallback | None = None,
-) -> dict[str, Result]:
-    """Run scenarios side by side; charts and ``to_text`` take what comes back.
+) -> Comparison:
+    """Run scenarios side by side and say what differs; charts and ``to_text`` take it, too.
 
     Parameters
     ----------
@@ -34,15 +37,18 @@ def compare(
 
     Returns
     -------
-    dict of str to Result
+    Comparison
+        A mapping label -> result, with what differs as frames (``settings``, ``counts``,
+        ``exits``, ``cycles``, ``flushes``), as reasons (``explain``) and as text (``print``).
     """
     if not isinstance(scenarios, Mapping) or not scenarios:
         hint = 'a mapping of labels and scenarios: compare({"SVM": a, "VMX": b})'
         raise ScenarioError(f"cannot compare {scenarios!r}", hint)
-    return {
+    results = {
         str(label): item if isinstance(item, Result) else simulate.run(item, progress)
         for label, item in scenarios.items()
     }
+    return Comparison(results)
 
 
 def sweep(
@@ -107,6 +113,59 @@ def sweep(
     folder = str(place.folder) if place is not None else None
     crew, keep = crews.make_crew(executor, workers, folder, crews.Stop(cancel))
     return _Sweep(base, points, place, measures or {}, progress).run(crew, keep)
+
+
+def factorial(
+    base: Scenario,
+    toggles: Toggles | None = None,
+    measure: str = "cycles_per_operation",
+    **how: Any,
+) -> Effects:
+    """Run all combinations of some toggles; main effects and interactions of pairs.
+
+    Parameters
+    ----------
+    base : Scenario
+    toggles : sequence of str, or mapping of str to (low, high), optional
+        Features, or other settings by dotted name, such as ``["virtual_gif", "nrip_save"]`` or
+        ``{"np2m_flush": ("eager", "generation")}``; by default all switches of the back-end.
+    measure : str
+        Column of the sweep's table.
+    **how
+        As for :func:`sweep`: progress, cancel, executor, workers, store, measures.
+
+    Returns
+    -------
+    Effects
+        ``main``, ``interactions`` and ``table`` as frames, ``sentences()`` in words; a chart is
+        ``charts.effects``.
+    """
+    return _design(FACTORIAL, base, toggles, measure, how)
+
+
+def one_at_a_time(
+    base: Scenario,
+    toggles: Toggles | None = None,
+    measure: str = "cycles_per_operation",
+    **how: Any,
+) -> Effects:
+    """Run the base, then each toggle changed alone; parameters as for :func:`factorial`."""
+    return _design(ONE_AT_A_TIME, base, toggles, measure, how)
+
+
+def _design(
+    kind: str, base: Scenario, toggles: Toggles | None, measure: str, how: Mapping[str, Any]
+) -> Effects:
+    chosen = factors(base, toggles)
+    if not chosen:
+        raise ScenarioError("a design needs a toggle", "name one: workbench list features")
+    points = full_factorial(chosen) if kind == FACTORIAL else single_changes(chosen)
+    table = sweep(base, points, **how)
+    if measure not in table or table[measure].dtype == object:
+        numbers = [name for name in table.columns if table[name].dtype != object]
+        raise ScenarioError(f"no measure called {measure!r}", did_you_mean(measure, numbers))
+    example = next(iter(table.results.values()), None)
+    return Effects(kind, measure, chosen, table, example)
 
 
 class _Sweep:

@@ -196,6 +196,35 @@ def test_vmxon_ignores_cr0(on):
     assert made.flags & CARRY == 0
 
 
+@BOTH
+def test_vmcall_is_hypercall(on):
+    made = machine_with("vmcall_is_hypercall", on)
+    made.gpr[layout.RAX] = 1
+    assert made.l1_executes("VMCALL") == (layout.ST_OK if on else layout.ST_FAULT)
+    assert (made.gpr[layout.RAX] == -38) == on
+    made = in_operation("vmcall_is_hypercall", on)
+    assert made.l1_executes("VMCALL") == layout.ST_OK
+    assert error(made) == (0 if on else vmx.ERROR_VMCALL_IN_VMX_ROOT_OPERATION)
+
+
+@BOTH
+def test_invept_operand_ignored(on):
+    made = in_operation("invept_operand_ignored", on)
+    made.words(made.l1(OPERAND))[:2] = (GOOD_VMCS12["EPT_POINTER"] | 7, 0)
+    made.gpr[layout.RCX] = 1
+    assert made.l1_executes("INVEPT", dst=layout.RCX, **MEMORY) == layout.ST_OK
+    assert error(made) == (0 if on else vmx.ERROR_INVALID_OPERAND_TO_INVEPT_INVVPID)
+    made.words(made.l1(OPERAND))[:2] = (GOOD_VMCS12["EPT_POINTER"], 0)
+    assert made.l1_executes("INVEPT", dst=layout.RCX, **MEMORY) == layout.ST_OK
+    assert error(made) == 0
+
+
+@BOTH
+def test_instructions_of_l0_for_l2(on):
+    made = running_l2("instructions_of_l0_for_l2", on)
+    assert (int(made.m["hw"]["proc2"][0]) & vmx.CPU2_ENABLE_RDTSCP != 0) == on
+
+
 # ---------------------------------------------------------------- MSR areas, preemption timer
 
 

@@ -155,6 +155,44 @@ def test_interrupts_leave_no_group_stale(tmp_path, intercept, virtual_gif):
     assert outcome.result.facts["stale_vmcb_groups"] == ""
 
 
+NMIS = {"nmi_cycles": 700_000}
+TICKING = {"l1": "tick", "l2": "tick"}
+BESIDE = {
+    "a virtual APIC of L2": (TICKING, {}, {}),
+    "a virtual APIC and NMIs": (TICKING, {}, NMIS),
+    "virtual NMIs": (TICKING, {"virtual_nmi": True}, NMIS),
+    "virtual NMIs and virtual GIF": (TICKING, {"virtual_nmi": True, "virtual_gif": True}, NMIS),
+    "shadow on nested": ({"l1": "shadow", "l2": "remap"}, {"paging": "son"}, {}),
+    "shadow on shadow": ({"l1": "shadow", "l2": "remap"}, {"paging": "sos"}, {}),
+    "shadow on shadow, many spaces": ({"l1": "shadow", "l2": "ctxsw"}, {"paging": "sos"}, {}),
+    "shadow on shadow, host ticks": (
+        {"l1": "shadow", "l2": "mixed"}, {"paging": "sos"}, {"host_tick_cycles": 30_000},
+    ),
+    "one state layout": ({"l1": "kvm-6.12", "l2": "mixed"}, {"state_layout": "minimal-2010"}, {}),
+    "immediate virtual exits": (
+        {"l1": "minimal", "l2": "mixed"}, {"vmexit_delivery": "immediate"}, {"host_tick_cycles": 30_000},
+    ),
+}  # fmt: skip
+"""What else changes fields of a VMCB between two entries: programs, features, numbers."""
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_clean_bits_go_with_what_else_changes_a_vmcb(name):
+    programs, features, numbers = BESIDE[name]
+    plain, clean = (
+        simulated(
+            "svm", **programs, **features, vmcb_clean_bits=value,
+            numbers={**numbers, "max_instructions": 30_000_000},
+        )
+        for value in (False, True)
+    )  # fmt: skip
+    assert clean.facts["stale_vmcb_groups"] == ""
+    assert count(clean, "VMCB_GROUP_KEPT") > 0
+    assert clean.serial == plain.serial
+    if not numbers and programs != TICKING:  # the same time, so the same interrupts
+        assert clean.facts["l2_instructions"] == plain.facts["l2_instructions"]
+
+
 def test_clean_bits_keep_groups_and_save_copies_from_vmcb12():
     off, on = (simulated("svm", vmcb_clean_bits=value) for value in (False, True))
     assert count(off, "VMCB_GROUP_KEPT") == 0 < count(on, "VMCB_GROUP_KEPT")

@@ -54,7 +54,13 @@ def invept(made: VmxMachine) -> None:
     made.l1_executes("INVEPT", dst=layout.RCX, **MEMORY)
 
 
+def vmcall(made: VmxMachine) -> None:
+    made.m["feat"]["deviations"] = 0
+    made.l1_executes("VMCALL")
+
+
 REACHED: dict[str, Callable[[VmxMachine], None]] = {
+    "VMCALL_IN_VMX_ROOT_OPERATION": vmcall,
     "VMCLEAR_INVALID_ADDRESS": pointer("VMCLEAR", VMCS12 + 8),
     "VMCLEAR_VMXON_POINTER": pointer("VMCLEAR", VMXON12),
     "VMLAUNCH_NONCLEAR_VMCS": launch("VMLAUNCH", "VMLAUNCH"),

@@ -185,11 +185,11 @@ def test_cr3_target_values_do_not_exit():
 def test_clts_and_lmsw_exit_by_what_the_guest_sees(op, shadow, value, exits):
     h = shared().m["hw"]
     h["cr0_mask"], h["cr0_shadow"] = -1, shadow
-    status = check("vmx_cr_exit", 0, 0, 1, value, op=ops.OPS[op])
+    status = check("vmx_cr_exit", 0, 0x7A50 | value, 1, value, op=ops.OPS[op])
     assert bool(status) == exits
     if exits:
-        kind = {"CLTS": 2, "LMSW": 3}[op]
-        assert exit_record()["info1"] == kind << 4 | value << 16
+        kind, source = {"CLTS": (2, 0), "LMSW": (3, 0x7A50 | value)}[op]
+        assert exit_record()["info1"] == kind << 4 | source << 16
 
 
 # ---------------------------------------------------------------- events

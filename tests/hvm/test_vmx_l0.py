@@ -223,7 +223,8 @@ def test_string_output_goes_byte_by_byte():
     made.ram[made.l1(0x9000) : made.l1(0x9002)] = (0x48, 0x69)
     made.gpr[layout.RSI], made.gpr[layout.RCX] = 0x9000, 2
     for left in (1, 0):
-        handle(made, vmx.EXIT_IO_INSTRUCTION, info1=0x30 | 0x3F8 << 16)
+        source = int(made.gpr[layout.RSI])
+        handle(made, vmx.EXIT_IO_INSTRUCTION, info1=0x30 | 0x3F8 << 16, linear=source)
         made.call("vmx_hw_enter")
         assert made.gpr[layout.RCX] == left
         assert made.m["cpu"]["rip"][0] == (0x100000 if left else 0x100002)

@@ -42,6 +42,7 @@ FAR_AWAY = 1 << 61
 VMCS12_SLOT = {name: getattr(vmcs, f"SLOT_{name}") for name in (
     "EPT_POINTER", "VIRTUAL_PROCESSOR_ID", "SECONDARY_VM_EXEC_CONTROL")}  # fmt: skip
 ENABLE_VPID = 1 << 5
+VMCB_CLEAN = 0xC0
 SOONER_BALLOONS = 38
 """Sooner than a scenario may ask for, but no sooner than the pages of one event need exits: with 4
 exits between changes of L0's table L2 may never get to its next instruction."""
@@ -185,6 +186,8 @@ class Watcher:
         } | {(2, machine.l2.symbols[n]): n for n in machine.l2.symbols if n.startswith("at_")}
         self.step_number = 0
         self.exits = self.live = -1
+        clean = {machine.l1.symbols.get(name, 0) + VMCB_CLEAN for name in ("vmcb", "vmcb_b")}
+        self.l1_is_honest = not any(clean & set(step[1:2]) for step in machine.l1_steps)
 
     # ------------------------------------------------------------ what happened
 
@@ -240,6 +243,9 @@ class Watcher:
             stale.change_pge()
         elif label == "at_l2_invlpg":
             stale.invlpg(rdi)
+        elif label == "at_l2_invpcid":
+            if self.machine.rip == self.machine.l2.symbol("after_l2_invpcid"):  # else #UD, or #GP
+                stale.invpcid(rdi, rsi)
         elif label == "at_invlpga":
             stale.invlpga(rdi, rsi & 0xFFFFFFFF)
         elif label == "at_invept" and not self._failed():
@@ -293,6 +299,8 @@ class Watcher:
         assert m["hw"]["vmcx"][0] == in_use, "the control structure in use"
         assert not state("vmexit_pending"), "a virtual exit waits while a guest runs"
         assert not state("vmentry_pending"), "a virtual entry waits while a guest runs"
+        if self.l1_is_honest:
+            assert not m["stale_groups"][0], "L0 called a group of a VMCB clean that it had changed"
         live = int(m["tlb"]["live_all"][0])
         exits = int(m["ledger"]["counts"][0, :, EVENTS.index("HW_EXIT")].sum())
         if thorough or exits != self.exits:

@@ -129,13 +129,14 @@ l2_steps = weighted(
         call("l2_store", page.map(lambda p: p + 8), 0xC3),
     ]),
     (2, [call("l2_store", page.map(lambda p: PTES + (p >> 9)), l2_entry)]),
-    (2, [call("l2_invlpg", page), call(("l2_reload_cr3", "l2_toggle_pge"))]),
+    (2, [call("l2_invlpg", page), call(("l2_reload_cr3", "l2_toggle_pge")),
+         call("l2_invpcid", st.integers(0, 4), page)]),
     (3, [call(("l2_cpuid", "l2_hypercall"))]),
     (1, [call(("l2_out", "l2_rdmsr", "l2_ud", "l2_int", "l2_foreign"))]),
 )  # fmt: skip
 
 
-KEPT = {"l0_page_size": ("4k",), "l1_page_size": ("4k",), "paging": ("non",)}
+KEPT = {"l1_page_size": ("4k",), "paging": ("non",)}
 """Values that the watcher's arithmetic depends on."""
 
 

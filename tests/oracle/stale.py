@@ -139,6 +139,10 @@ class Stale:
     def invlpg(self, page: int) -> None:
         self._end_linear(self._linear_of(self.space), page, True)
 
+    def invpcid(self, kind: int, page: int) -> None:
+        """Without CR4.PCIDE: types 0 one page, 1 and 3 everything, none of them global pages; 2 all."""
+        self._end_linear(self._linear_of(self.space), page if kind == 0 else None, kind == 2)
+
     # ---- SVM
     def tlb_control(self, asid: int, control: int) -> None:
         """VMRUN with TLB_CONTROL, before L2 runs."""

@@ -39,4 +39,6 @@ def word(ids: Iterable[str]) -> int:
 
 def of(l0: str, backend: str) -> tuple[str, ...]:
     """Ids of the deviations that a personality of L0 has on a back-end."""
-    return tuple(r["id"] for r in ROWS if r["l0"] == l0 and r["backends"] in (backend, "both"))
+    return tuple(
+        r["id"] for r in ROWS if l0 in r["l0"].split() and r["backends"] in (backend, "both")
+    )

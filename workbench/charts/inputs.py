@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..features import defaults
+from ..frames import without_boot
 from ..result import Result
 
 Results = Result | Mapping[str, Result] | Iterable[Result]
@@ -83,8 +84,16 @@ def footer(pairs: list[tuple[str, Result]], size: str, prices: bool, note: str =
     parts = [f"{note} " if note else "", f"workbench {version}; scenario {scenarios}"]
     if prices:
         presets = dict.fromkeys(result.preset.name for _, result in pairs)
-        sources = dict.fromkeys(key for _, result in pairs for key in result.sources)
+        sources = dict.fromkeys(key for _, result in pairs for key in _sources(result))
         parts.append(f"; prices {', '.join(presets)}; sources {', '.join(sources)}")
-    return "\n".join(
-        textwrap.wrap("".join(parts), _FOOTER_CHARACTERS[size], break_on_hyphens=False)
-    )
+    return wrapped("".join(parts), size)
+
+
+def _sources(result: Result) -> tuple[str, ...]:
+    """Of the prices that met a count after the set-up, which no chart shows."""
+    return result.preset.sources_for(without_boot(result.raw).sum(axis=0))
+
+
+def wrapped(text: str, size: str) -> str:
+    """Small print in lines as wide as the figure."""
+    return "\n".join(textwrap.wrap(text, _FOOTER_CHARACTERS[size], break_on_hyphens=False))

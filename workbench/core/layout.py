@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arch.vmcs import N_SLOTS
 from .hvm.records import (
     KVM,
     MAX_NP2M,
@@ -310,6 +311,7 @@ FEATURES = np.dtype(
         ("deviations", "i8"),          # arch/deviations: what L0 does otherwise than the manuals
     ]
 )  # fmt: skip
+N_FEATURES = FEATURES.itemsize // 8
 L0_XEN, L0_KVM, L0_MANUAL = range(3)
 """Personalities of L0; MANUAL works as Xen does, without Xen's deviations."""
 POLICY_OWN, POLICY_SHARED_FLUSH, POLICY_XEN_2013, POLICY_KVM = range(4)
@@ -333,6 +335,17 @@ CODE = np.dtype(
     ],
     align=True,
 )  # fmt: skip
+
+N_CHECKED_VMCS = 4
+CHECKED_VMCS = np.dtype(
+    [
+        ("passed", "i8"),                         # the rest of the record holds
+        ("features", "i8", (N_FEATURES,)), ("shadow_paging", "i8"),
+        ("words", "i8", (N_SLOTS,)),
+    ],
+    align=True,
+)  # fmt: skip
+"""The fields of a VMCS, and what else its checks looked at, when they all held (hvm/vmx_checked)."""
 
 MACHINE = np.dtype(
     [
@@ -405,6 +418,7 @@ MACHINE = np.dtype(
         ("lines", LINES),
         ("code", CODE),
         ("sh", SHADOW),
+        ("checked", CHECKED_VMCS, (N_CHECKED_VMCS,)),
     ],
     align=True,
 )  # fmt: skip
@@ -435,4 +449,5 @@ Code = struct("Code", CODE)
 ShadowPage = struct("ShadowPage", SHADOW_PAGE)
 WrittenTable = struct("WrittenTable", WRITTEN_TABLE)
 Shadow = struct("Shadow", SHADOW)
+CheckedVmcs = struct("CheckedVmcs", CHECKED_VMCS)
 Machine = struct("Machine", MACHINE)

@@ -23,7 +23,7 @@ TITLES = {
 HANDLER_WORK = 925
 """Default of ``handler_work``: with it the CPUID path of kvm-2.6.35 comes to 1016 instructions.  Row
 turtles-cpuid of data/published: the software of a CPUID exit of the KVM of that time takes 1506
-cycles, of which 7 VMREADs and VMWRITEs at 70 cycles (data/prices/nehalem.csv) are 490; the rest is
+cycles, of which 7 VMREADs and VMWRITEs at 70 cycles (data/prices/base/vmx.csv) are 490; the rest is
 as many instructions at the price of one cycle each.  Assumed to be the same for all hypervisors and
 kinds of exit."""
 

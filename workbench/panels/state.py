@@ -159,9 +159,7 @@ class PanelState:
     def set_deviation(self, name: str, state: bool) -> Need:
         """Switch one deviation of L0; the personality's own state needs no mention."""
         kept = {**self._scenario.deviations, name: state}
-        if (personality.catalogue()[name].l0 == self._scenario.l0 and state is True) or (
-            personality.catalogue()[name].l0 != self._scenario.l0 and state is False
-        ):
+        if state is (self._scenario.l0 in personality.catalogue()[name].l0.split()):
             del kept[name]
         return self.change(deviations=kept)
 

@@ -104,7 +104,6 @@ RULE invlpg_exits_with_its_address, "INVLPG exits with its linear address as qua
         EXITED  EXIT_INVLPG
         QUALIFIED 0x12345008
 RULE sgdt_exits, "SGDT of L2 exits with descriptor-table exiting and is named in the instruction information", "SDM vol. 3, 26.1.3; table 28-10"
-DEVIATION "", "not modelled: operands in the instruction information of descriptor-table exits"
         call    descriptor_exiting
         mov     esi, offset scratch
         L2      sgdt [rsi + 8]
@@ -127,32 +126,28 @@ RULE lidt_exits, "LIDT of L2 exits with descriptor-table exiting and is named in
         EXITED  EXIT_GDTR_IDTR
         CHECK_FIELD_BITS VMX_INSTRUCTION_INFO, 3 << 28, 3 << 28
 RULE sldt_exits, "SLDT of L2 exits with descriptor-table exiting and is named in the instruction information", "SDM vol. 3, 26.1.3; table 28-11"
-DEVIATION "", "not modelled: operands in the instruction information of descriptor-table exits"
         call    descriptor_exiting
         L2      sldt ebx
         EXITED  EXIT_LDTR_TR
         CHECK_FIELD_BITS VMX_INSTRUCTION_INFO, 0x30000478, 3 << 3 | 1 << 10
 RULE str_exits, "STR of L2 exits with descriptor-table exiting and is named in the instruction information", "SDM vol. 3, 26.1.3; table 28-11"
-DEVIATION "", "not modelled: operands in the instruction information of descriptor-table exits"
         call    descriptor_exiting
         L2      str rdi
         EXITED  EXIT_LDTR_TR
         CHECK_FIELD_BITS VMX_INSTRUCTION_INFO, 0x30000478, 1 << 28 | 7 << 3 | 1 << 10
 RULE lldt_exits, "LLDT of L2 exits with descriptor-table exiting and is named in the instruction information", "SDM vol. 3, 26.1.3; table 28-11"
-DEVIATION "", "not modelled: operands in the instruction information of descriptor-table exits"
         call    descriptor_exiting
         L2      lldt si
         EXITED  EXIT_LDTR_TR
         CHECK_FIELD_BITS VMX_INSTRUCTION_INFO, 0x30000478, 2 << 28 | 6 << 3 | 1 << 10
 RULE ltr_exits, "LTR of L2 exits with descriptor-table exiting and is named in the instruction information", "SDM vol. 3, 26.1.3; table 28-11"
-DEVIATION "", "not modelled: operands in the instruction information of descriptor-table exits"
         call    descriptor_exiting
         L2      ltr word ptr [rbx + 4]
         EXITED  EXIT_LDTR_TR
         QUALIFIED 4
         CHECK_FIELD_BITS VMX_INSTRUCTION_INFO, 3 << 28 | 15 << 23 | 1 << 10, 3 << 28 | 3 << 23
 RULE rdtscp_not_enabled_is_ud, "RDTSCP raises #UD while 'enable RDTSCP' is 0", "SDM vol. 3, 26.3"
-DEVIATION "", "Xen ORs its own secondary controls into vmcs02 (load_shadow_control)"
+DEVIATION "instructions_of_l0_for_l2=on"
         RUN     l2_rdtscp
         HALTED
         CHECK   [exc_vector], EXC_UD
@@ -301,7 +296,6 @@ RULE lmsw_exits, "LMSW that changes an owned bit exits with its source in bits 3
         EXITED  EXIT_CR_ACCESS
         CHECK_FIELD_BITS EXIT_QUALIFICATION, 0xf007f, 9 << 16 | 3 << 4
 RULE lmsw_gives_all_16_bits, "The source of LMSW in the qualification has all its 16 bits", "SDM vol. 3, table 28-3"
-DEVIATION "", "not modelled: bits 31:20 of the source of LMSW"
         SET     CR0_GUEST_HOST_MASK, CR0_TS
         SET     CR0_READ_SHADOW, 0
         mov     ebx, 0x2348

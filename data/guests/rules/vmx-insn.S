@@ -30,7 +30,7 @@ RULE \name\()_outside_of_vmx_operation_is_ud, "\name raises #UD before VMXON and
         UD_OUTSIDE invept, invept rax, [invept_descriptor]
         UD_OUTSIDE invvpid, invvpid rax, [invept_descriptor]
 RULE vmcall_outside_of_vmx_operation_is_ud, "vmcall raises #UD outside of VMX operation", "SDM vol. 3, 31.3 (VMCALL)"
-DEVIATION "", "VMCALL of L1 is a hypercall to L0 whatever mode L1 is in (Xen, vmx_vmexit_handler)"
+DEVIATION "vmcall_is_hypercall=on"
         vmxoff
         CATCH   vmcall
         CHECK   [exc_vector], EXC_UD
@@ -425,7 +425,7 @@ RULE invept_type_uses_64_bits, "INVEPT looks at all 64 bits of its type", "SDM v
         VMX     invept rax, [invept_descriptor]
         FAILED  28
 RULE invept_of_a_bad_eptp_fails, "INVEPT of one context fails for an EPTP that VM entry would refuse", "SDM vol. 3, 31.3 (INVEPT)"
-DEVIATION "", "not modelled: INVEPT does not check the EPTP"
+DEVIATION "invept_operand_ignored=on"
         or      byte ptr [invept_descriptor], 7
         mov     eax, INVEPT_SINGLE_CONTEXT
         VMX     invept rax, [invept_descriptor]
@@ -506,7 +506,7 @@ ONLY_WITH "vpid_for_l1=on"
         CATCH   invvpid rax, [rbx]
         CHECK   [exc_vector], EXC_PF
 RULE vmcall_in_root_operation_fails, "VMCALL in VMX root operation is VMfail 1", "SDM vol. 3, 31.4"
-DEVIATION "", "VMCALL of L1 is a hypercall to L0 whatever mode L1 is in (Xen, vmx_vmexit_handler)"
+DEVIATION "vmcall_is_hypercall=on"
         VMX     vmcall
         FAILED  1
 RULE svm_instructions_of_l1_are_ud, "The instructions of SVM raise #UD on this processor", "SDM vol. 2, appendix A"

@@ -171,13 +171,11 @@ RULE rep_outs_exits, "REP OUTS exits with bits 4 and 5", "SDM vol. 3, table 28-5
         mov     ecx, 5
         PORT_EXITS 0x60, STR_ | REP_ | 3, rep outsd
 RULE ins_gives_its_linear_address, "An exit of INS saves the linear address of its operand", "SDM vol. 3, 28.2.1"
-DEVIATION "", "not modelled: linear address and instruction information of INS and OUTS"
         FORBID_PORT 0x60
         mov     edi, offset scratch
         PORT_EXITS 0x60, IN_ | STR_, insb
         CHECK_FIELD_AT GUEST_LINEAR_ADDRESS, scratch
 RULE outs_gives_its_segment, "An exit of OUTS saves address size and segment in the instruction information", "SDM vol. 3, table 28-8"
-DEVIATION "", "not modelled: linear address and instruction information of INS and OUTS"
         FORBID_PORT 0x60
         mov     esi, offset scratch
         PORT_EXITS 0x60, STR_, outsb

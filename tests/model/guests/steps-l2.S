@@ -37,6 +37,12 @@ l2_invlpg:
 at_l2_invlpg:
         invlpg  [rdi]
         ret
+l2_invpcid:                                 # type, address; PCID 0
+        mov     [descriptor + 8], rsi
+at_l2_invpcid:
+        invpcid rdi, [descriptor]
+after_l2_invpcid:
+        ret
 l2_toggle_pge:
         mov     rax, cr4
         xor     eax, 0x80
@@ -77,6 +83,7 @@ l2_end:
         jmp     l2_end
 
         .data
+descriptor: .quad 0, 0
 idt_pointer: .word 0xfff
         .quad   idt
         .bss

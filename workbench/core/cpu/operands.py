@@ -7,7 +7,7 @@ leaves ``m.pending`` set, which the handler must check and return.
 from __future__ import annotations
 
 from ..jit import inner, unit
-from ..layout import RSP, UF_DST_MEM, UF_SRC_IMM, UF_SRC_MEM, Machine, Uop
+from ..layout import RDI, RSP, UF_DST_MEM, UF_SRC_IMM, UF_SRC_MEM, Machine, Uop
 from ..mmu.access import load, load_update, store
 from ..structs import i64
 
@@ -32,6 +32,17 @@ def effective_offset(m, u):
     c = m.cpu
     va = c.gpr[u.base] + (c.gpr[u.index] << u.scale) + u.disp
     return va & 0xFFFFFFFF if u.asize else va
+
+
+@inner
+def string_address(m, u, register):
+    """Linear address of a string operand; ``register`` RDI is in ES, RSI may have an override."""
+    va = m.cpu.gpr[register]
+    if u.asize:
+        va &= 0xFFFFFFFF
+    if register != RDI and u.seg != NO_SEGMENT:
+        va += m.cpu.seg_base[u.seg & 7]
+    return va
 
 
 @inner

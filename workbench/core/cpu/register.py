@@ -98,6 +98,7 @@ def exec_control_register(m, u):
     if c.cpl != 0:
         return raise_gp0(m)
     number = u.imm
+    register = u.src
     if op == MOV_FROM_CR:
         if m.hw.guest:
             if cr_exit(m, u, number, u.dst, 0, 0):
@@ -117,8 +118,9 @@ def exec_control_register(m, u):
         if m.pending:
             return m.pending
         value = (c.cr0 & ~LMSW_BITS) | (word & LMSW_BITS) | (c.cr0 & 1)
+        register = word
     if m.hw.guest:
-        if cr_exit(m, u, number, u.src, 1, value):
+        if cr_exit(m, u, number, register, 1, value):
             return ST_VMEXIT
         value = effective_cr(m, number, value)
     status = write_control_register(m, number, value)

@@ -32,7 +32,7 @@ from ..words import lshr
 from .devices import port_in, port_out
 from .flags import DF, set_carries, set_result, sub_carries, truncate
 from .io import check_port
-from .operands import NO_SEGMENT, write_reg
+from .operands import NO_SEGMENT, string_address, write_reg
 from .ops import CMPS, INS, LODS, MOVS, OUTS, SCAS, STOS
 
 CHUNK = 4096
@@ -42,14 +42,6 @@ REPE, REPNE = 1, 2
 @inner
 def _advance(c, register, step, mask):
     c.gpr[register] = (c.gpr[register] + step) & mask
-
-
-@inner
-def _source_address(m, u, mask):
-    va = m.cpu.gpr[RSI] & mask
-    if u.seg != NO_SEGMENT:
-        va += m.cpu.seg_base[u.seg & 7]
-    return va
 
 
 @inner
@@ -74,7 +66,7 @@ def _string_step(m, u, step, mask):
         return ST_OK
     value = 0
     if op != SCAS:
-        value = load(m, _source_address(m, u, mask), lg)
+        value = load(m, string_address(m, u, RSI), lg)
         if m.pending:
             return m.pending
     if op == LODS:
@@ -124,7 +116,7 @@ def _move_step(m, u, step, mask):
     lg = u.lg
     value = c.gpr[RAX]
     if u.op == MOVS:
-        value = load(m, _source_address(m, u, mask), lg)
+        value = load(m, string_address(m, u, RSI), lg)
         if m.pending:
             return m.pending
     if store(m, c.gpr[RDI] & mask, lg, value):

@@ -170,7 +170,8 @@ def _posted_interrupts(base, pin, cpu2):
 
 
 @inner
-def _eptp(m, eptp):
+def eptp_wrong(m, eptp):
+    """0, or what a VM entry finds wrong with an EPT pointer (SDM 27.2.1.1)."""
     memory_type = eptp & 7
     if memory_type != UNCACHEABLE and memory_type != WRITE_BACK:
         return vmx.CHECK_EPTP_MEMORY_TYPE
@@ -189,7 +190,7 @@ def _secondary_features(m, base, cpu2):
         return vmx.CHECK_VPID_ZERO
     ept = cpu2 & vmx.CPU2_ENABLE_EPT
     if ept:
-        check = _eptp(m, word(base, vmcs.SLOT_EPT_POINTER))
+        check = eptp_wrong(m, word(base, vmcs.SLOT_EPT_POINTER))
         if check:
             return check
     if cpu2 & vmx.CPU2_ENABLE_PML:
@@ -321,6 +322,14 @@ def vmx_check_controls(m, base, view):
     if check == 0:
         check = _entry_fields(base, view)
     return check
+
+
+@inner
+def check_changing_controls(m, base, view):
+    """The checks on controls that may fail though no other field has changed: TPR shadow, event."""
+    cpu = word(base, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL)
+    check = _tpr_shadow(m, base, view, cpu, secondary(base, cpu))
+    return check if check else check_event(base, view)
 
 
 # ---------------------------------------------------------------- what is L0's own

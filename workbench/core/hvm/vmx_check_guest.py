@@ -69,6 +69,11 @@ def _injects(base, kind):
 
 
 @inner
+def _cr3(base):
+    return vmx.CHECK_GUEST_CR3 if beyond_width(word(base, vmcs.SLOT_GUEST_CR3)) else 0
+
+
+@inner
 def _control_registers(base, ia32e, unrestricted):
     cr0 = word(base, vmcs.SLOT_GUEST_CR0)
     fixed = CR0_FIXED0 & ~(CR0_PE | CR0_PG) if unrestricted else CR0_FIXED0
@@ -88,8 +93,9 @@ def _control_registers(base, ia32e, unrestricted):
             return vmx.CHECK_GUEST_IA32E_NEEDS_PAGING
     elif cr4 & CR4_PCIDE:
         return vmx.CHECK_GUEST_PCIDE
-    if beyond_width(word(base, vmcs.SLOT_GUEST_CR3)):
-        return vmx.CHECK_GUEST_CR3
+    check = _cr3(base)
+    if check:
+        return check
     if debug and lshr(word(base, vmcs.SLOT_GUEST_DR7), 32):
         return vmx.CHECK_GUEST_DR7
     return 0
@@ -228,6 +234,13 @@ def _pdptes(base):
 # ---------------------------------------------------------------- all of them
 
 
+@inner
+def _segments(base, ia32e, unrestricted):
+    v86 = word(base, vmcs.SLOT_GUEST_RFLAGS) & RFLAGS_VM
+    real = 0 if word(base, vmcs.SLOT_GUEST_CR0) & CR0_PE else 1
+    return vmx_check_segments(base, v86, unrestricted, real, ia32e)
+
+
 @unit(i64, i64, i64)
 def vmx_check_registers(base, ia32e, unrestricted):
     """Checks of registers and MSRs (27.3.1.1 to 27.3.1.4)."""
@@ -235,13 +248,25 @@ def vmx_check_registers(base, ia32e, unrestricted):
     if check == 0:
         check = _msrs(base, ia32e)
     if check == 0:
-        v86 = word(base, vmcs.SLOT_GUEST_RFLAGS) & RFLAGS_VM
-        real = 0 if word(base, vmcs.SLOT_GUEST_CR0) & CR0_PE else 1
-        check = vmx_check_segments(base, v86, unrestricted, real, ia32e)
+        check = _segments(base, ia32e, unrestricted)
     if check == 0:
         check = _tables(base)
     if check == 0:
         check = _rip_and_flags(base, ia32e)
+    return check
+
+
+@inner
+def _not_in_registers(m, base, view, current, cpu2):
+    """Checks of 27.3.1.5 but for the PDPTEs."""
+    pin = word(base, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL)
+    check = _activity(base)
+    if check == 0:
+        check = _interruptibility(base, pin & vmx.PIN_VIRTUAL_NMIS)
+    if check == 0:
+        check = _pending_debug(base)
+    if check == 0:
+        check = _link_pointer(m, base, view, current, cpu2 & vmx.CPU2_SHADOW_VMCS)
     return check
 
 
@@ -253,20 +278,29 @@ def vmx_check_guest(m, base, view, current):
     """
     ia32e = word(base, vmcs.SLOT_VM_ENTRY_CONTROLS) & vmx.ENTRY_CTL_IA32E_MODE
     cpu2 = secondary(base, word(base, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL))
-    pin = word(base, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL)
     check = vmx_check_registers(base, ia32e, cpu2 & vmx.CPU2_UNRESTRICTED_GUEST)
     if check == 0:
-        check = _activity(base)
-    if check == 0:
-        check = _interruptibility(base, pin & vmx.PIN_VIRTUAL_NMIS)
-    if check == 0:
-        check = _pending_debug(base)
-    if check == 0:
-        check = _link_pointer(m, base, view, current, cpu2 & vmx.CPU2_SHADOW_VMCS)
+        check = _not_in_registers(m, base, view, current, cpu2)
     if check == 0 and ia32e == 0:
         cr0 = word(base, vmcs.SLOT_GUEST_CR0)
         if cr0 & CR0_PG and word(base, vmcs.SLOT_GUEST_CR4) & CR4_PAE:
             check = _pdptes(base)
+    return check
+
+
+@inner
+def check_changing_guest(m, base, view, current, segments):
+    """The checks on guest state that may fail though only RIP, RSP, RFLAGS, CR3, what is not in
+    registers and, with ``segments``, segment registers have changed."""
+    ia32e = word(base, vmcs.SLOT_VM_ENTRY_CONTROLS) & vmx.ENTRY_CTL_IA32E_MODE
+    cpu2 = secondary(base, word(base, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL))
+    check = _cr3(base)
+    if check == 0 and segments:
+        check = _segments(base, ia32e, cpu2 & vmx.CPU2_UNRESTRICTED_GUEST)
+    if check == 0:
+        check = _rip_and_flags(base, ia32e)
+    if check == 0:
+        check = _not_in_registers(m, base, view, current, cpu2)
     return check
 
 

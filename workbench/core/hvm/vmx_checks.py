@@ -14,11 +14,7 @@ from ...arch import vmx
 from ...arch.table import rows
 from ..jit import inner
 from ..timeline import refuse
-from .nested_state import vmcx12_addr
 from .vmcs import vvmcs_base
-from .vmx_check_controls import vmx_check_controls, vmx_check_own
-from .vmx_check_guest import vmx_check_guest
-from .vmx_check_host import vmx_check_host
 from .vmx_check_util import (
     BLOCK_MOV_SS,
     BLOCK_STI,
@@ -27,16 +23,20 @@ from .vmx_check_util import (
     RFLAGS_IF,
     not_canonical,
 )
+from .vmx_checked import vmx_check_vmcs12_controls, vmx_check_vmcs12_guest
 
 __all__ = [
-    "BLOCK_MOV_SS", "BLOCK_STI", "HARDWARE_VIEW", "L1_VIEW", "QUALIFICATION", "RFLAGS_IF",
-    "controls_wrong", "guest_state_wrong", "host_state_wrong", "not_canonical", "refuse",
+    "BLOCK_MOV_SS", "BLOCK_STI", "FAILURE", "HARDWARE_VIEW", "L1_VIEW", "QUALIFICATION", "RFLAGS_IF",
+    "controls_wrong", "guest_state_wrong", "not_canonical", "refuse",
 ]  # fmt: skip
 
 _ROWS = rows("vmx_entry_checks")
 QUALIFICATION = np.zeros(len(_ROWS) + 1, np.int64)
 """Exit qualification by number of the check, of those that fail with exit reason 33."""
+FAILURE = np.zeros(len(_ROWS) + 1, np.int64)
+"""How the entry fails, by number of the check: VM-instruction error 7 or 8, exit reason 33 or 34."""
 for _row in _ROWS:
+    FAILURE[int(_row["value"])] = int(_row["failure"])
     if _row["failure"] == str(vmx.EXIT_INVALID_STATE):
         QUALIFICATION[int(_row["value"])] = int(_row["qualification"])
 if [int(r["value"]) for r in _ROWS] != list(range(1, len(_ROWS) + 1)):
@@ -45,19 +45,11 @@ if [int(r["value"]) for r in _ROWS] != list(range(1, len(_ROWS) + 1)):
 
 @inner
 def controls_wrong(m):
-    """Number of the check that vmcs12's controls fail, 0 when they are right (error 7)."""
-    base = vvmcs_base(m)
-    check = vmx_check_controls(m, base, L1_VIEW)
-    return check if check else vmx_check_own(m, base)
-
-
-@inner
-def host_state_wrong(m):
-    """Number of the check that vmcs12's host state fails, 0 when it is right (error 8)."""
-    return vmx_check_host(m, vvmcs_base(m))
+    """Number of the check that vmcs12's controls or host state fail, 0 when they are right."""
+    return vmx_check_vmcs12_controls(m, vvmcs_base(m))
 
 
 @inner
 def guest_state_wrong(m):
     """Number of the check that vmcs12's guest state fails, 0 when it is right (reason 33)."""
-    return vmx_check_guest(m, vvmcs_base(m), L1_VIEW, vmcx12_addr(m))
+    return vmx_check_vmcs12_guest(m, vvmcs_base(m))

@@ -14,7 +14,6 @@ from ..cpu.msr import msr_read, msr_write
 from ..cpu.operands import read_memory, write_memory
 from ..jit import inner, unit
 from ..layout import (
-    ES,
     FATAL_N1P_UNMAPPED,
     FATAL_UNHANDLED_EXIT,
     FS,
@@ -53,6 +52,7 @@ from .vmx_controls import CR0_FIXED0, CR4_FIXED0
 from .vmx_intercepts import CR_CLTS, CR_FROM, CR_LMSW
 from .vmx_merge import merged_shadow
 from .vmx_msr_lists import guests_msrs_in, guests_msrs_out, is_switched
+from .vmx_operands import address_mask
 from .vmx_reinject import reinject
 
 PAGE_FAULT = 14 | vmx.INTR_TYPE_HW_EXCEPTION << vmx.INTR_TYPE
@@ -217,9 +217,10 @@ def _advance_string(m, register, lg, rep):
     step = 1 << lg
     if vmread(m, vmcs.SLOT_GUEST_RFLAGS) & RFLAGS_DF:
         step = -step
-    m.cpu.gpr[register] += step
+    mask = address_mask(vmread(m, vmcs.SLOT_VMX_INSTRUCTION_INFO))
+    m.cpu.gpr[register] = (m.cpu.gpr[register] + step) & mask
     if rep:
-        m.cpu.gpr[RCX] -= 1
+        m.cpu.gpr[RCX] = (m.cpu.gpr[RCX] - 1) & mask
         return 1 if m.cpu.gpr[RCX] else ST_OK
     return ST_OK
 
@@ -243,17 +244,15 @@ def _string_fault(m):
 
 @inner
 def _string_io(m, port, lg, is_in, rep):
-    """INS or OUTS, one iteration per exit (64-bit addressing, no segment override)."""
-    if rep and m.cpu.gpr[RCX] == 0:
-        return complete_instruction(m)
+    """INS or OUTS, one iteration per exit, at the linear address that the processor saved."""
     outcome = ST_OK
+    va = vmread(m, vmcs.SLOT_GUEST_LINEAR_ADDRESS)
     if is_in:
-        va = m.cpu.gpr[RDI] + m.cpu.seg_base[ES]
         if write_memory(m, va, lg, port_in(m, port, lg)):
             return _string_fault(m)
         again = _advance_string(m, RDI, lg, rep)
     else:
-        value = read_memory(m, m.cpu.gpr[RSI], lg)
+        value = read_memory(m, va, lg)
         if m.pending:
             return _string_fault(m)
         outcome = port_out(m, port, lg, value)

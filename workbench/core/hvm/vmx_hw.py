@@ -15,13 +15,13 @@ from ..cpu.exceptions import DF
 from ..cpu.flags import get_rflags, set_rflags
 from ..jit import inner, unit
 from ..layout import FATAL_NOT_64_BIT, RSP, SS, ST_FAULT, ST_OK, Machine
+from ..structs import i64
 from ..words import address, copy_bytes, lshr
 from .vmcs import current_base, get, put
-from .vmx_check_controls import vmx_check_controls
-from .vmx_check_guest import runs_64_bit_code, vmx_check_guest
-from .vmx_check_host import vmx_check_host
+from .vmx_check_guest import runs_64_bit_code
 from .vmx_check_util import TYPE_OTHER
-from .vmx_checks import HARDWARE_VIEW, QUALIFICATION, refuse
+from .vmx_checked import vmx_check_entry
+from .vmx_checks import FAILURE, QUALIFICATION, refuse
 from .vmx_intercepts import merge_owned
 from .vmx_msr_lists import hw_entry_msrs, hw_exit_load_msrs, hw_exit_msrs
 from .vmx_timer import MTF_PENDING, start_timer, stop_timer
@@ -268,27 +268,16 @@ def _inject_event(m, base, info):
     return ST_FAULT
 
 
-@inner
-def _passes_checks(m, base):
-    """Checks of the VMCS in use; what fails is reported as the manual says (27.2, 27.8)."""
-    # 1. controls and host state: VMfailValid
-    check = vmx_check_controls(m, base, HARDWARE_VIEW)
-    error = vmx.ERROR_ENTRY_INVALID_CONTROL_FIELD
-    if check == 0:
-        check = vmx_check_host(m, base)
-        error = vmx.ERROR_ENTRY_INVALID_HOST_STATE_FIELD
-    if check:
-        put(base, vmcs.SLOT_VM_INSTRUCTION_ERROR, error)
-        refuse(m, check, 0)
-        return False
-    # 2. guest state: exit reason 33
-    check = vmx_check_guest(m, base, HARDWARE_VIEW, m.hw.vmcx)
-    if check:
+@unit(Machine, i64, i64)
+def vmx_refuse_entry(m, base, check):
+    """The VMCS in use fails ``check``; reported as the manual says (27.2, 27.8)."""
+    if FAILURE[check] == vmx.EXIT_INVALID_STATE:
         put(base, vmcs.SLOT_VM_EXIT_REASON, ENTRY_FAILED | vmx.EXIT_INVALID_STATE)
         put(base, vmcs.SLOT_EXIT_QUALIFICATION, QUALIFICATION[check])
-        refuse(m, check, 0)
-        return False
-    return True
+    else:  # VMfailValid
+        put(base, vmcs.SLOT_VM_INSTRUCTION_ERROR, FAILURE[check])
+    refuse(m, check, 0)
+    return -1
 
 
 @unit(Machine)
@@ -301,8 +290,9 @@ def vmx_hw_enter(m):
     # 1. checks
     if m.vmx_abort:
         return -1
-    if not _passes_checks(m, base):
-        return -1
+    check = vmx_check_entry(m, base)
+    if check:
+        return vmx_refuse_entry(m, base, check)
     if not runs_64_bit_code(base):
         m.fatal = FATAL_NOT_64_BIT
         return -1

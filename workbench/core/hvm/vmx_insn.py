@@ -5,8 +5,8 @@ serve them).  Here are the dispatch, VMREAD and VMWRITE, VMLAUNCH and VMRESUME; 
 ``vmx_insn_regions`` and ``vmx_insn_flush``.
 
 Where Xen checks less than the manual (errors 7 and 8 for invalid controls and host state, error 13
-for VMWRITE to a read-only field) is a deviation each.  VMCALL of L1 is a hypercall to L0 (none
-exists: RAX = -ENOSYS).
+for VMWRITE to a read-only field) is a deviation each.  So is that VMCALL of L1 is a hypercall to L0
+in Xen and KVM (none exists: RAX = -ENOSYS).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .vmcs import (
     vvmcs_base,
     write_encoded,
 )
-from .vmx_checks import BLOCK_MOV_SS, controls_wrong, host_state_wrong, refuse
+from .vmx_checks import BLOCK_MOV_SS, FAILURE, controls_wrong, refuse
 from .vmx_common import complete_instruction, inject_exception, set_gpr
 from .vmx_insn_flush import emulate_invept, emulate_invvpid
 from .vmx_insn_regions import (
@@ -163,25 +163,14 @@ def _enter(m, launch):
         set_vmentry_pending(m, 1)
         return ST_OK
     check = controls_wrong(m)
-    error = vmx.ERROR_ENTRY_INVALID_CONTROL_FIELD
-    if check == 0:
-        check = host_state_wrong(m)
-        error = vmx.ERROR_ENTRY_INVALID_HOST_STATE_FIELD
     if check:
         refuse(m, check, 1)
-        return fail(m, error)
+        return fail(m, FAILURE[check])
     set_vmentry_pending(m, 1)
     return ST_OK
 
 
 # ---------------------------------------------------------------- VMCALL and the dispatch
-
-
-@inner
-def _vmcall(m):
-    """A hypercall of L1 to L0; L0 knows none."""
-    set_gpr(m, RAX, -ENOSYS)
-    return complete_instruction(m)
 
 
 @inner
@@ -208,6 +197,18 @@ def _not_allowed(m, reason):
     elif not vmxon(m):
         return UD
     return GP if m.cpu.cpl else 0
+
+
+@inner
+def _vmcall(m):
+    """VMCALL in root operation has no monitor of SMM to call; for Xen and KVM it is a hypercall."""
+    if m.feat.deviations & deviations.DEV_VMCALL_IS_HYPERCALL:
+        set_gpr(m, RAX, -ENOSYS)
+        return complete_instruction(m)
+    vector = _not_allowed(m, vmx.EXIT_VMCALL)
+    if vector:
+        return inject_exception(m, vector, 0, 1 if vector == GP else 0)
+    return fail(m, vmx.ERROR_VMCALL_IN_VMX_ROOT_OPERATION)
 
 
 @unit(Machine, i64)

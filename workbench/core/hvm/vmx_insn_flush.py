@@ -1,7 +1,7 @@
 """INVEPT and INVVPID of L1.
 
 Xen drops all of L2's translations at any INVVPID, KVM one address where that is asked for.  That Xen
-does not check INVVPID's operand is a deviation.
+checks neither INVVPID's operand nor INVEPT's EPT pointer is a deviation each.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ..words import lshr
 from .np2m import np2m_invalidate_all, np2m_invalidate_root
 from .tags import N2, has_fixed_vpids, tags_invvpid_address, tags_renew
 from .vmcs import vmread
+from .vmx_check_controls import eptp_wrong
 from .vmx_checks import not_canonical
 from .vmx_common import inject_exception
 from .vmx_insn_results import fail, finish, load_operand, operand_address, operand_fault
@@ -22,6 +23,14 @@ from .vmx_operands import second_register
 
 INVEPT_SINGLE, INVEPT_ALL = 1, 2
 INVVPID_ADDRESS, INVVPID_ALL, INVVPID_NON_GLOBAL = 0, 2, 3
+
+
+@inner
+def _eptp_refused(m, eptp):
+    """INVEPT of one context fails for an EPT pointer that a VM entry would refuse."""
+    if m.feat.deviations & deviations.DEV_INVEPT_OPERAND_IGNORED:
+        return False
+    return eptp_wrong(m, eptp) != 0
 
 
 @inner
@@ -37,11 +46,12 @@ def emulate_invept(m):
     if m.pending:
         return operand_fault(m)
     kind = m.cpu.gpr[second_register(info)]
-    if kind == INVEPT_SINGLE:
+    if kind == INVEPT_SINGLE and not _eptp_refused(m, eptp):
         np2m_invalidate_root(m, eptp, F_INVEPT)
     elif kind == INVEPT_ALL:
         np2m_invalidate_all(m, F_INVEPT)
-        count(m, E_L0_FLUSH_EXECUTED, 1)
+        if not has_fixed_vpids(m):  # KVM flushes each root that it drops, Xen all in one go
+            count(m, E_L0_FLUSH_EXECUTED, 1)
     else:
         return fail(m, vmx.ERROR_INVALID_OPERAND_TO_INVEPT_INVVPID)
     return finish(m, 0)

@@ -4,8 +4,7 @@ All checks use the controls that the last VM entry loaded into ``m.hw``; permiss
 read from simulated RAM.  A check that finds an exit fills ``m.exit`` and returns ST_VMEXIT.  The
 VMX instructions themselves, and VMCS shadowing, are in ``vmx_virt``.
 
-Not modelled: PAUSE-loop exiting, the linear address and instruction information
-of INS and OUTS, descriptor-table exits' operand details beyond the instruction's identity.
+Not modelled: PAUSE-loop exiting.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ import numpy as np
 from ...arch import vmx
 from ..cpu import ops
 from ..cpu.exceptions import raise_ud
+from ..cpu.operands import effective_address, string_address
 from ..jit import inner, unit
-from ..layout import ST_OK, ST_VMEXIT, UF_SRC_IMM, Machine, Uop
+from ..layout import RDI, RSI, ST_OK, ST_VMEXIT, UF_SRC_IMM, Machine, Uop
 from ..ledger import (
     C_CPUID,
     C_CR_ACCESS,
@@ -44,6 +44,7 @@ from ..structs import i64
 from ..words import lshr
 from . import insn
 from .vmx_exits import fill_exit
+from .vmx_operands import has_memory, string_info, table_operand
 from .vmx_vapic import vapic_read_tpr
 from .vmx_virt import vmx_virt_instruction
 
@@ -114,11 +115,13 @@ IDENTITY = np.array(
     + [0] * (32 - len(insn.NAMES)),
     np.int64,
 )
-"""Bits 29:28 of the instruction information of descriptor-table exits (tables 28-11, 28-12)."""
+"""Bits 29:28 of the instruction information of descriptor-table exits (tables 28-10, 28-11)."""
 
 INTR_VALID = 1 << vmx.INTR_VALID
 CR_TO, CR_FROM, CR_CLTS, CR_LMSW = range(4)
 """Access types in the qualification of control-register exits."""
+LMSW_MEMORY = 1 << 6
+"""Operand type in the qualification of LMSW."""
 CR0_TS = 8
 MSR_HIGH = 0xC000_0000
 MSR_RANGE = 0x2000
@@ -140,7 +143,9 @@ def vmx_insn_exit(m, u, what, info):
         return ST_OK
     qualification = info if what == insn.I_INVLPG else 0
     fill_exit(m, RULE_REASON[what], qualification, u.len, RULE_CAUSE[what])
-    m.exit.insn_info = IDENTITY[what] << 28
+    if RULE_CAUSE[what] == C_DESCRIPTOR_TABLE:
+        loads = what == insn.I_LLDT or what == insn.I_LTR
+        table_operand(m, u, u.src if loads else u.dst, IDENTITY[what])
     return ST_VMEXIT
 
 
@@ -204,7 +209,11 @@ def vmx_io_exit(m, u, port, lg, is_in, is_string, is_rep):
     immediate = 1 if u.flags & UF_SRC_IMM else 0
     qualification = io_qualification(port, lg, is_in, is_string, is_rep, immediate)
     cause = C_IO_IN if is_in else C_IO_OUT
-    return fill_exit(m, vmx.EXIT_IO_INSTRUCTION, qualification, u.len, cause)
+    fill_exit(m, vmx.EXIT_IO_INSTRUCTION, qualification, u.len, cause)
+    if is_string:
+        m.exit.linear = string_address(m, u, RDI if is_in else RSI)
+        m.exit.insn_info = string_info(u, is_in)
+    return ST_VMEXIT
 
 
 # ---------------------------------------------------------------- control and debug registers
@@ -245,7 +254,10 @@ def _lmsw_exits(m, value):
 
 @unit(Machine, Uop, i64, i64, i64, i64)
 def vmx_cr_exit(m, u, cr, gpr, write, value):
-    """MOV to or from control register ``cr``, CLTS, LMSW; ``value`` is what would be written."""
+    """MOV to or from control register ``cr``, CLTS, LMSW; ``value`` is what would be written.
+
+    ``gpr`` is the general register of MOV, the 16-bit source operand of LMSW.
+    """
     kind = CR_TO if write else CR_FROM
     qualification = (cr & 15) | ((gpr & 15) << 8)
     if u.op == ops.CLTS:
@@ -256,12 +268,17 @@ def vmx_cr_exit(m, u, cr, gpr, write, value):
     elif u.op == ops.LMSW:
         exits = _lmsw_exits(m, value)
         kind = CR_LMSW
-        qualification = (value & 0xF) << 16
+        qualification = (gpr & 0xFFFF) << 16
+        if has_memory(u):
+            qualification |= LMSW_MEMORY
     else:
         exits = _cr_exits(m, cr, write, value)
     if not exits:
         return ST_OK
-    return fill_exit(m, vmx.EXIT_CR_ACCESS, qualification | (kind << 4), u.len, C_CR_ACCESS)
+    fill_exit(m, vmx.EXIT_CR_ACCESS, qualification | (kind << 4), u.len, C_CR_ACCESS)
+    if u.op == ops.LMSW and has_memory(u):
+        m.exit.linear = effective_address(m, u)
+    return ST_VMEXIT
 
 
 @inner

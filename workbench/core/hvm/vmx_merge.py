@@ -1,7 +1,8 @@
 """Controls of vmcs02, merged from vmcs01 and vmcs12 (Xen, load_shadow_control).
 
 The rules are those of vmcs02_merge.csv, column ``xen``, with KVM's where it differs.  That Xen lets
-the preemption timer start anew at every entry is a deviation.
+the preemption timer start anew at every entry, and leaves to L2 what only L0 has enabled, is a
+deviation each.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_IOPM_MA, L2_MSRPM_MA, VMCX01
 from .p2m import n1p_to_l0m
 from .vmcs import MASKS, count_bulk, get, get_vvmcs, own_base, vmwrite
 from .vmx_apicv import apicv_merge
-from .vmx_controls import invpcid_cpu2
 from .vmx_kvm_merge import kvm_merge_msr_bitmap, kvm_merged_cpu, kvm_merged_cpu2
 from .vmx_route import secondary_of
 
@@ -49,6 +49,13 @@ CPU2_DROPPED = (
 )
 """Secondary controls that vmcs02 never takes from L1; whether it uses a VPID is L0's policy.
 L1's page-modification log L0 writes itself."""
+CPU2_ENABLES = (
+    vmx.CPU2_ENABLE_RDTSCP
+    | vmx.CPU2_ENABLE_INVPCID
+    | vmx.CPU2_ENABLE_XSAVES
+    | vmx.CPU2_ENABLE_USR_WAIT_PAUSE
+)
+"""Secondary controls that give a guest instructions: L2 has them from L1 only."""
 CPU_IO = vmx.CPU_UNCOND_IO_EXITING | vmx.CPU_USE_IO_BITMAPS
 MSR_BITMAPS = vmx.CPU_USE_MSR_BITMAPS
 EXIT_DROPPED = (
@@ -242,7 +249,10 @@ def vmx_load_shadow_control(m, v):
     if m.feat.l0 == L0_KVM:
         word = kvm_merged_cpu2(own_word(m, slot), cpu2)
     else:
-        word = merged_cpu2(own_word(m, slot) & ~invpcid_cpu2(m), cpu2)
+        own = own_word(m, slot)
+        if m.feat.deviations & deviations.DEV_INSTRUCTIONS_OF_L0_FOR_L2 == 0:
+            own &= ~CPU2_ENABLES
+        word = merged_cpu2(own, cpu2)
     _write_control(m, slot, word)
     # 2. exit and entry
     slot = vmcs.SLOT_VM_EXIT_CONTROLS

@@ -8,6 +8,7 @@ to 28-14).  L0 finds the operands from these two words and the guest's registers
 from __future__ import annotations
 
 from ...arch import vmcs
+from ..cpu.operands import NO_SEGMENT
 from ..jit import inner
 from ..layout import RBP, REG_RIP, REG_ZERO, RSP, UF_DST_MEM, UF_SRC_MEM
 from ..words import lshr
@@ -64,6 +65,26 @@ def operand_info(u, register, other):
     return REGISTER_FORM | (register << REG1) | (other << REG2)
 
 
+@inner
+def table_operand(m, u, index, identity):
+    """Displacement and operand of a descriptor-table instruction into ``m.exit`` (28.2.1, 28.2.5).
+
+    ``index`` is the register operand as micro-ops count it: in registers of the operand's size.
+    """
+    m.exit.insn_info = operand_info(u, (index >> (3 - (u.lg & 3))) & 15, identity)
+    if has_memory(u):
+        m.exit.info1 = displacement(m, u)
+
+
+@inner
+def string_info(u, is_in):
+    """Instruction information of INS and OUTS (table 28-8); INS always uses ES and names none."""
+    info = (ADDRESS_32 if u.asize else ADDRESS_64) << ADDRESS_SIZE
+    if is_in:
+        return info
+    return info | ((SEG_DS if u.seg == NO_SEGMENT else u.seg & 7) << SEGMENT)
+
+
 # ---------------------------------------------------------------- L0's side
 
 
@@ -80,6 +101,12 @@ def first_register(info):
 
 
 @inner
+def address_mask(info):
+    """Bits of a register that an instruction of this address size uses."""
+    return 0xFFFF_FFFF if lshr(info, ADDRESS_SIZE) & 7 == ADDRESS_32 else -1
+
+
+@inner
 def decoded_address(m, info, qualification):
     """Linear address of the memory operand, as L0 computes it from the exit information."""
     va = qualification
@@ -87,8 +114,7 @@ def decoded_address(m, info, qualification):
         va += m.cpu.gpr[lshr(info, BASE) & 15]
     if info & INDEX_INVALID == 0:
         va += m.cpu.gpr[lshr(info, INDEX) & 15] << (info & SCALE_MASK)
-    if lshr(info, ADDRESS_SIZE) & 7 == ADDRESS_32:
-        va &= 0xFFFF_FFFF
+    va &= address_mask(info)
     segment = lshr(info, SEGMENT) & 7
     if segment == SEG_FS:
         va += vmread(m, vmcs.SLOT_GUEST_FS_BASE)
