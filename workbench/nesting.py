@@ -28,7 +28,6 @@ class _Measured:
 
     at_1: float
     at_2: float
-    exits_2: float
     own: float
     traps: dict[str, float]
     price: dict[str, float]
@@ -117,10 +116,10 @@ def _measure(nested: Result, alone: Result, cause: str | None) -> _Measured:
             hint = did_you_mean(cause, table.index) or "its exits do not occur without L1"
             raise ResultError(f"the {where} run has no operation {cause!r}", hint)
     traps, price, own = _spans(nested, cause)
-    return _Measured(
-        float(flat.at[cause, "cycles_per_operation"]), float(deep.at[cause, "cycles_per_operation"]),
-        float(deep.at[cause, "exits_per_operation"]), own, traps, price,
-    )  # fmt: skip
+    at_1, at_2 = (
+        float(table.loc[[cause], "cycles_per_operation"].iloc[0]) for table in (flat, deep)
+    )
+    return _Measured(at_1, at_2, own, traps, price)
 
 
 def _spans(result: Result, cause: str) -> tuple[dict[str, float], dict[str, float], float]:

@@ -177,7 +177,7 @@ def as_text(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-GENERATIONS = (
+GENERATIONS: tuple[tuple[str, str, dict[str, bool], str], ...] = (
     ("nehalem", "kvm-2.6.35", {}, "no shadow VMCS"),
     ("sandybridge", "kvm-6.12", {}, "no shadow VMCS"),
     ("haswell", "kvm-6.12", {"vmcs_shadowing": True}, "VMCS shadowing"),

@@ -6,7 +6,6 @@ Every chart takes one Result, a list, or a dict label -> Result, and returns a
 
 from __future__ import annotations
 
-from . import record
 from .anatomy import step_table, timeline
 from .costs import cost
 from .differences import differences
@@ -14,11 +13,12 @@ from .effects import effects
 from .exits import exit_frequency
 from .interrupts import interrupts
 from .output import alt_text, save, to_png, to_svg
+from .record import depth, predictions, trend
 from .text import to_text
 from .tlb import tlb_flushes
 from .tornado import toggle_tornado, tornado
 
 __all__ = [
-    "alt_text", "cost", "differences", "effects", "exit_frequency", "interrupts", "record", "save", "step_table",
+    "alt_text", "cost", "depth", "predictions", "trend", "differences", "effects", "exit_frequency", "interrupts", "save", "step_table",
     "timeline", "tlb_flushes", "to_png", "to_svg", "to_text", "toggle_tornado", "tornado",
 ]  # fmt: skip
