@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import study_commands
 from .errors import WorkbenchError
 from .terminal import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 
@@ -21,6 +22,7 @@ exit codes: 0 done, 1 something given cannot be used, 2 wrong options, 3 a guest
 examples:
   workbench run default_svm
   workbench run default_vmx --set features.vmcs_shadowing=on --set l2_params.iterations=1000
+  workbench sweep study.toml --out table.parquet
   workbench run my.toml --out runs/first --json > first.json
 """
 
@@ -37,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_run(commands)
     _add_simple(commands)
+    study_commands.add_parsers(commands)
     return parser
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import study_commands
 from .errors import ScenarioError, WorkbenchError, did_you_mean
 from .paths import data_dir
 from .terminal import EXIT_ERROR, EXIT_GUEST, EXIT_OK, ProgressLine
@@ -54,9 +55,14 @@ def read_scenario(name: str, changes: Iterable[str] = ()) -> Scenario:
         hint = did_you_mean(name, shipped_scenarios()) + " Or give a .toml or .json file."
         raise ScenarioError(f"no scenario called {name!r}", hint)
     values, where = scenario_text.read(path, path.suffix[1:])
+    apply_changes(values, changes)
+    return Scenario.from_dict(values, where)
+
+
+def apply_changes(values: dict[str, Any], changes: Iterable[str]) -> None:
+    """Put ``NAME=VALUE`` changes into a scenario's plain values."""
     for change in changes:
         _apply(values, change)
-    return Scenario.from_dict(values, where)
 
 
 def _apply(values: dict[str, Any], change: str) -> None:
@@ -325,4 +331,5 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "rules": rules,
     "calibrate": calibrate,
     "record": record,
+    **study_commands.COMMANDS,
 }

@@ -32,7 +32,7 @@ class Feature:
         One line that says in which direction the toggle moves the figures.
     counterpart : str
         What plays this part on the other back-end, empty when nothing does.
-    inert_when : tuple of (feature, value, reason)
+    inert_when : tuple of (feature or l0, value, reason)
     """
 
     id: str
@@ -114,7 +114,9 @@ def defaults(backend: str, l0: str = "xen") -> dict[str, Any]:
     return {f.id: f.default_of(l0) for f in applicable(backend)}
 
 
-def why_not(name: str, backend: str, values: Mapping[str, Any] | None = None) -> str:
+def why_not(
+    name: str, backend: str, values: Mapping[str, Any] | None = None, l0: str = "xen"
+) -> str:
     """Why a feature has no effect here, or an empty string.
 
     Parameters
@@ -124,20 +126,22 @@ def why_not(name: str, backend: str, values: Mapping[str, Any] | None = None) ->
     backend : str
     values : mapping, optional
         The other features; inert combinations are looked up in it (defaults fill the rest).
+    l0 : str
+        The personality of L0; a combination may name it, too.
     """
     feature = catalogue()[name]
     if backend not in feature.backends:
         return _foreign(feature, backend)
-    given = defaults(backend) | dict(values or {})
+    given = defaults(backend, l0) | dict(values or {}) | {"l0": l0}
     for other, value, reason in feature.inert_when:
         if other in given and value_text(given[other]) == value:
             return f"no effect while {other} is {value}: {reason}"
     return ""
 
 
-def inert(backend: str, values: Mapping[str, Any]) -> dict[str, str]:
+def inert(backend: str, values: Mapping[str, Any], l0: str = "xen") -> dict[str, str]:
     """Features without effect in this combination: id -> reason."""
-    reasons = {f.id: why_not(f.id, backend, values) for f in applicable(backend)}
+    reasons = {f.id: why_not(f.id, backend, values, l0) for f in applicable(backend)}
     return {name: reason for name, reason in reasons.items() if reason}
 
 

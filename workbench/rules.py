@@ -150,7 +150,7 @@ def rules_dir() -> Path:
 @cache
 def rules() -> tuple[Rule, ...]:
     """Every rule, by file and in the order of the file."""
-    return tuple(rule for path in sorted(rules_dir().glob("*.S")) for rule in _read(path))
+    return tuple(rule for path in sorted(rules_dir().glob("*.S")) for rule in read(path))
 
 
 def matching(pattern: str = "") -> tuple[Rule, ...]:
@@ -202,8 +202,8 @@ def check(rule: Rule, settings: Mapping[str, str] | None = None) -> Verdict:
 # ------------------------------------------------------------------------ the assembled program
 
 
-def _read(path: Path) -> Iterator[Rule]:
-    """The rules of one file."""
+def read(path: Path) -> Iterator[Rule]:
+    """The rules of one file, one of the workbench's or your own."""
     image = load_image(path)
     prefix = _text(image, image.symbol("rules_prefix"))
     begin, end = image.symbol("rules"), image.symbol("rules_end")

@@ -24,8 +24,8 @@ def in_operation(name: str, on: bool, **features: int) -> VmxMachine:
     return made
 
 
-def running_l2(name: str, on: bool, **changes: int) -> VmxMachine:
-    made = machine_with(name, on)
+def running_l2(name: str, on: bool, l0: int = layout.L0_XEN, **changes: int) -> VmxMachine:
+    made = machine_with(name, on, l0=l0)
     assert made.launch(**changes) == layout.ST_OK
     assert made.state["vmexit_pending"] == 0
     assert made.call("vmx_hw_enter") == layout.ST_OK
@@ -132,7 +132,7 @@ def test_efer_of_l2_from_l1(on):
 @BOTH
 def test_saves_ignore_exit_controls(on):
     controls = GOOD_VMCS12["VM_EXIT_CONTROLS"] & ~(1 << 20 | 1 << 2)
-    made = running_l2("saves_ignore_exit_controls", on, VM_EXIT_CONTROLS=controls)
+    made = running_l2("saves_ignore_exit_controls", on, layout.L0_MANUAL, VM_EXIT_CONTROLS=controls)
     made.put(2, "GUEST_IA32_EFER", 0xD00)
     made.put(2, "GUEST_DR7", 0x455)
     assert goes_to_l1(made, vmx.EXIT_CPUID, insn_len=2)

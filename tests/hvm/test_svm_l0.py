@@ -91,7 +91,7 @@ def test_host_save_area_and_pat_keep_what_l1_writes():
 
 def test_cpuid_names_svm_and_what_the_features_add():
     for features, expected in (({}, 0), (ASSISTED, 1 << 15 | 1 << 16)):
-        machine = SvmMachine(**features)
+        machine = SvmMachine(l0=layout.L0_MANUAL, **features)
         machine.m["cpu"]["gpr"][0][0] = 0x8000000A
         assert handle(machine, 0x72, 2) == layout.ST_OK
         machine.call("svm_hw_enter")

@@ -16,10 +16,9 @@ from workbench.arch.table import rows
 from workbench.core import layout
 from workbench.core.hvm import memory_map, vmx_controls
 
-L1_CONTROLS = {
-    group: vmx_controls.HARDWARE[group] & (vmx_controls.OFFERED[group] or vmx_controls.HARDWARE[group])
-    for group in vmx_controls.HARDWARE
-}  # fmt: skip
+NOT_OFFERED = {"SHADOW_VMCS", "VIRTUAL_NMIS", "ENABLE_PML"}
+"""By an L0 without deviations; two of them come with features that are off here."""
+L1_CONTROLS = {group: names - NOT_OFFERED for group, names in vmx_controls.HARDWARE.items()}
 WORD = (1 << 64) - 1
 WIDTH = {r["name"]: {"16": 16, "32": 32}.get(r["width"], 64) for r in rows("vmcs_fields")}
 REVISION_PAGE, SHADOW_PAGE = 0x24000, 0x25000
@@ -180,7 +179,7 @@ BEHIND_CONTROL = {
 
 @cache
 def machine() -> VmxMachine:
-    made = VmxMachine()
+    made = VmxMachine(l0=layout.L0_MANUAL)
     made.enter_vmx_operation()
     made.words(made.l1(REVISION_PAGE))[0] = vmcs.REVISION
     made.words(made.l1(SHADOW_PAGE))[0] = vmcs.REVISION | 1 << 31

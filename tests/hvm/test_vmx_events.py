@@ -148,7 +148,7 @@ def dirty_table(made: VmxMachine) -> None:
 
 
 def logging(index: int) -> VmxMachine:
-    made = VmxMachine(ept_ad=1, pml=1)
+    made = VmxMachine(l0=layout.L0_MANUAL, ept_ad=1, pml=1)
     dirty_table(made)
     made.launch(
         SECONDARY_VM_EXEC_CONTROL=2 | 1 << 17, EPT_POINTER=EPT12 | 0x5E, PML_ADDRESS=PML_PAGE,
@@ -193,7 +193,7 @@ def test_a_full_log_is_an_exit_to_l1_and_nothing_is_marked():
 
 @pytest.mark.parametrize(("ept_ad", "pml"), [(0, 1), (1, 0), (1, 1)])
 def test_the_log_is_offered_with_its_feature_and_dirty_bits(ept_ad, pml):
-    made = VmxMachine(ept_ad=ept_ad, pml=pml)
+    made = VmxMachine(l0=layout.L0_MANUAL, ept_ad=ept_ad, pml=pml)
     offered = rdmsr(made, msr.VMX_PROCBASED_CTLS2) >> 32 & 1 << 17
     assert bool(offered) == bool(ept_ad and pml)
 

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from workbench.guests import catalogue
 from workbench.paths import data_dir
 from workbench.scenario import Scenario
 from workbench.simulate import Run
@@ -16,7 +17,8 @@ NMI = 1_000_000
 
 
 def ticking(backend: str, l1: str = "tick", l2: str = "tick", features=None, **numbers):
-    """Run L2 ``tick``; its result is in RBX of L1."""
+    """Run L2 ``tick``; its result is in RBX of L1.  L0 offers L1 all that the processor has."""
+    numbers.setdefault("l0", "manual")
     scenario = Scenario(
         backend=backend,
         l1=l1,
@@ -32,6 +34,12 @@ def ticking(backend: str, l1: str = "tick", l2: str = "tick", features=None, **n
     assert (result.status, result.stop_code) == ("stopped", 0)
     rbx = int(running.machine.record["cpu"]["gpr"][0, 3])
     return result, rbx & 0xFFFF_FFFF, rbx >> 32
+
+
+def test_xen_offers_no_virtual_interrupts():
+    off, on = (ticking("vmx", features={"apicv": state}, l0="xen")[0] for state in (False, True))
+    assert exits(on, "MSR_WRITE") == exits(off, "MSR_WRITE")
+    assert on.raw.event("APIC_VIRTUALIZED") == 0
 
 
 def exits(result, name: str, level: str = "L2") -> int:
@@ -164,10 +172,55 @@ def test_a_register_that_is_not_virtualized_exits_with_its_offset(page_programs)
     l1, l2 = page_programs
     text = l2.read_text().replace("        sti\n", f"        mov eax, [{ACCESS_PAGE} + 0x390]\n")
     l2.write_text(text)
-    scenario = Scenario(backend="vmx", l1=str(l1), l2=str(l2), features={"apicv": True})
+    scenario = Scenario(
+        backend="vmx", l0="manual", l1=str(l1), l2=str(l2), features={"apicv": True}
+    )
     running = Run(scenario)
     while running.advance():
         pass
     assert running.result().stop_code == 0x44
     assert int(running.machine.record["cpu"]["gpr"][0, 3]) == 0x390  # read, offset 390
     assert exits(running.result(), "APIC_ACCESS") == 1
+
+
+# ---------------------------------------------------------------- more ticks than there is time
+
+
+def storm(backend: str, period: int, **features) -> tuple[Run, int]:
+    """L2 ``tick`` that wants to stop after ten ticks; the run, and how many it took."""
+    scenario = Scenario(
+        backend=backend, l1="tick", l2="tick", l2_params={"ticks": 10, "period": period},
+        features=features, max_instructions=2_000_000,
+    )  # fmt: skip
+    running = Run(scenario)
+    while running.advance():
+        pass
+    ticks = catalogue.find(2, "tick", backend).image().symbols["ticks"]
+    return running, int(running.machine.words[running.machine.bank_offset(2) + ticks >> 3])
+
+
+KINDS = [("svm", {}), ("vmx", {}), ("vmx", {"apicv": True})]
+
+
+@pytest.mark.parametrize(("backend", "features"), KINDS)
+def test_with_enough_time_between_two_ticks_l2_stops_after_ten(backend, features):
+    running, ticks = storm(backend, 200_000, **features)
+    assert (running.status, ticks) == ("stopped", 10)
+
+
+@pytest.mark.parametrize("backend", ["svm", "vmx"])
+def test_a_period_shorter_than_the_cost_of_a_tick_leaves_l2s_loop_no_instruction(backend):
+    """A consequence of the costs: IRET is followed by the tick that is already pending."""
+    running, ticks = storm(backend, 50_000)
+    assert running.status == "limit"
+    assert ticks > 1000, "ten are long over, and the loop has not looked"
+    assert running.result().cycles / ticks > 50_000, "cycles that a tick takes"
+
+
+@pytest.mark.parametrize(("backend", "features"), [KINDS[0], KINDS[2]])
+def test_a_period_shorter_than_l1s_own_work_leaves_l2_no_instruction(backend, features):
+    """L1's next timer interrupt is pending at its VM entry at the latest, and ends it at once."""
+    running, ticks = storm(backend, 10_000, **features)
+    facts = running.result().facts
+    assert (running.status, ticks) == ("limit", 0)
+    assert facts["l1_instructions"] > 1_000_000 > 300 > facts["l2_instructions"]

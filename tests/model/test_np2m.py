@@ -101,7 +101,7 @@ def test_xen_on_svm_forgets_that_l1_write_protected_a_page_l2_has_read():
 
 
 def test_dirty_bits_of_ept_cost_a_second_violation():
-    given = {"l1_params": {"unmap_period": 12, "unmap_pages": 6}}
+    given = {"l1_params": {"unmap_period": 12, "unmap_pages": 6}, "numbers": {"l0": "manual"}}
     off = simulated("vmx", "compute", **given)
     on = simulated("vmx", "compute", **given, ept_ad=True)
     assert faults(on) > faults(off)

@@ -7,10 +7,10 @@ from tests.model.runs import simulated
 PAGES = 1200
 
 
-def run(pml: bool, ept_ad: bool = True):
+def run(pml: bool, ept_ad: bool = True, l0: str = "manual", **features: bool):
     return simulated(
         "vmx", "touch", {"pages": PAGES, "passes": 2}, ept_ad=ept_ad, pml=pml,
-        numbers={"l2_page_size": "4k"},
+        numbers={"l2_page_size": "4k", "l0": l0}, **features,
     )  # fmt: skip
 
 
@@ -27,3 +27,15 @@ def test_a_full_log_is_an_exit_per_512_pages_that_became_dirty():
     assert dirtied >= PAGES
     assert full_logs(on) - full_logs(off) == dirtied // 512
     assert on.stop_code == off.stop_code == 0
+
+
+def test_kvm_offers_the_log_with_vmcs_shadowing_too():
+    """The index that L0 moves reaches L1 with the shadow VMCS at the next virtual exit."""
+    for shadowing in (False, True):
+        off, on = (run(pml, l0="kvm", vmcs_shadowing=shadowing) for pml in (False, True))
+        assert full_logs(on) - full_logs(off) >= PAGES // 512, shadowing
+        assert on.serial == off.serial
+
+
+def test_xen_offers_no_log():
+    assert run(True, l0="xen").fingerprint() == run(False, l0="xen").fingerprint()

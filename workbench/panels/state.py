@@ -254,7 +254,8 @@ class PanelState:
         """Toggles without effect now, of the other vendor or inert: id -> reason."""
         values = self._scenario.all_features
         reasons = {
-            name: features.why_not(name, self.backend, values) for name in features.catalogue()
+            name: features.why_not(name, self.backend, values, self._scenario.l0)
+            for name in features.catalogue()
         }
         return {name: reason for name, reason in reasons.items() if reason}
 

@@ -39,6 +39,7 @@ from .svm_l0 import (
     svm_inject,
     svm_set_efer,
 )
+from .svm_offer import svm_offer_to_l1
 from .tags import N1, N2, tags_renew
 
 LOW32 = 0xFFFFFFFF
@@ -61,7 +62,7 @@ CR4_FLUSHING = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 17 | 1 << 20
 
 @inner
 def _adjust_svm_leaves(m, leaf):
-    """What L0 adds to the processor's answer: it honours clean bits of vmcb12."""
+    """What L0 adds to the processor's answer, as it honours clean bits of vmcb12, and takes away."""
     if leaf == CPUID_SVM:
         if m.feat.vmcb_clean_bits:
             m.cpuid[3] |= EDX_VMCB_CLEAN
@@ -69,6 +70,7 @@ def _adjust_svm_leaves(m, leaf):
             m.cpuid[3] |= EDX_V_NMI
         if m.sh.active:
             m.cpuid[3] &= ~EDX_NESTED_PAGING
+        svm_offer_to_l1(m)
     elif leaf == 1 and m.sh.active:
         m.cpuid[2] &= ~ECX_PCID
     elif leaf == 7 and m.sh.active:

@@ -1,7 +1,7 @@
 """L0 lends APIC virtualization and virtual NMIs to L1 (KVM, nested.c): ``apicv``, ``virtual_nmi``.
 
-What L1 may set in vmcs12 besides what Xen offers, and how it reaches vmcs02: L1's pages by their machine addresses, control bits as L1 has them, and in L1's x2APIC mode the MSRs
-that the processor virtualizes pass L0's MSR bitmap.  L0 itself keeps emulating the APIC of L1.
+How what L1 may set of it in vmcs12 reaches vmcs02: L1's pages by their machine addresses, control
+bits as L1 has them, and in L1's x2APIC mode the MSRs that the processor virtualizes pass L0's MSR bitmap.  L0 itself keeps emulating the APIC of L1.
 
 Xen offers the TPR shadow and the APIC-access page alone and ends L1's domain at reasons 45 and 56;
 posted interrupts are offered by neither here.
@@ -19,35 +19,12 @@ from ..words import ld8, st8
 from .memory_map import L2_MSRPM_MA
 from .p2m import n1p_to_l0m
 from .vmcs import get, get_vvmcs, set_vvmcs, vmread, vmwrite
+from .vmx_offer import APICV_CPU2, CPU2, l1_may
 
 APICV_CPU = vmx.CPU_TPR_SHADOW
-APICV_CPU2 = (
-    vmx.CPU2_VIRTUALIZE_APIC_ACCESSES
-    | vmx.CPU2_VIRTUALIZE_X2APIC_MODE
-    | vmx.CPU2_APIC_REGISTER_VIRT
-    | vmx.CPU2_VIRTUAL_INTR_DELIVERY
-)
 CR8_EXITS = vmx.CPU_CR8_LOAD_EXITING | vmx.CPU_CR8_STORE_EXITING
 X2APIC_BYTE, X2APIC_BYTES, WRITE_HALF = 0x800 // 8, 0x100 // 8, 0x800
 X2APIC_TPR, X2APIC_EOI, X2APIC_SELF_IPI = 0x808, 0x80B, 0x83F
-
-
-@inner
-def apicv_cpu(m):
-    """Primary controls that L1 may set besides Xen's."""
-    return APICV_CPU if m.feat.apicv else 0
-
-
-@inner
-def apicv_cpu2(m):
-    """Secondary controls that L1 may set besides Xen's."""
-    return APICV_CPU2 if m.feat.apicv else 0
-
-
-@inner
-def virtual_nmi_pin(m):
-    """Pin-based controls that L1 may set besides Xen's: virtual NMIs (feature ``virtual_nmi``)."""
-    return vmx.PIN_VIRTUAL_NMIS if m.feat.virtual_nmi else 0
 
 
 # ---------------------------------------------------------------- vmcs12 -> vmcs02
@@ -87,7 +64,11 @@ def _give_page(m, v, slot):
 
 @unit(Machine, i64, i64, i64)
 def apicv_merge(m, v, cpu, cpu2):
-    """Put L1's APIC virtualization into vmcs02, whose other controls are merged already."""
+    """Put L1's APIC virtualization into vmcs02, whose other controls are merged already.
+
+    What L0 does not offer does not count, even where it lets such a vmcs12 pass.
+    """
+    cpu2 &= l1_may(m, CPU2)
     if cpu & APICV_CPU:
         slot = vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL
         vmwrite(m, slot, (vmread(m, slot) & ~CR8_EXITS) | vmx.CPU_TPR_SHADOW | (cpu & CR8_EXITS))

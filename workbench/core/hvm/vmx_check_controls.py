@@ -13,7 +13,6 @@ from ..mmu.physical import ma_ld8
 from ..structs import i64
 from ..words import lshr
 from .p2m import n1p_to_l0m
-from .vmx_apicv import apicv_cpu, apicv_cpu2, virtual_nmi_pin
 from .vmx_check_util import (
     CPU,
     CPU2,
@@ -22,9 +21,6 @@ from .vmx_check_util import (
     EXIT,
     INTR_ERROR,
     INTR_VALID,
-    L1_VIEW,
-    MAY,
-    MUST,
     PIN,
     PUSHES_ERROR,
     TYPE_EXCEPTION,
@@ -34,11 +30,14 @@ from .vmx_check_util import (
     TYPE_SOFTWARE,
     area_wrong,
     beyond_width,
+    ept_can,
     machine_address,
+    may_be_one,
+    outside,
     page_wrong,
     word,
 )
-from .vmx_controls import invpcid_cpu2
+from .vmx_offer import EPT_AD, EPT_UC
 
 VTPR = 0x80
 """Offset of the virtual task-priority register in the virtual-APIC page."""
@@ -58,35 +57,16 @@ def secondary(base, cpu):
     return word(base, vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL)
 
 
-@inner
-def _outside(value, view, group, lent):
-    """Is a control word not within the capabilities, and ``lent`` to L1 besides them?"""
-    may = MAY[view, group] | (lent if view == L1_VIEW else 0)
-    return value & MUST[view, group] != MUST[view, group] or value & ~may != 0
-
-
-@inner
-def _secondary_may(m, view):
-    may = MAY[view, CPU2] | (apicv_cpu2(m) | invpcid_cpu2(m) if view == L1_VIEW else 0)
-    if view == L1_VIEW and m.feat.vpid_for_l1 == 0:
-        may &= ~vmx.CPU2_ENABLE_VPID
-    if view == L1_VIEW and m.feat.pml and m.feat.ept_ad:
-        may |= vmx.CPU2_ENABLE_PML
-    if view == L1_VIEW and m.sh.active:
-        may &= ~(vmx.CPU2_ENABLE_EPT | vmx.CPU2_UNRESTRICTED_GUEST | vmx.CPU2_ENABLE_PML)
-    return may
-
-
 # ---------------------------------------------------------------- VM-execution controls
 
 
 @inner
 def _execution_words(m, base, view, pin, cpu, cpu2):
-    if _outside(pin, view, PIN, virtual_nmi_pin(m)):
+    if outside(m, pin, view, PIN):
         return vmx.CHECK_PIN_RESERVED
-    if _outside(cpu, view, CPU, apicv_cpu(m)):
+    if outside(m, cpu, view, CPU):
         return vmx.CHECK_CPU_RESERVED
-    if cpu2 & ~_secondary_may(m, view):
+    if cpu2 & ~may_be_one(m, view, CPU2):
         return vmx.CHECK_CPU2_RESERVED
     if word(base, vmcs.SLOT_CR3_TARGET_COUNT) > CR3_TARGETS[view]:
         return vmx.CHECK_CR3_TARGET_COUNT
@@ -170,14 +150,15 @@ def _posted_interrupts(base, pin, cpu2):
 
 
 @inner
-def eptp_wrong(m, eptp):
+def eptp_wrong(m, view, eptp):
     """0, or what a VM entry finds wrong with an EPT pointer (SDM 27.2.1.1)."""
     memory_type = eptp & 7
-    if memory_type != UNCACHEABLE and memory_type != WRITE_BACK:
+    uncacheable = memory_type == UNCACHEABLE and ept_can(m, view, EPT_UC)
+    if memory_type != WRITE_BACK and not uncacheable:
         return vmx.CHECK_EPTP_MEMORY_TYPE
     if lshr(eptp, 3) & 7 != WALK_4:
         return vmx.CHECK_EPTP_WALK_LENGTH
-    if eptp & EPTP_AD and m.feat.ept_ad == 0:
+    if eptp & EPTP_AD and not ept_can(m, view, EPT_AD):
         return vmx.CHECK_EPTP_ACCESSED_DIRTY
     if eptp & EPTP_LOW_RESERVED or beyond_width(eptp):
         return vmx.CHECK_EPTP_RESERVED
@@ -185,12 +166,12 @@ def eptp_wrong(m, eptp):
 
 
 @inner
-def _secondary_features(m, base, cpu2):
+def _secondary_features(m, base, view, cpu2):
     if cpu2 & vmx.CPU2_ENABLE_VPID and word(base, vmcs.SLOT_VIRTUAL_PROCESSOR_ID) == 0:
         return vmx.CHECK_VPID_ZERO
     ept = cpu2 & vmx.CPU2_ENABLE_EPT
     if ept:
-        check = eptp_wrong(m, word(base, vmcs.SLOT_EPT_POINTER))
+        check = eptp_wrong(m, view, word(base, vmcs.SLOT_EPT_POINTER))
         if check:
             return check
     if cpu2 & vmx.CPU2_ENABLE_PML:
@@ -226,7 +207,7 @@ def vmx_check_execution(m, base, view):
     if check == 0:
         check = _posted_interrupts(base, pin, cpu2)
     if check == 0:
-        check = _secondary_features(m, base, cpu2)
+        check = _secondary_features(m, base, view, cpu2)
     return check
 
 
@@ -234,9 +215,9 @@ def vmx_check_execution(m, base, view):
 
 
 @inner
-def _exit_fields(base, view):
+def _exit_fields(m, base, view):
     controls = word(base, vmcs.SLOT_VM_EXIT_CONTROLS)
-    if _outside(controls, view, EXIT, 0):
+    if outside(m, controls, view, EXIT):
         return vmx.CHECK_EXIT_RESERVED
     pin = word(base, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL)
     saves_timer = controls & vmx.EXIT_CTL_SAVE_VMX_PREEMPTION_TIMER
@@ -273,14 +254,14 @@ def _vector_wrong(kind, vector):
 
 
 @inner
-def check_event(base, view):
+def check_event(m, base, view):
     """Checks of VM-entry event injection (27.2.1.3, second item)."""
     info = word(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD)
     if info & INTR_VALID == 0:
         return 0
     kind = lshr(info, 8) & 7
     vector = info & 0xFF
-    no_other = MAY[view, CPU] & vmx.CPU_MONITOR_TRAP_FLAG == 0
+    no_other = may_be_one(m, view, CPU) & vmx.CPU_MONITOR_TRAP_FLAG == 0
     if kind == TYPE_RESERVED or (kind == TYPE_OTHER and no_other):
         return vmx.CHECK_EVENT_TYPE
     if _vector_wrong(kind, vector):
@@ -299,11 +280,11 @@ def check_event(base, view):
 
 
 @inner
-def _entry_fields(base, view):
+def _entry_fields(m, base, view):
     controls = word(base, vmcs.SLOT_VM_ENTRY_CONTROLS)
-    if _outside(controls, view, ENTRY, 0):
+    if outside(m, controls, view, ENTRY):
         return vmx.CHECK_ENTRY_RESERVED
-    check = check_event(base, view)
+    check = check_event(m, base, view)
     if check:
         return check
     if area_wrong(
@@ -318,9 +299,9 @@ def vmx_check_controls(m, base, view):
     """Number of the first check on the controls that fails, 0 when all hold (27.2.1)."""
     check = vmx_check_execution(m, base, view)
     if check == 0:
-        check = _exit_fields(base, view)
+        check = _exit_fields(m, base, view)
     if check == 0:
-        check = _entry_fields(base, view)
+        check = _entry_fields(m, base, view)
     return check
 
 
@@ -329,7 +310,7 @@ def check_changing_controls(m, base, view):
     """The checks on controls that may fail though no other field has changed: TPR shadow, event."""
     cpu = word(base, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL)
     check = _tpr_shadow(m, base, view, cpu, secondary(base, cpu))
-    return check if check else check_event(base, view)
+    return check if check else check_event(m, base, view)
 
 
 # ---------------------------------------------------------------- what is L0's own

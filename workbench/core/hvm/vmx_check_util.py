@@ -14,18 +14,16 @@ from ..jit import inner
 from ..words import lshr
 from .p2m import n1p_to_l0m
 from .vmcs import MASKS, get
-from .vmx_controls import CAPABILITIES_HARDWARE, TRUE_CAPABILITIES
+from .vmx_controls import CAPABILITIES_HARDWARE
+from .vmx_offer import CPU, CPU2, ENTRY, EPT_AD, EXIT, PIN, l1_ept_vpid, l1_may, l1_must
+
+__all__ = ["CPU", "CPU2", "ENTRY", "EXIT", "PIN"]
 
 HARDWARE_VIEW, L1_VIEW = range(2)
-PIN, CPU, CPU2, EXIT, ENTRY = range(5)
 _GROUPS = ("pin", "cpu", "sec", "exit", "entry")
-MUST = np.array(
-    [[c[g][0] for g in _GROUPS] for c in (CAPABILITIES_HARDWARE, TRUE_CAPABILITIES)], np.int64
-)
-MAY = np.array(
-    [[c[g][1] for g in _GROUPS] for c in (CAPABILITIES_HARDWARE, TRUE_CAPABILITIES)], np.int64
-)
-"""Control bits that must be and may be 1, by view and group; shape (2, 5)."""
+MUST = np.array([CAPABILITIES_HARDWARE[g][0] for g in _GROUPS], np.int64)
+MAY = np.array([CAPABILITIES_HARDWARE[g][1] for g in _GROUPS], np.int64)
+"""Control bits that the processor itself wants and allows to be 1, by group (PIN, CPU, ...)."""
 CR3_TARGETS = np.array([4, 0], np.int64)
 """CR3-target values by view (IA32_VMX_MISC bits 24:16)."""
 
@@ -43,6 +41,27 @@ TYPE_INTERRUPT, TYPE_RESERVED, TYPE_NMI, TYPE_EXCEPTION = 0, 1, 2, 3
 TYPE_SOFTWARE, TYPE_OTHER = 4, 7
 PUSHES_ERROR = 1 << 8 | 0x1F << 10 | 1 << 17
 """Exceptions that push an error code: #DF, #TS, #NP, #SS, #GP, #PF, #AC."""
+
+
+@inner
+def may_be_one(m, view, group):
+    """Control bits of a group that may be 1."""
+    return l1_may(m, group) if view == L1_VIEW else MAY[group]
+
+
+@inner
+def outside(m, value, view, group):
+    """Is a control word not within the capabilities of its view?"""
+    must = l1_must(m, group) if view == L1_VIEW else MUST[group]
+    return value & must != must or value & ~may_be_one(m, view, group) != 0
+
+
+@inner
+def ept_can(m, view, capability):
+    """Has EPT a capability (EPT_*)?  The processor has those that the model knows."""
+    if view == L1_VIEW:
+        return l1_ept_vpid(m) & capability != 0
+    return capability != EPT_AD or m.feat.ept_ad != 0
 
 
 @inner

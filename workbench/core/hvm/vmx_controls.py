@@ -1,9 +1,8 @@
-"""Control words: what the modelled processor can do, what L0 asks for, what L0 offers to L1.
+"""Control words: what the modelled processor can do, and what L0 asks for.
 
 Built at import from vmx_controls.csv.  :data:`HARDWARE` lists the controls that the modelled
 processor implements; L0's defaults are Xen's (column ``xen_L0_default``, the variant with nested
-paging) as far as the hardware goes; what L1 is offered is Xen's filter (vvmx.c,
-nvmx_msr_read_intercept), likewise cut down to the hardware.
+paging) as far as the hardware goes.  What L1 is offered: hvm/vmx_offer.py.
 
 Not modelled, and so offered to nobody: posted interrupts, PAUSE-loop exiting, VM functions, XSAVES,
 TSC scaling, SGX, tertiary controls.
@@ -14,8 +13,6 @@ from __future__ import annotations
 from ...arch import vmx
 from ...arch.table import identifier, rows
 from ..cpu.control_bits import CR4_KNOWN, CR4_VMXE
-from ..jit import inner
-from ..layout import L0_XEN
 
 HARDWARE: dict[str, frozenset[str]] = {
     "pin": frozenset({"EXT_INTR", "NMI_EXITING", "VIRTUAL_NMIS", "VMX_PREEMPTION_TIMER"}),
@@ -117,28 +114,6 @@ no TPR shadow (so CR8 accesses exit).  VPID: kept set, ``hvm/tags`` chooses the 
 KVM_SWITCHED = frozenset({"LOAD_IA32_EFER"})
 """Controls that KVM sets when it needs them, and that this L0 needs always: L1 and L2 may differ."""
 
-OFFERED: dict[str, frozenset[str] | None] = {
-    "pin": frozenset({"EXT_INTR", "NMI_EXITING", "VMX_PREEMPTION_TIMER"}),
-    "cpu": None,
-    "sec": frozenset(
-        {"DESC", "VIRTUALIZE_APIC_ACCESSES", "ENABLE_VPID", "UNRESTRICTED_GUEST", "ENABLE_EPT"}
-    ),
-    "exit": frozenset(
-        {
-            "ACK_INTR_ON_EXIT", "HOST_ADDR_SPACE_SIZE", "SAVE_VMX_PREEMPTION_TIMER",
-            "SAVE_IA32_PAT", "LOAD_IA32_PAT", "SAVE_IA32_EFER", "LOAD_IA32_EFER",
-            "LOAD_IA32_PERF_GLOBAL_CTRL", "SAVE_DEBUG_CONTROLS",
-        }
-    ),
-    "entry": frozenset(
-        {
-            "LOAD_IA32_PAT", "LOAD_IA32_EFER", "LOAD_IA32_PERF_GLOBAL_CTRL", "IA32E_MODE",
-            "LOAD_DEBUG_CONTROLS",
-        }
-    ),
-}  # fmt: skip
-"""Xen's filter of what L1 may set; None: everything except the tertiary controls."""
-
 DEFAULT1 = {
     "pin": vmx.PIN_DEFAULT1,
     "cpu": vmx.CPU_DEFAULT1,
@@ -155,10 +130,8 @@ def _bit(row: dict[str, str]) -> int:
     return 1 << int(row["value"], 0)
 
 
-def _word(group: str, names: frozenset[str] | None) -> int:
-    return sum(
-        _bit(r) for r in _ROWS if r["group"] == group and (names is None or r["name"] in names)
-    )
+def _word(group: str, names: frozenset[str]) -> int:
+    return sum(_bit(r) for r in _ROWS if r["group"] == group and r["name"] in names)
 
 
 def _l0_default(group: str, l0: str = "xen") -> int:
@@ -175,16 +148,11 @@ def _l0_default(group: str, l0: str = "xen") -> int:
     return word
 
 
-def _capability(group: str, true: bool, mine: bool = False) -> tuple[int, int]:
-    """(must be 1, may be 1) of a group as L1 reads it, or (``mine``) as the hardware has it."""
+def _capability(group: str) -> tuple[int, int]:
+    """(must be 1, may be 1) of a group of the hardware's, by its TRUE capability MSR."""
     flexible = _word(group, frozenset(r["name"] for r in _ROWS if r["default1"] == "1"))
-    must = DEFAULT1[group] & ~flexible if true else DEFAULT1[group]
-    offered = _word(
-        group, HARDWARE[group] | (LENT.get(group, frozenset()) if mine else frozenset())
-    )
-    if not mine:
-        offered &= _word(group, OFFERED[group])
-    return must, DEFAULT1[group] | offered
+    has = _word(group, HARDWARE[group] | LENT.get(group, frozenset()))
+    return DEFAULT1[group] & ~flexible, DEFAULT1[group] | has
 
 
 L0_PIN = _l0_default("pin")
@@ -200,18 +168,10 @@ KVM_EXIT = _l0_default("exit", "kvm")
 KVM_ENTRY = _l0_default("entry", "kvm")
 """KVM's control words in vmcs01."""
 
-CAPABILITIES: dict[str, tuple[int, int]] = {
-    group: _capability(group, true=False) for group in HARDWARE
-}
-TRUE_CAPABILITIES: dict[str, tuple[int, int]] = {
-    group: _capability(group, true=True) for group in HARDWARE
-}
-
 CAPABILITIES_HARDWARE: dict[str, tuple[int, int]] = {
-    group: _capability(group, true=True, mine=True) for group in HARDWARE
+    group: _capability(group) for group in HARDWARE
 }
-"""What a VM entry checks controls against: those of vmcs12 against the TRUE capability MSRs as L1
-reads them, those of vmcs01 and vmcs02 against the hardware's own."""
+"""What the processor checks the controls of vmcs01 and vmcs02 against; of vmcs12: hvm/vmx_offer.py."""
 
 L0_EXCEPTIONS = (1 << 1) | (1 << 17) | (1 << 18)
 """L0's exception bitmap: #DB, #AC, #MC (Xen, HVM_TRAP_MASK, with nested paging)."""
@@ -228,9 +188,3 @@ CR4_SUPPORTED = CR4_KNOWN | CR4_VMXE
 """CR4 bits that exist."""
 CR4_L0_MASK = 0x2060 | ~CR4_SUPPORTED
 """CR4 bits that L0 owns: PAE, MCE, VMXE and what does not exist (Xen, HVM_CR4_HOST_MASK)."""
-
-
-@inner
-def invpcid_cpu2(m):
-    """'Enable INVPCID' where L1 may set it: not under Xen, and not where L0 hides PCIDs."""
-    return 0 if m.feat.l0 == L0_XEN or m.sh.active else vmx.CPU2_ENABLE_INVPCID

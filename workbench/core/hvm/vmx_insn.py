@@ -47,6 +47,7 @@ from .vmx_insn_regions import (
 from .vmx_insn_results import fail, finish, has_current, load_operand, operand_fault
 from .vmx_kvm import EXISTS as KVM_HAS
 from .vmx_kvm import KVM_SHADOW_ACTIVE, kvm_before_access, kvm_note_write, kvm_shadow_to_vmcs12
+from .vmx_offer import l1_vmwrites_any_field
 from .vmx_operands import REGISTER_FORM, decoded_address, first_register, second_register
 
 ENOSYS = 38
@@ -95,7 +96,7 @@ def _vmread(m):
 def _is_read_only(m, encoding):
     if m.feat.deviations & deviations.DEV_VMWRITE_TO_READ_ONLY_FIELDS:
         return False
-    return m.feat.vmcs_shadowing == 0 and (encoding >> 10) & 3 == TYPE_READ_ONLY
+    return not l1_vmwrites_any_field(m) and (encoding >> 10) & 3 == TYPE_READ_ONLY
 
 
 @inner

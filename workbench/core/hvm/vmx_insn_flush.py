@@ -16,6 +16,7 @@ from .np2m import np2m_invalidate_all, np2m_invalidate_root
 from .tags import N2, has_fixed_vpids, tags_invvpid_address, tags_renew
 from .vmcs import vmread
 from .vmx_check_controls import eptp_wrong
+from .vmx_check_util import L1_VIEW
 from .vmx_checks import not_canonical
 from .vmx_common import inject_exception
 from .vmx_insn_results import fail, finish, load_operand, operand_address, operand_fault
@@ -30,7 +31,7 @@ def _eptp_refused(m, eptp):
     """INVEPT of one context fails for an EPT pointer that a VM entry would refuse."""
     if m.feat.deviations & deviations.DEV_INVEPT_OPERAND_IGNORED:
         return False
-    return eptp_wrong(m, eptp) != 0
+    return eptp_wrong(m, L1_VIEW, eptp) != 0
 
 
 @inner

@@ -32,8 +32,8 @@ CPU2_NOT_OF_L0 = (
     | vmx.CPU2_UNRESTRICTED_GUEST
 )
 """What L0 has for L1 and L2 gets from L1 only."""
-CPU2_NEVER = vmx.CPU2_SHADOW_VMCS | vmx.CPU2_ENABLE_VPID
-"""VPID: L0's own policy decides."""
+CPU2_NEVER = vmx.CPU2_SHADOW_VMCS | vmx.CPU2_ENABLE_VPID | vmx.CPU2_ENABLE_PML
+"""VPID: L0's own policy decides.  PML: L0 keeps L1's log itself (hvm/vmx_pml.py)."""
 
 
 @inner

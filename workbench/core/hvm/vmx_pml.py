@@ -13,6 +13,7 @@ from ..ledger import E_L0_BYTE_COPIED, E_L0_GUEST_PAGE_MAPPED, P_EMULATION, coun
 from ..mmu.physical import ma_st64
 from .p2m import n1p_to_l0m
 from .vmcs import get_vvmcs, set_vvmcs, vvmcs_base
+from .vmx_offer import CPU2, l1_may
 
 ENTRIES = 512
 """Entries of a log; the index counts down from the last."""
@@ -30,7 +31,7 @@ def _l1_logs(m, v):
 @inner
 def log_write_for_l1(m, gpa):
     """The page at ``gpa`` becomes dirty in L1's table: log it if L1 logs; False when its log is full."""
-    if m.hw.backend == BACKEND_SVM or m.feat.pml == 0:
+    if m.hw.backend == BACKEND_SVM or l1_may(m, CPU2) & vmx.CPU2_ENABLE_PML == 0:
         return True
     v = vvmcs_base(m)
     if not _l1_logs(m, v):
