@@ -134,10 +134,10 @@ def _spans(result: Result, cause: str) -> tuple[dict[str, float], dict[str, floa
     seen: list[tuple[str, float]] = []
     for step in rows(steps):
         if step.kind == "hw_exit" and step.from_level == "L2":
-            inside, begin, seen = step.cause == cause, step.cycles, []
+            inside, begin, seen, reason = step.cause == cause, step.cycles, [], ""
         elif step.kind == "hw_exit":
             reason, left = str(step.reason), step.cycles
-        elif inside and reason:  # an entry that ends an exit of L1
+        elif reason:  # an entry that ends an exit of L1
             seen.append((reason, step.cycles - left))
             reason = ""
         if inside and step.kind == "hw_entry" and step.to_level == "L2":
