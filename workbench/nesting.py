@@ -67,7 +67,8 @@ def depth(
     -------
     DataFrame
         level, cycles, exits, ratio (cycles over those of the level below), simulated (cycles that
-        the simulation itself found at levels 1 and 2, missing beyond).
+        the simulation itself found at levels 1 and 2, missing beyond); ``attrs["sources"]`` has the
+        keys of the sources of the prices.
 
     Raises
     ------
@@ -92,6 +93,7 @@ def depth(
         cost = {p: cycles + max(0.0, found.price[p] - found.at_1) for p in cost}
         exits = dict.fromkeys(exits, count)
     frame = pd.DataFrame(table)
+    frame.attrs["sources"] = tuple(dict.fromkeys((*alone.sources, *nested.sources)))
     frame.insert(3, "ratio", frame["cycles"] / frame["cycles"].shift())
     return frame
 

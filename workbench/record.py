@@ -53,8 +53,8 @@ def predictions(
         low, high, measured`` [cycles per operation], ``error`` (share of measured, signed),
         ``inside`` (measured within low and high), ``exits, exits_published`` (hardware exits per
         operation), ``counted`` (its confidence is one that the record is judged by), ``informs``
-        (prices that rest on this very figure), ``l0, l1, features, prices, scenario`` (hash), and
-        ``remark``: what the scenario assumes, or why there is none.  Without a scenario the
+        (prices that rest on this very figure), ``l0, l1, features, prices, scenario`` (hash),
+        ``sources`` (keys of the figure and of the prices that met a count), and ``remark``: what the scenario assumes, or why there is none.  Without a scenario the
         numbers are missing.
     """
     cases = nested()
@@ -86,7 +86,8 @@ def _row(case: Case, result: simulate.Result | None) -> dict[str, object]:
         missing = dict.fromkeys(("predicted", "low", "high", "measured", "error"), math.nan)
         return head | missing | {
             "inside": None, "exits": math.nan, "exits_published": math.nan, **tail,
-            "l0": "", "l1": "", "features": "", "prices": "", "scenario": "", "remark": case.why,
+            "l0": "", "l1": "", "features": "", "prices": "", "scenario": "", "sources": case.source,
+            "remark": case.why,
         }  # fmt: skip
     cycles, exits = per_operation(case, result)
     scenario = result.scenario
@@ -99,7 +100,8 @@ def _row(case: Case, result: simulate.Result | None) -> dict[str, object]:
         "exits_published": math.nan if case.exits is None else float(case.exits), **tail,
         "l0": scenario.l0, "l1": scenario.l1,
         "features": " ".join(f"{k}={v}" for k, v in scenario.features.items()),
-        "prices": case.preset, "scenario": scenario.hash[:12], "remark": case.why,
+        "prices": case.preset, "scenario": scenario.hash[:12],
+        "sources": " ".join(dict.fromkeys((case.source, *result.sources))), "remark": case.why,
     }  # fmt: skip
 
 
@@ -199,7 +201,8 @@ def trend(
     -------
     DataFrame
         processor, assist, then single and nested with ``_low`` and ``_high`` [cycles], and
-        ``measured_single``, ``measured_nested`` where a CPUID or hypercall is published.
+        ``measured_single``, ``measured_nested`` where a CPUID or hypercall is published, and
+        ``sources``, as in :func:`predictions`.
     """
     fits = {name: calibrate(name, progress=progress, store=store) for name in presets_with_rows()}
     known = [*single_level(), *nested()]
@@ -207,19 +210,22 @@ def trend(
     for name, l1, features, assist in GENERATIONS:
         found = fits.get(name)
         row: dict[str, object] = {"assist": assist}
+        sources: list[str] = []
         for level, program in ((SINGLE, "none"), (NESTED, l1)):
             case = _cpuid_case(name, program, level, features)
             result = run_cases([case], {name: found.preset} if found else {}, progress, store)[0]
             cycles, _ = per_operation(case, result)
+            sources += result.sources
             row["processor"] = result.preset.core
             row |= {level: cycles["cycles"], f"{level}_low": cycles["cycles_low"],
                     f"{level}_high": cycles["cycles_high"]}  # fmt: skip
-            same = [c.measured for c in known if c.represented and c.preset == name
+            same = [c for c in known if c.represented and c.preset == name
                     and c.level == level and c.cause in ("CPUID", "HYPERCALL")
                     and c.measure.split()[0] in ("operation", "per_second")
                     and not c.id.startswith("kut-")]  # fmt: skip
-            row[f"measured_{level}"] = same[-1] if same else math.nan
-        made.append(row)
+            row[f"measured_{level}"] = same[-1].measured if same else math.nan
+            sources += [c.source for c in same[-1:]]
+        made.append(row | {"sources": " ".join(dict.fromkeys(sources))})
     return pd.DataFrame(made)
 
 

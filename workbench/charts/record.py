@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..errors import ResultError
+from ..provenance import workbench_version
 from . import style
 
 TITLE = "Predicted and measured: cycles of one operation of L2"
@@ -80,15 +82,19 @@ def _needed(table: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _note(shown: pd.DataFrame) -> str:
-    from ..provenance import workbench_version
-
-    text = (
-        f"workbench {workbench_version()}; prices fitted to single-level rows only; sources: "
-        "column source_key of data/published/published.csv, row by row"
+    keys = dict.fromkeys(key for cell in shown.get("sources", []) for key in cell.split())
+    hashes = (
+        f"; scenarios {shown['scenario'].iloc[0]} and {len(shown) - 1} more"
+        if len(shown.get("scenario", []))
+        else ""
     )
-    if "scenario" in shown.columns and len(shown):
-        text += f"; scenarios {shown['scenario'].iloc[0]} and {len(shown) - 1} more"
-    return "\n".join(textwrap.wrap(text, 130))
+    return _footer(f"software fitted to single-level rows only{hashes}", keys)
+
+
+def _footer(text: str, sources: Iterable[str]) -> str:
+    keys = ", ".join(sources)
+    said = f"workbench {workbench_version()}; {text}" + (f"; sources {keys}" if keys else "")
+    return "\n".join(textwrap.wrap(said, 136, break_on_hyphens=False))
 
 
 def _alt(shown: pd.DataFrame) -> str:
@@ -132,7 +138,7 @@ def trend(table: pd.DataFrame, size: str = "panel") -> Figure:
         axes.grid(True, axis="y")
         _log(axes.yaxis, axes.set_yscale)
         axes.set_ylabel("cycles per CPUID (logarithmic)")
-        note = _note(table.iloc[:0]) + (
+        note = _note(table) + (
             "\nBars: within which prices may be. Below each name: what the processor does for L1; "
             "L1 and L0 are KVM."
         )
@@ -177,9 +183,8 @@ def depth(tables: dict[str, pd.DataFrame], size: str = "panel") -> Figure:
             axes.grid(True, axis="y")
             _log(axes.yaxis, axes.set_yscale)
         style.legend(figure, DEPTH_TITLE, handles, size)
-        from ..provenance import workbench_version
-
-        note = f"workbench {workbench_version()}; levels beyond 2 by recursion (wb.depth), not simulated: a lower bound"
+        keys = dict.fromkeys(key for t in tables.values() for key in t.attrs.get("sources", ()))
+        note = _footer("levels beyond 2 by recursion, not simulated: a lower bound", keys)
         said = "; ".join(f"{n}: " + ", ".join(f"L{r['level']} {style.compact(r['cycles'])}" for r in
                          t.to_dict("records")) for n, t in tables.items())  # fmt: skip
         return style.finish(figure, DEPTH_TITLE, note, f"{DEPTH_TITLE}, in cycles. {said}.", size)
