@@ -24,7 +24,7 @@ from ..layout import (
     ST_SHUTDOWN,
     Machine,
 )
-from ..ledger import E_L0_HOST_INTERRUPT_HANDLED, count
+from ..ledger import E_L0_HOST_INTERRUPT_HANDLED, NS_MERGED_MSRPM_SIZE, count
 from ..words import fill_bytes, ld8, st8, st32
 from .memory_map import (
     L0_IOPM_MA,
@@ -36,7 +36,16 @@ from .memory_map import (
     VMREAD_BITMAP_MA,
     VMWRITE_BITMAP_MA,
 )
-from .nested_state import is_n2_guest, set_exitcode, set_guest_tag, set_vmxon_addr, vmexit_pending
+from .msr_map_copy import reset_msr_map_copy
+from .nested_state import (
+    BYTES_8,
+    is_n2_guest,
+    set_exitcode,
+    set_guest_tag,
+    set_vmxon_addr,
+    state_write,
+    vmexit_pending,
+)
 from .nested_vcpu import reset_nested_vcpu
 from .shadow_vmx import vmx_handle_invlpg
 from .tags import tags_initialise
@@ -93,13 +102,14 @@ __all__ = [
 # ---------------------------------------------------------------- initialise
 
 
-def _passthrough() -> np.ndarray:
-    """Bits of L0's MSR bitmap that are clear: what Xen lets guests use directly, with HAP."""
+def _passthrough(by_both: bool) -> np.ndarray:
+    """Bits of L0's MSR bitmap that are clear: what guests use directly under Xen and KVM, or what
+    they do under Xen alone, with HAP (the PAT, which KVM's VM exits would not save)."""
     bits = []
     for row in rows("vmx_msr_passthrough"):
         words = row["notes"].replace(",", " ").replace(";", " ").split()
-        always = words[:2] == ["xen", "kvm"] or row["notes"] == "xen with HAP"
-        if always and row["value"].startswith("0x") and "/" not in row["value"]:
+        wanted = words[:2] == ["xen", "kvm"] if by_both else row["notes"] == "xen with HAP"
+        if wanted and row["value"].startswith("0x") and "/" not in row["value"]:
             number = int(row["value"], 0)
             for write in (0, 0x800 * 8):
                 high = 0x400 * 8 if number >= 0xC000_0000 else 0
@@ -107,8 +117,8 @@ def _passthrough() -> np.ndarray:
     return np.array(sorted(bits), np.int64)
 
 
-PASSTHROUGH_BITS = _passthrough()
-N_PASSTHROUGH = len(PASSTHROUGH_BITS)
+PASSTHROUGH_BITS, XEN_BITS = _passthrough(True), _passthrough(False)
+N_PASSTHROUGH, N_XEN_BITS = len(PASSTHROUGH_BITS), len(XEN_BITS)
 
 TRAPPED_WRITES = np.array(
     [
@@ -137,6 +147,9 @@ def vmx_prepare_maps(m):
     fill_bytes(m.ram + L0_MSRPM_MA, PAGE, 0xFF)
     for i in range(N_PASSTHROUGH):
         _set_bit(m, L0_MSRPM_MA, PASSTHROUGH_BITS[i], 0)
+    if m.feat.l0 != L0_KVM:
+        for i in range(N_XEN_BITS):
+            _set_bit(m, L0_MSRPM_MA, XEN_BITS[i], 0)
     if m.feat.msr_switch:
         for i in range(N_SWITCHED):
             for write in range(2):
@@ -158,6 +171,8 @@ def vmx_prepare_maps(m):
 @inner
 def _reset_nested_vcpu(m):
     reset_nested_vcpu(m)
+    reset_msr_map_copy(m, PAGE)
+    state_write(m, NS_MERGED_MSRPM_SIZE, BYTES_8, PAGE)
     nv = m.nv
     set_guest_tag(m, 0)
     set_vmxon_addr(m, NONE)

@@ -240,13 +240,24 @@ def _load_host_registers(m, v):
 
 
 @inner
+def _keep_msr(m, slot, value):
+    """An MSR that the exit does not load is L1's as L2 left it (28.5.1)."""
+    if get(own_base(m, VMCX01_MA), slot) != value:
+        vmwrite(m, slot, value)
+
+
+@inner
 def _load_host_msrs(m, v):
     controls = get_vvmcs(m, v, vmcs.SLOT_VM_EXIT_CONTROLS, P_EXIT)
     if controls & vmx.EXIT_CTL_LOAD_IA32_EFER:
         efer = get_vvmcs(m, v, vmcs.SLOT_HOST_IA32_EFER, P_EXIT)
         vmwrite(m, vmcs.SLOT_GUEST_IA32_EFER, efer | EFER_LMA_LME)
+    else:
+        _keep_msr(m, vmcs.SLOT_GUEST_IA32_EFER, m.cpu.efer | EFER_LMA_LME)
     if controls & vmx.EXIT_CTL_LOAD_IA32_PAT:
         vmwrite(m, vmcs.SLOT_GUEST_IA32_PAT, get_vvmcs(m, v, vmcs.SLOT_HOST_IA32_PAT, P_EXIT))
+    else:
+        _keep_msr(m, vmcs.SLOT_GUEST_IA32_PAT, m.cpu.pat)
 
 
 @unit(Machine, i64)
