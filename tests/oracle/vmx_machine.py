@@ -91,7 +91,7 @@ class VmxMachine:
     L0 is Xen, with the manual's checks unless ``deviations`` says otherwise.
     """
 
-    def __init__(self, **features: int):
+    def __init__(self, layout_name: str = nested_layouts.DEFAULT_LAYOUT, **features: int):
         units.load()
         self.m = m = np.zeros(1, layout.MACHINE)
         sizes = (memory_map.BANK0_BYTES, L1_BYTES, L2_BYTES)
@@ -120,7 +120,7 @@ class VmxMachine:
         m["feat"]["deviations"] = CAREFUL_XEN
         for name, value in features.items():
             m["feat"][name] = value
-        nested_layouts.install(m)
+        nested_layouts.install(m, layout_name)
         self.state = nested_layouts.NestedState(m, self.ram)
         self._boot_cpu()
         self.call("vmx_initialise")

@@ -24,7 +24,7 @@ from ..layout import (
     ST_SHUTDOWN,
     Machine,
 )
-from ..ledger import E_L0_HOST_INTERRUPT_HANDLED, count
+from ..ledger import E_L0_HOST_INTERRUPT_HANDLED, NS_MERGED_MSRPM_SIZE, count
 from ..words import fill_bytes, ld8, st8, st32
 from .memory_map import (
     L0_IOPM_MA,
@@ -36,7 +36,16 @@ from .memory_map import (
     VMREAD_BITMAP_MA,
     VMWRITE_BITMAP_MA,
 )
-from .nested_state import is_n2_guest, set_exitcode, set_guest_tag, set_vmxon_addr, vmexit_pending
+from .msr_map_copy import reset_msr_map_copy
+from .nested_state import (
+    BYTES_8,
+    is_n2_guest,
+    set_exitcode,
+    set_guest_tag,
+    set_vmxon_addr,
+    state_write,
+    vmexit_pending,
+)
 from .nested_vcpu import reset_nested_vcpu
 from .shadow_vmx import vmx_handle_invlpg
 from .tags import tags_initialise
@@ -162,6 +171,8 @@ def vmx_prepare_maps(m):
 @inner
 def _reset_nested_vcpu(m):
     reset_nested_vcpu(m)
+    reset_msr_map_copy(m, PAGE)
+    state_write(m, NS_MERGED_MSRPM_SIZE, BYTES_8, PAGE)
     nv = m.nv
     set_guest_tag(m, 0)
     set_vmxon_addr(m, NONE)

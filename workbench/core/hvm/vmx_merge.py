@@ -32,6 +32,8 @@ from ..mmu.physical import host_of, ma_ld8
 from ..structs import i64
 from ..words import fill_bytes, or_bytes
 from .memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_IOPM_MA, L2_MSRPM_MA, VMCX01_MA
+from .msr_map_copy import copy_msr_map, keeps_msr_map_copy
+from .nested_state import msrpm
 from .p2m import n1p_to_l0m
 from .vmcs import MASKS, count_bulk, get, get_vvmcs, own_base, vmwrite
 from .vmx_apicv import apicv_merge
@@ -146,7 +148,7 @@ def _merge_msr_bitmap(m, v):
     if m.feat.msr_map == MSR_MAP_INTERCEPT_ALL:
         return  # the map was filled with ones once and for all
     target = m.ram + L2_MSRPM_MA
-    ma = _l1_page(m, v, vmcs.SLOT_MSR_BITMAP)
+    ma = msrpm(m) if keeps_msr_map_copy(m) else _l1_page(m, v, vmcs.SLOT_MSR_BITMAP)
     host = host_of(m, ma) if ma >= 0 else 0
     if host == 0:
         fill_bytes(target, PAGE, 0xFF)
@@ -208,6 +210,8 @@ def _load_bitmaps(m, v, l1_cpu):
     io = _select_io_bitmap(m, v, l1_cpu)
     vmwrite(m, vmcs.SLOT_IO_BITMAP_A, io)
     vmwrite(m, vmcs.SLOT_IO_BITMAP_B, io + PAGE)
+    if l1_cpu & vmx.CPU_USE_MSR_BITMAPS and keeps_msr_map_copy(m):
+        copy_msr_map(m, get_vvmcs(m, v, vmcs.SLOT_MSR_BITMAP, P_ENTRY), PAGE)
     if m.feat.msr_map == MSR_MAP_NONE:
         return False
     if l1_cpu & vmx.CPU_USE_MSR_BITMAPS:

@@ -3,7 +3,7 @@
 One table by exit reason and personality of L0, built from the two columns of vmx_exit_reasons.csv
 (Xen, nvmx_n2_vmexit_handler; KVM, nested_vmx_l0_wants_exit and nested_vmx_l1_wants_exit); the rules
 in force are in ``m.route``.  Where the answer depends on L1, L0 reads the control in vmcs12, or the
-bit in L1's own bitmap.
+bit in L1's own bitmap; in L0's copy of the MSR bitmap where the layout has one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ..ledger import E_L0_MAP_BYTE_READ, P_ROUTING, count
 from ..mmu.physical import ma_ld8
 from ..words import lshr
 from .memory_map import VMCX01_MA
+from .msr_map_copy import copied_msr_bit, keeps_msr_map_copy
 from .nested_state import is_n2_guest, set_vmswitch_in_progress
 from .p2m import n1p_to_l0m
 from .vmcs import get as get_slot
@@ -227,6 +228,8 @@ def _by_msr_bitmap(m, v, write):
     bit = msr_bit(m.cpu.gpr[RCX] & 0xFFFF_FFFF, write)
     if bit < 0:
         return 1
+    if keeps_msr_map_copy(m):
+        return copied_msr_bit(m, bit)
     page = get_vvmcs(m, v, vmcs.SLOT_MSR_BITMAP, P_ROUTING)
     return lshr(_l1_byte(m, page, bit >> 3), bit & 7) & 1
 
