@@ -57,7 +57,7 @@ bench: $(READY)  ## benchmarks, printed as ratios
 	$(BIN)/workbench bench
 
 lock:  ## renew requirements.lock (needs uv)
-	uv pip compile pyproject.toml --group dev --extra app --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --group dev --extra app --extra cluster --universal --python-version 3.11 \
 	  --generate-hashes --no-annotate --no-header --no-emit-index-url --upgrade -o requirements.lock
 	! grep -nE '://|^-' requirements.lock
 

@@ -9,39 +9,36 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .counts import RawCounts
+from .counts import TIMELINE_COLUMNS, RawCounts
 from .errors import ResultError
-from .store_tables import TIMELINE, axis_columns, parse_frames, raw_tables
+from .store_tables import axis_columns, nonzero_columns, parse_frames
 
 COUNTS_FILE, TIMELINE_FILE = "counts", "timeline"
 
 
 def write_entry(raw: RawCounts) -> dict[str, bytes]:
     """``counts``, and ``timeline`` unless it is empty, each as the content of a Parquet file."""
-    tables = raw_tables(raw)
-    timeline = tables.pop(TIMELINE)
-    stems = {name.removesuffix(".parquet"): table for name, table in tables.items()}
-    parts = [table.assign(array=stem) for stem, table in stems.items() if len(table)]
-    together = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"array": []})
-    files = {COUNTS_FILE: _parquet(_schema_order(together))}
-    if len(timeline):
-        files[TIMELINE_FILE] = _parquet(pa.Table.from_pandas(timeline, preserve_index=False))
+    parts = [_rows(name, columns) for name, columns in nonzero_columns(raw).items()]
+    together = pa.concat_tables(parts, promote_options="default")
+    order = [name for name in together.column_names if name != "count"]
+    files = {COUNTS_FILE: _parquet(together.select([*order, "count"]))}
+    if len(raw.timeline):
+        columns = {name: raw.timeline[:, i] for i, name in enumerate(TIMELINE_COLUMNS)}
+        files[TIMELINE_FILE] = _parquet(pa.table(columns))
     return files
 
 
-def _schema_order(frame: pd.DataFrame) -> pa.Table:
-    """``array`` first, ``count`` last; whole numbers stay whole beside nulls."""
-    axes = [name for name in frame.columns if name not in ("array", "count")]
-    columns = {}
-    for name in ["array", *axes, "count"]:
-        cells = frame.get(name, pd.Series(dtype="int64"))
-        text = cells.dtype == object or isinstance(cells.dtype, pd.StringDtype)
-        columns[name] = pa.array(cells, pa.string() if text else pa.int64(), from_pandas=True)
-    return pa.table(columns)
+def _rows(name: str, columns: dict[str, np.ndarray]) -> pa.Table:
+    """The rows of one array, its name in the first column."""
+    cells = {"array": pa.array([name] * len(columns["count"]), pa.string())}
+    for axis, values in columns.items():
+        cells[axis] = pa.array(values, pa.string() if values.dtype == object else pa.int64())
+    return pa.table(cells)
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -54,12 +54,21 @@ def raw_tables(raw: RawCounts) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def _table(name: str, array: np.ndarray) -> pd.DataFrame:
+def nonzero_columns(raw: RawCounts) -> dict[str, dict[str, np.ndarray]]:
+    """Array of the counts -> its non-zero counts as columns: one per axis, then ``count``."""
+    return {name: _columns(name, getattr(raw, name)) for name in _AXES}
+
+
+def _columns(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
     places = np.nonzero(array)
     columns = {}
     for (axis, names), index in zip(_AXES[name], places, strict=True):
         columns[axis] = index if names is None else np.array([names[i] for i in index], object)
-    return pd.DataFrame(columns | {"count": array[places]})
+    return columns | {"count": array[places]}
+
+
+def _table(name: str, array: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(_columns(name, array))
 
 
 def parse_tables(files: dict[str, bytes], place: Path) -> RawCounts:

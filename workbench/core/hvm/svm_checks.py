@@ -16,7 +16,7 @@ from ..cpu.nmi import V_NMI_ENABLE
 from ..jit import inner, unit
 from ..layout import Machine
 from ..structs import i64
-from ..words import count_trailing_zeros, ld8, ld32, ld64, lshr, ult
+from ..words import ld8, ld32, ld64, lshr, ult
 
 EFER_LME, EFER_SVME = 1 << 8, 1 << 12
 EFER_RESERVED = ~0xFD01
@@ -158,10 +158,3 @@ def svm_vmcb_faults(m, h):
         | _event(ld32(h + vmcb.EVENT_INJ))
         | (_nested_paging(h))
     )
-
-
-@unit(Machine, i64)
-def svm_vmcb_invalid(m, h):
-    """Number of the first check that the VMCB at host address ``h`` fails, or VALID."""
-    faults = svm_vmcb_faults(m, h)
-    return count_trailing_zeros(faults) if faults else VALID

@@ -20,8 +20,8 @@ from ..ledger import C_ENTRY_FAILURE
 from ..mmu.generation import flush_all, flush_tag, flush_tag_nonglobal
 from ..structs import i64
 from ..timeline import refuse
-from ..words import copy_bytes, ld8, ld16, ld32, ld64, lshr, st8, st32, st64
-from .svm_checks import EVENT_VALID, NP_ENABLE, svm_vmcb_invalid
+from ..words import copy_bytes, count_trailing_zeros, ld8, ld16, ld32, ld64, lshr, st8, st32, st64
+from .svm_checks import EVENT_VALID, NP_ENABLE, svm_vmcb_faults
 from .svm_clean import CLEAN_ASID, held_copy, svm_load_vmcb, touch
 from .svm_leave import leave
 from .vmcb import bit, load_segment, save_segment
@@ -260,9 +260,9 @@ def svm_hw_enter(m):
         h = svm_load_vmcb(m, h)
         m.hw.tag = ld32(h + vmcb.ASID)
     # 1. consistency checks
-    failed = svm_vmcb_invalid(m, h)
-    if failed:
-        refuse(m, failed, 0)
+    faults = svm_vmcb_faults(m, h)
+    if faults:
+        refuse(m, count_trailing_zeros(faults), 0)
         leave(m, svm.VMEXIT_INVALID, 0, 0, 0, C_ENTRY_FAILURE)
         st64(m.ram + m.hw.vmcx + vmcb.EXIT_CODE, svm.VMEXIT_INVALID)
         return -1
