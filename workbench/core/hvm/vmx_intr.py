@@ -120,7 +120,8 @@ def vmx_enable_intr_window(m, source):
         control = vmx.CPU_NMI_WINDOW_EXITING
     own = _own_control(m)
     word = get(own, CPU_SLOT)
-    if word & control:
+    # KVM's vmcs02 does not take the window from vmcs01
+    if word & get(own_base(m, m.hw.vmcx), CPU_SLOT) & control:
         return 0
     put(own, CPU_SLOT, word | control)
     current = vmread(m, CPU_SLOT)
