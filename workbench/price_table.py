@@ -103,8 +103,8 @@ def checked(rows: pd.DataFrame, meta: dict[str, str], where: str) -> pd.DataFram
     rows = _with_defaults(rows)
     for row in rows.to_dict("records"):
         _check_words(row, where)
-    in_cycles = [_in_cycles(row, meta, where) for row in rows.to_dict("records")]
-    order = pd.DataFrame(in_cycles, columns=list(COLUMNS)).set_index("event")
+    priced = [in_cycles(row, meta, where) for row in rows.to_dict("records")]
+    order = pd.DataFrame(priced, columns=list(COLUMNS)).set_index("event")
     return order.loc[list(EVENTS)].reset_index()[list(COLUMNS)]
 
 
@@ -140,7 +140,8 @@ def _number(row: dict, column: str, where: str) -> float:
     return number
 
 
-def _in_cycles(row: dict, meta: dict[str, str], where: str) -> dict:
+def in_cycles(row: dict, meta: dict[str, str], where: str) -> dict:
+    """A row with its numbers checked, in cycles, and as multiples of 1/1024."""
     given = {column: _number(row, column, where) for column in NUMBERS}
     if not given["low"] <= given["value"] <= given["high"]:
         text = f"{given['low']:g}, {given['value']:g}, {given['high']:g}"

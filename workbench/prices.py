@@ -23,7 +23,16 @@ import pandas as pd
 from .core.ledger import EVENTS, N_EVENTS, TIME_SCALE
 from .errors import PriceError, did_you_mean
 from .paths import data_dir, user_prices_dir
-from .price_table import COLUMNS, KINDS, UNITS, check_events, checked, meta_number, with_bases
+from .price_table import (
+    COLUMNS,
+    KINDS,
+    UNITS,
+    check_events,
+    checked,
+    in_cycles,
+    meta_number,
+    with_bases,
+)
 from .tables import Table, parse_table, source_keys
 
 __all__ = [
@@ -167,7 +176,7 @@ class PricePreset:
     def price(self, event: str) -> float:
         """Cycles of one event."""
         self._check_names([event])
-        return float(self._rows.loc[self._rows["event"] == event, "value"].iloc[0])
+        return float(self.vector()[EVENTS.index(event)])
 
     def with_values(
         self, values: Mapping[str, float | tuple[float, float, float]], name: str | None = None
@@ -179,16 +188,17 @@ class PricePreset:
         if not values:
             return self
         self._check_names(values)
-        rows = self._rows.to_dict("records")
+        changed = name or (self.name if self.name.endswith("*") else self.name + "*")
+        rows = self._rows.copy()
         for event, given in values.items():
             low, value, high = given if isinstance(given, (tuple, list)) else (given,) * 3
-            row = rows[EVENTS.index(event)]
-            note = f"set by hand; {row['value']:g} in {self.name}"
-            row |= {"low": low, "value": value, "high": high}
-            row |= {"kind": "assumed", "source": "user", "group": "", "note": note}
-        changed = name or (self.name if self.name.endswith("*") else self.name + "*")
-        made = _with_parts(checked(pd.DataFrame(rows), {}, f"prices {changed!r}"))
-        return replace(self, name=changed, _rows=made)
+            at = EVENTS.index(event)
+            row = {"event": event, "low": low, "value": value, "high": high, "unit": "cycles"}
+            row["note"] = f"set by hand; {self.price(event):g} in {self.name}"
+            row |= {"kind": "assumed", "source": "user", "group": ""}
+            for column, cell in in_cycles(row, {}, f"prices {changed!r}").items():
+                rows.at[at, column] = cell
+        return replace(self, name=changed, _rows=rows)
 
     def to_csv(self) -> str:
         """The preset as text that :func:`load_preset` reads back."""

@@ -58,7 +58,8 @@ def test_cost_bars_add_up_to_cycles_per_operation(svm_result, vmx_result):
     for i, found in enumerate((svm_result, vmx_result)):
         row = found.summary().iloc[0]
         assert widths[:, i].sum() == pytest.approx(row["cycles_per_operation"])
-        assert list(widths[:, i]) == pytest.approx(list(costs.parts(found)["cycles"].drop("all")))
+        expected = costs.parts(found)["cycles"].drop("all")
+        assert list(widths[:, i]) == pytest.approx(list(expected[expected > 0]))
     assert "operation" in figure.axes[0].get_xlabel()
 
 

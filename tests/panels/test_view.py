@@ -8,9 +8,11 @@ import pytest
 
 from workbench import features
 from workbench.errors import ScenarioError
+from workbench.panels.controls import label_of
 from workbench.panels.drawing import CHARTS, TABLES
 from workbench.panels.view import OTHER, PINNED, Panel
 from workbench.scenario import Scenario
+from workbench.swings import sensitivity
 
 
 @pytest.fixture
@@ -57,6 +59,42 @@ def test_a_price_redraws_the_cost_without_a_run(panel, simulation):
     assert after["Cost"] != before["Cost"]
     assert after["Exit frequency"] == before["Exit frequency"]
     assert slider.value == 5000
+
+
+def test_the_ten_prices_with_the_largest_shares_have_sliders(panel):
+    table = sensitivity(panel.result).sort_values("share", ascending=False)
+    assert list(panel.controls._ranked) == list(table["event"].head(10))
+    shown = [row.children[0].description for row in panel.controls._price_box.children]
+    assert shown == [label_of(event) for event in table["event"].head(10)]
+    first = table.iloc[0]
+    slider = panel.controls._price_rows[first["event"]][2]
+    for said in (f"{100 * first['share']:.1f} %", first["kind"], first["source"]):
+        assert said in slider.tooltip
+    assert f"{first['low']:g} to {first['high']:g}" in slider.tooltip
+    panel.controls._backend.value = "vmx"
+    ours = set(sensitivity(panel.result).sort_values("share")["event"].tail(10))
+    assert set(panel.controls._ranked) == ours
+
+
+def test_a_price_alone_does_not_move_the_sliders(panel):
+    before = list(panel.controls._ranked)
+    panel.controls._price_rows[before[3]][1].value = 123456
+    assert list(panel.controls._ranked) == before
+    assert panel.controls._price_rows[before[3]][2].value == 123456
+
+
+def test_a_redrawn_cost_chart_is_the_chart_of_these_prices(panel):
+    first = panel._figures["Cost"][1].figure
+    panel.controls._price_rows["HW_EXIT"][1].value = 5000
+    assert panel._figures["Cost"][1].figure is first, "drawn anew"
+    assert first.get_label() == CHARTS["Cost"](panel.shown()).get_label()
+
+
+def test_another_preset_redraws_without_a_run(panel, simulation):
+    panel.controls._preset.value = "zen3"
+    assert len(simulation.asked) == 1
+    assert panel.shown()["SVM"].preset.name == "zen3"
+    assert "zen3" in panel._figures["Cost"][1].figure.get_supxlabel()
 
 
 def test_every_price_can_be_set(panel):

@@ -45,23 +45,67 @@ def cost(results: Results, size: str = "panel") -> Figure:
     size : {"panel", "paper"}
     """
     pairs = labelled(results)
-    note = footer(pairs, size, True, "Without the set-up before the first entry to L2.")
-    unit = unit_for([result for _, result in pairs])
-    tables = [parts(result, unit) for _, result in pairs]
+    unit, tables = _tables(pairs)
+    note = _note(pairs, size)
     if not any(table.at["all", "cycles"] for table in tables):
         reason = "Nothing to show: L2 did nothing that has a price."
         return style.empty(TITLE, reason, note, size)
     with style.house_style(size):
         figure = style.new_figure(size, 1.85 + 0.46 * len(pairs))
         axes = figure.add_subplot()
-        _bars(axes, [label for label, _ in pairs], tables)
-        axes.set_xlabel(
-            f"{UNITS[unit]}\nthin line: where prices within their bounds can move the sum"
-        )
-        shown = [p for p in PARTS if any(t["cycles"].to_dict()[p] > 0 for t in tables)]
-        looks = [(part, *style.PART_LOOKS[part]) for part in shown]
+        _draw(axes, pairs, tables, unit)
+        looks = [(part, *style.PART_LOOKS[part]) for part in _shown(tables)]
         style.legend(figure, TITLE, style.patches(looks), size)
         return style.finish(figure, TITLE, note, _alt(pairs, tables, unit), size)
+
+
+def redraw(figure: Figure, results: Results, size: str = "panel") -> bool:
+    """Put other prices into a figure that :func:`cost` made of the same results.
+
+    Only bars, numbers and small print change; the layout stays, which saves most of the time.
+
+    Returns
+    -------
+    bool
+        False, with the figure as it was, when it needs another legend or layout.
+    """
+    pairs = labelled(results)
+    unit, tables = _tables(pairs)
+    named = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    note = _note(pairs, size)
+    same_lines = figure.get_supxlabel().count("\n") == note.count("\n")
+    if not figure.axes or named != list(_shown(tables)) or not same_lines:
+        return False
+    axes = figure.axes[0]
+    if len(axes.get_yticks()) != len(pairs):
+        return False
+    with style.house_style(size):
+        axes.clear()
+        _draw(axes, pairs, tables, unit)
+        style.rename(figure, note, _alt(pairs, tables, unit))
+    return True
+
+
+def _tables(pairs: list[tuple[str, Result]]) -> tuple[str, list[pd.DataFrame]]:
+    unit = unit_for([result for _, result in pairs])
+    return unit, [parts(result, unit) for _, result in pairs]
+
+
+def _note(pairs: list[tuple[str, Result]], size: str) -> str:
+    return footer(pairs, size, True, "Without the set-up before the first entry to L2.")
+
+
+def _shown(tables: list[pd.DataFrame]) -> list[str]:
+    """Parts that have a bar."""
+    return [part for part in PARTS if any(table.at[part, "cycles"] for table in tables)]
+
+
+def _draw(
+    axes: Axes, pairs: list[tuple[str, Result]], tables: list[pd.DataFrame], unit: str
+) -> None:
+    _bars(axes, [label for label, _ in pairs], tables)
+    explained = "thin line: where prices within their bounds can move the sum"
+    axes.set_xlabel(f"{UNITS[unit]}\n{explained}")
 
 
 def _bars(axes: Axes, labels: list[str], tables: list[pd.DataFrame]) -> None:
@@ -70,6 +114,8 @@ def _bars(axes: Axes, labels: list[str], tables: list[pd.DataFrame]) -> None:
     for part in PARTS:
         colour, hatch = style.PART_LOOKS[part]
         widths = [float(table["cycles"].to_dict()[part]) for table in tables]
+        if not any(widths):
+            continue
         axes.barh(positions, widths, left=left, height=0.56, color=colour, hatch=hatch,
                   edgecolor=style.INK, linewidth=0.5)  # fmt: skip
         left = [start + width for start, width in zip(left, widths, strict=True)]

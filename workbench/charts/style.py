@@ -110,6 +110,12 @@ def finish(figure: Figure, title: str, note: str, alt: str, size: str) -> Figure
     return figure
 
 
+def rename(figure: Figure, note: str, alt: str) -> None:
+    """Another provenance footer and alternative text for a finished figure."""
+    figure.supxlabel(note)
+    figure.set_label(alt)
+
+
 def legend(figure: Figure, title: str, handles: Sequence[Artist], size: str) -> None:
     """The figure's legend at its top, with the title as its head (both claim that place)."""
     longest = max(len(str(handle.get_label())) for handle in handles)

@@ -6,7 +6,7 @@ A control asks the state for a change; the state's answer, taken or refused, flo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,13 +20,11 @@ from ..listing import BACKEND_TITLES
 from ..personality import L0_TITLES
 from .state import NUMBERS, Number, PanelState
 
-MAIN_PRICES = {
-    "svm": ("HW_EXIT", "HW_ENTRY", "L0_EXIT_DISPATCH", "L0_INSTRUCTION_EMULATED", "L0_VMLOAD",
-            "L1_INSTRUCTION", "WALK_REFERENCE_NESTED"),
-    "vmx": ("HW_EXIT", "HW_ENTRY", "L0_EXIT_DISPATCH", "L0_INSTRUCTION_EMULATED", "L0_VMREAD",
-            "L1_INSTRUCTION", "WALK_REFERENCE_NESTED"),
-}  # fmt: skip
-"""Prices with a slider of their own; every other one can be set by name."""
+FIRST_PRICES = ("HW_EXIT", "HW_ENTRY", "L0_EXIT_DISPATCH", "L0_INSTRUCTION_EMULATED",
+                "L1_INSTRUCTION", "L1_COLD_INSTRUCTION", "L0_MAP_BYTE_MERGED", "L0_BYTE_COPIED",
+                "L0_GUEST_PAGE_MAPPED", "WALK_FROM_L1_CACHE")  # fmt: skip
+"""Prices with a slider of their own until a result says which ones matter."""
+SLIDERS = len(FIRST_PRICES)
 _CAPITALS = {"tlb", "l0", "l1", "l2", "np2m", "msr", "gif", "vmload", "vmsave", "vmcs", "vpid",
              "nmi", "apicv", "p2m", "ept", "hw", "vmread", "vmwrite", "cpuid", "pcid", "hap", "psc"}  # fmt: skip
 _WIDE = {"description_width": "150px"}
@@ -192,7 +190,9 @@ class Controls:
             tooltip="cycles per counted event, each with its source",
         )  # fmt: skip
         self._on(self._preset, self._state.set_preset)
-        self._price_rows = {event: self._price(event) for event in _all_main()}
+        self._price_rows = {event: self._price(event) for event in FIRST_PRICES}
+        self._ranked: dict[str, float] = dict.fromkeys(FIRST_PRICES, 0.0)
+        self._about = note("The ten that matter most for the result shown, largest share first.")
         self._other = w.Dropdown(
             options=[(label_of(event), event) for event in EVENTS],
             description="Another price of",
@@ -210,6 +210,7 @@ class Controls:
         return section(
             "Prices (cycles per event)",
             self._preset,
+            self._about,
             self._price_box,
             self._other,
             self._other_cycles,
@@ -232,6 +233,17 @@ class Controls:
         row = w.HBox([text, slider])
         row.add_class("wbp-price")
         return row, text, slider
+
+    def rank_prices(self, shares: Mapping[str, float]) -> None:
+        """Give the prices with the largest shares of the cycles [event -> share] their sliders."""
+        largest = sorted(shares.items(), key=lambda item: -item[1])[:SLIDERS]
+        if dict(largest) == self._ranked:
+            return
+        self._ranked = dict(largest)
+        for event in self._ranked:
+            if event not in self._price_rows:
+                self._price_rows[event] = self._price(event)
+        self.refresh()
 
     # ---------------------------------------------------------------- state -> controls
 
@@ -301,29 +313,33 @@ class Controls:
             self._preset.options = state.presets()
         self._put(self._preset, state.scenario.preset_name)
         base = state.scenario.replace(price_values={}).preset
-        facts = base.frame.set_index("event").to_dict("index")
-        for event in MAIN_PRICES[state.backend]:
-            _, text, slider = self._price_rows[event]
-            value, fact = preset.price(event), facts[event]
-            top = max(2 * fact["high"], value, 1.0)
-            slider.step = top / 200
-            slider.max = max(top, slider.value)
-            self._put(slider, value)
-            slider.max = top
-            self._put(text, value)
-            text.tooltip = (
-                f"preset {fact['value']:g} ({fact['low']:g} to {fact['high']:g}), "
-                f"{fact['kind']}: {fact['source']}"
-            )
-        children = tuple(self._price_rows[event][0] for event in MAIN_PRICES[state.backend])
+        places = [EVENTS.index(event) for event in self._ranked]
+        facts = base.frame.iloc[places].to_dict("records")
+        for (event, share), fact in zip(self._ranked.items(), facts, strict=True):
+            self._refresh_price(event, share, preset.price(event), fact)
+        children = tuple(self._price_rows[event][0] for event in self._ranked)
         if self._price_box.children != children:
             self._price_box.children = children
         self._put(self._other_cycles, preset.price(self._other.value))
 
+    def _refresh_price(
+        self, event: str, share: float, value: float, fact: Mapping[Any, Any]
+    ) -> None:
+        _, text, slider = self._price_rows[event]
+        top = max(2 * fact["high"], value, 1.0)
+        slider.step = top / 200
+        slider.max = max(top, slider.value)
+        self._put(slider, value)
+        slider.max = top
+        self._put(text, value)
+        about = (
+            f"{label_of(event)}: {fact['value']:g} cycles, {fact['low']:g} to {fact['high']:g}; "
+            f"{fact['kind']}, {fact['source']}: {fact['note']}"
+        )
+        if share:
+            about = f"{100 * share:.1f} % of the cycles. {about}"
+        text.tooltip = slider.tooltip = about
+
 
 def _options(values: tuple[Any, ...]) -> tuple[tuple[str, Any], ...]:
     return tuple((str(value).replace("_", " "), value) for value in values)
-
-
-def _all_main() -> tuple[str, ...]:
-    return tuple(dict.fromkeys(event for events in MAIN_PRICES.values() for event in events))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from .. import charts
+from ..charts import costs
 from ..charts.interrupts import had_events
 from ..charts.style import RC
 from ..result import Result
@@ -24,6 +26,8 @@ CHARTS: dict[str, Callable[..., Figure]] = {
 }
 PRICED = ("Cost",)
 """The charts that show prices; the others need no new drawing when a price changes."""
+REDRAW: dict[str, Callable[..., bool]] = {"Cost": costs.redraw}
+"""How to put other prices into a figure that is there, faster than drawing it anew."""
 ONLY_WITH: dict[str, Callable[[Result], bool]] = {"Interrupts": had_events}
 """Charts that are shown only when a result has something for them."""
 ROWS_SHOWN = 60
@@ -42,15 +46,51 @@ TABLES = {
 """What the table can show -> the part of a Result it comes from."""
 
 
+class LayeredChart:
+    """A figure whose legend and small print are drawn once, and its axes as often as they change."""
+
+    def __init__(self, figure: Figure):
+        self.figure = figure
+        self._note = ""
+        self._still = ""
+
+    def html(self) -> str:
+        """The same picture as :func:`chart_html` of the figure."""
+        figure, note = self.figure, self.figure.get_supxlabel()
+        still, moving = [*figure.legends, *figure.texts, figure.patch], figure.axes
+        if note != self._note or not self._still:
+            self._note, self._still = note, _layer(figure, moving)
+        return _framed(figure, self._still + _layer(figure, still))
+
+
+def _layer(figure: Figure, hidden: Iterable[Artist]) -> str:
+    """The figure without some of its artists, as the inside of an ``<svg>`` of its own."""
+    hidden = [artist for artist in hidden if artist.get_visible()]
+    for artist in hidden:
+        artist.set_visible(False)
+    try:
+        return f"<svg>{_body(figure)}"
+    finally:
+        for artist in hidden:
+            artist.set_visible(True)
+
+
 def chart_html(figure: Figure) -> str:
     """The figure as an ``<svg role="img">`` that fills the width it is given."""
-    label = escape(charts.alt_text(figure))
+    return _framed(figure, _body(figure).removesuffix("</svg>\n"))
+
+
+def _body(figure: Figure) -> str:
     svg = svg_once(figure)
-    body = svg[svg.index("<svg") :].split(">", 1)[1]
+    return svg[svg.index("<svg") :].split(">", 1)[1]
+
+
+def _framed(figure: Figure, inside: str) -> str:
+    label = escape(charts.alt_text(figure))
     width, height = figure.get_size_inches() * 72
     size = f'viewBox="0 0 {width:g} {height:g}" width="100%"'
     namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return f'<svg role="img" aria-label="{label}" {namespaces} {size}>{body}'
+    return f'<svg role="img" aria-label="{label}" {namespaces} {size}>{inside}</svg>'
 
 
 def svg_once(figure: Figure) -> str:

@@ -20,6 +20,7 @@ from ..errors import WorkbenchError
 from ..result import Result
 from ..scenario import Scenario
 from ..simulate import Progress
+from ..swings import sensitivity
 from . import drawing
 from .controls import Controls, section
 from .runner import Execute, Runner
@@ -60,6 +61,7 @@ class Panel:
         self.autorun = autorun
         self._by_backend: dict[str, Result] = {}
         self._stale: set[str] = set()
+        self._figures: dict[str, tuple[list, drawing.LayeredChart]] = {}
         self._brush = asyncio.Lock()
         self._asked = 0.0
         self._quiet = False
@@ -208,6 +210,8 @@ class Panel:
         elif need is Need.RUN:
             self._say("changed: press Run")
         elif need is Need.DRAW:
+            if not self.state.scenario.price_values:  # another preset, or the preset's own again
+                self._rank_prices()
             self.draw(drawing.PRICED)
 
     # ---------------------------------------------------------------- run -> page
@@ -225,6 +229,7 @@ class Panel:
         self.result = result
         self._by_backend[result.scenario.backend] = result
         self._refresh_beside()
+        self._rank_prices()
         self._stale.update(drawing.CHARTS)
         asked = self._asked
         await self._paint()
@@ -232,6 +237,12 @@ class Panel:
             return  # while the charts were drawn, a newer request or Cancel came: it has the word
         total = (time.perf_counter() - asked) * 1000
         self._finish(f"{drawing.ending_text(result)}; shown after {total:,.0f} ms")
+
+    def _rank_prices(self) -> None:
+        """Sliders for what matters for the result shown, at the prices that hold now."""
+        if self.result is not None and self.result.scenario.backend == self.state.backend:
+            table = sensitivity(self._repriced(self.result))
+            self.controls.rank_prices(dict(zip(table["event"], table["share"], strict=True)))
 
     def _was_cancelled(self) -> None:
         self._finish("cancelled; the charts show the run before")
@@ -298,9 +309,21 @@ class Panel:
 
     def _put_chart(self, name: str, results: dict[str, Result]) -> None:
         shown = drawing.is_shown(name, results)
-        html = drawing.chart_html(drawing.CHARTS[name](results)) if shown else ""
+        html = self._picture(name, results) if shown else ""
         self._put(self.charts[name], html)
         self.charts[name].layout.display = None if shown else "none"
+
+    def _picture(self, name: str, results: dict[str, Result]) -> str:
+        """A chart of the results; when only prices changed, the one that is there with new bars."""
+        redraw = drawing.REDRAW.get(name)
+        if redraw is None:
+            return drawing.chart_html(drawing.CHARTS[name](results))
+        of = [(label, result.raw) for label, result in results.items()]
+        kept = self._figures.get(name)
+        if kept is None or kept[0] != of or not redraw(kept[1].figure, results):
+            made = drawing.LayeredChart(drawing.CHARTS[name](results))
+            self._figures[name] = kept = (of, made)
+        return kept[1].html()
 
     @staticmethod
     def _put(target: w.HTML, value: str) -> None:
