@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import charts as charts
     from . import prices as prices
+    from .calibration import calibrate as calibrate
     from .errors import WorkbenchError as WorkbenchError
     from .layout_tables import layout_totals as layout_totals
     from .layout_tables import layout_traffic as layout_traffic
     from .layout_tables import layouts as layouts
+    from .nesting import depth as depth
     from .panels import panel as panel
     from .paths import data_dir as data_dir
     from .personality import deviations as deviations
+    from .record import predictions as predictions
     from .result import Result as Result
     from .scenario import Scenario as Scenario
     from .simulate import run as run
@@ -40,9 +43,11 @@ _PUBLIC = {
     "Scenario": ".scenario:Scenario",
     "WorkbenchError": ".errors:WorkbenchError",
     "__version__": ".provenance:workbench_version",
+    "calibrate": ".calibration:calibrate",
     "charts": ".charts",
     "compare": ".study:compare",
     "data_dir": ".paths:data_dir",
+    "depth": ".nesting:depth",
     "deviations": ".personality:deviations",
     "factorial": ".study:factorial",
     "layout_totals": ".layout_tables:layout_totals",
@@ -51,6 +56,7 @@ _PUBLIC = {
     "load_result": ".result:Result",
     "one_at_a_time": ".study:one_at_a_time",
     "panel": ".panels:panel",
+    "predictions": ".record:predictions",
     "prices": ".prices",
     "run": ".simulate:run",
     "sensitivity": ".swings:sensitivity",

@@ -117,8 +117,30 @@ def _add_simple(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="check them on a machine with this feature or number, e.g. vmcs_shadowing=on",
     )
     rules.add_argument("--quiet", action="store_true", help="no progress while compiling")
+    _add_record(commands)
     bench = commands.add_parser("bench", help="run the benchmarks of a checkout")
     bench.add_argument("only", nargs="*", metavar="NAME", help="names of single benchmarks")
+
+
+def _add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="fit software prices to published single-level rows",
+        description="Fit the software terms of data/published/terms.csv to single-level rows; "
+        "no nested row is looked at.",
+    )
+    calibrate.add_argument("preset", nargs="?", help="only this preset (default: all with rows)")
+    calibrate.add_argument("--out", type=Path, metavar="FILE.csv", help="keep the fitted preset")
+    calibrate.add_argument("--overwrite", action="store_true", help="replace FILE.csv")
+    record = commands.add_parser(
+        "record",
+        help="predicted against measured, for every published nested row",
+        description="Predict every published nested row and print it beside what was measured.",
+    )
+    record.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    record.add_argument("--unfitted", action="store_true", help="presets without calibration")
+    for parser in (calibrate, record):
+        parser.add_argument("--quiet", action="store_true", help="no progress on the terminal")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

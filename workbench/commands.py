@@ -287,6 +287,38 @@ def rules(options: argparse.Namespace) -> int:
     return EXIT_GUEST if tally["FAIL"] else EXIT_OK
 
 
+# ---------------------------------------------------------------- how good the model is
+
+
+def calibrate(options: argparse.Namespace) -> int:
+    """``workbench calibrate``: fit the software terms of presets to single-level rows."""
+    from .calibration import calibrate as fit
+    from .calibration import presets_with_rows
+
+    if options.out is not None and options.preset is None:
+        hint = f"name one of: {', '.join(presets_with_rows())}"
+        raise WorkbenchError("--out takes one preset, and none is named", hint)
+    if options.out is not None:
+        check_new(options.out, options.overwrite)
+    names = [options.preset] if options.preset else presets_with_rows()
+    with ProgressLine(not options.quiet) as line:
+        found = [fit(name, progress=line.report) for name in names]
+    print("\n\n".join(each.to_text() for each in found))
+    if options.out is not None:
+        print(f"\nwritten to {found[0].save(options.out)}")
+    return EXIT_OK
+
+
+def record(options: argparse.Namespace) -> int:
+    """``workbench record``: what the model predicts for published nested rows, and what was measured."""
+    from .record import as_text, predictions
+
+    with ProgressLine(not options.quiet) as line:
+        table = predictions(fitted=not options.unfitted, progress=line.report)
+    print(json.dumps(_records(table), indent=2) if options.json else as_text(table))
+    return EXIT_OK
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": run,
     "lab": lab,
@@ -297,5 +329,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "cite": cite,
     "bench": bench,
     "rules": rules,
+    "calibrate": calibrate,
+    "record": record,
     **study_commands.COMMANDS,
 }

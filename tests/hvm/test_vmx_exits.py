@@ -14,8 +14,6 @@ from workbench.arch.table import rows
 REASONS = {r["name"]: r for r in rows("vmx_exit_reasons") if not r["name"].startswith("FLAG_")}
 REACH = {"_".join(filter(None, (r["name"], r["case"]))).lower(): r for r in rows("vmx_exit_reach")}
 REACHED = [name for name, row in REACH.items() if row["reach"] == "yes"]
-NOT_OFFERED = {"rdtscp", "wbinvd"}
-"""Where L1 may not set the control."""
 ENTRY_FAILED = 1 << 31
 FIELDS = {
     "EXIT_QUALIFICATION": "qualification",
@@ -108,6 +106,4 @@ def test_the_table_has_rows_for_each_reason_and_why_others_are_missing():
 @pytest.mark.parametrize("name", REACHED)
 def test_l1_gets_the_exit_with_its_information(reach, name):
     verdict = suite.check(reach[name])
-    if name in NOT_OFFERED and "VM_EXIT_REASON" in verdict.text:
-        pytest.xfail("L1 is not offered the control")
     assert verdict.passed, verdict.text

@@ -189,7 +189,7 @@ def test_a_register_that_is_not_virtualized_exits_with_its_offset(page_programs)
 def storm(backend: str, period: int, **features) -> tuple[Run, int]:
     """L2 ``tick`` that wants to stop after ten ticks; the run, and how many it took."""
     scenario = Scenario(
-        backend=backend, l1="tick", l2="tick", l2_params={"ticks": 10, "period": period},
+        backend=backend, l0="manual", l1="tick", l2="tick", l2_params={"ticks": 10, "period": period},
         features=features, max_instructions=2_000_000,
     )  # fmt: skip
     running = Run(scenario)

@@ -180,14 +180,19 @@ def kvm_merged_controls(l0: Fields, l1: Fields) -> dict[str, int]:
     if control(l1, "cpu", "ACTIVATE_SECONDARY_CONTROLS"):
         mine = l1["SECONDARY_VM_EXEC_CONTROL"] & ~BIT["sec", "SHADOW_VMCS"]
         secondary |= mine & ~BIT["sec", "ENABLE_VPID"]
+    secondary &= ~BIT["sec", "ENABLE_PML"]
+    exits = l0["VM_EXIT_CONTROLS"]
+    if control(l1, "pin", "VMX_PREEMPTION_TIMER"):  # the processor's timer in place of KVM's own
+        exits |= BIT["exit", "SAVE_VMX_PREEMPTION_TIMER"]
     entry = l1["VM_ENTRY_CONTROLS"] & ~BIT["entry", "LOAD_IA32_PERF_GLOBAL_CTRL"]
     entry |= BIT["entry", "LOAD_IA32_PAT"] | BIT["entry", "LOAD_IA32_EFER"]
     return {
+        # posted interrupts are not modelled: no L0 lends them
         "PIN_BASED_VM_EXEC_CONTROL": l0["PIN_BASED_VM_EXEC_CONTROL"]
-        | l1["PIN_BASED_VM_EXEC_CONTROL"],
+        | l1["PIN_BASED_VM_EXEC_CONTROL"] & ~BIT["pin", "POSTED_INTR"],
         "CPU_BASED_VM_EXEC_CONTROL": cpu,
         "SECONDARY_VM_EXEC_CONTROL": secondary,
-        "VM_EXIT_CONTROLS": l0["VM_EXIT_CONTROLS"],
+        "VM_EXIT_CONTROLS": exits,
         "VM_ENTRY_CONTROLS": entry,
         "EXCEPTION_BITMAP": l0["EXCEPTION_BITMAP"] | l1["EXCEPTION_BITMAP"],
     }

@@ -13,11 +13,12 @@ from .effects import effects
 from .exits import exit_frequency
 from .interrupts import interrupts
 from .output import alt_text, save, to_png, to_svg
+from .record import depth, predictions, trend
 from .text import to_text
 from .tlb import tlb_flushes
 from .tornado import toggle_tornado, tornado
 
 __all__ = [
-    "alt_text", "cost", "differences", "effects", "exit_frequency", "interrupts", "save", "step_table",
+    "alt_text", "cost", "depth", "predictions", "trend", "differences", "effects", "exit_frequency", "interrupts", "save", "step_table",
     "timeline", "tlb_flushes", "to_png", "to_svg", "to_text", "toggle_tornado", "tornado",
 ]  # fmt: skip

@@ -82,7 +82,7 @@ COMMON_PARAMS = (
     Param("unmap_period", 0, 1_000_000_000, "exits",
           "take pages of L2 away after so many L2 exits (0: never)"),
     Param("unmap_pages", 1, 64, "pages", "how many pages each time, those mapped last"),
-    Param("handler_work", HANDLER_WORK, 10_000, "instructions",
+    Param("handler_work", HANDLER_WORK, 20_000, "instructions",
           "plain instructions per exit for the part of the handler that is not spelled out"),
     Param("irq_vector", 0, 255, "vector",
           "interrupt that L1 gives L2 when it halts with interrupts on; 0: a HLT of L2 ends the run"),

@@ -260,23 +260,23 @@ RULE exit_later_saves_no_shadow, "An exit two instructions behind STI saves INTE
 .endm
 
 RULE nmi_exits, "With the NMI intercept an NMI exits", "APM vol. 2, 15.13.2"
-ONLY_WITH "nmi_cycles=400000"
+ONLY_WITH "nmi_cycles=2000000"
         INTERCEPT VMEXIT_NMI
         RUN_UNTIL_NMI
         CHECK   [vmcb + VMCB_EXIT_CODE], VMEXIT_NMI
 RULE nmi_exit_leaves_the_nmi_pending, "After the exit L1 takes the NMI itself when it sets GIF", "APM vol. 2, 15.13.2"
-ONLY_WITH "nmi_cycles=400000"
+ONLY_WITH "nmi_cycles=2000000"
         INTERCEPT VMEXIT_NMI
         RUN_UNTIL_NMI
         CHECK   [vmcb + VMCB_EXIT_CODE], VMEXIT_NMI
         CHECK   [exc_vector], 2
 RULE nmi_not_intercepted_is_l2s, "Without the intercept an NMI goes through L2's IDT", "APM vol. 2, 15.13.2"
-ONLY_WITH "nmi_cycles=400000"
+ONLY_WITH "nmi_cycles=2000000"
         RUN     l2_forever
         HALTED
         CHECK   [exc_vector], 2
 RULE nmi_ignores_masking, "V_INTR_MASKING and RFLAGS.IF do not hold an NMI", "APM vol. 2, 15.21.1"
-ONLY_WITH "nmi_cycles=400000"
+ONLY_WITH "nmi_cycles=2000000"
         INTERCEPT VMEXIT_NMI
         mov     dword ptr [vmcb + VMCB_INT_CTL], V_INTR_MASKING
         RUN_UNTIL_NMI

@@ -151,20 +151,20 @@ RULE window_has_no_interruption_information, "An interrupt-window exit has no va
 # ------------------------------------------------------------------ NMI: SDM vol. 3, 26.2
 
 RULE nmi_exits, "With NMI exiting an NMI is exit reason 0 with type 2", "SDM vol. 3, 26.2 and 28.2.2"
-ONLY_WITH "nmi_cycles=1000000"
+ONLY_WITH "nmi_cycles=3000000"
         SET_BITS PIN_BASED_VM_EXEC_CONTROL, PIN_NMI_EXITING
         RUN     l2_forever
         CHECK_FIELD VM_EXIT_REASON, EXIT_EXCEPTION_NMI
         CHECK_FIELD VM_EXIT_INTR_INFO, VALID | TYPE_NMI | 2
         CHECK   [exc_vector], NO_EXCEPTION
 RULE nmi_exit_ignores_the_exception_bitmap, "NMI exiting, not bit 2 of the exception bitmap, decides about an NMI", "SDM vol. 3, 26.2"
-ONLY_WITH "nmi_cycles=1000000"
+ONLY_WITH "nmi_cycles=3000000"
         SET     EXCEPTION_BITMAP, 4
         RUN     l2_forever
         HALTED
         CHECK   [exc_vector], 2
 RULE nmi_not_intercepted_is_l2s, "Without NMI exiting an NMI goes through L2's IDT", "SDM vol. 3, 26.2"
-ONLY_WITH "nmi_cycles=1000000"
+ONLY_WITH "nmi_cycles=3000000"
         RUN     l2_forever
         HALTED
         CHECK   [exc_vector], 2

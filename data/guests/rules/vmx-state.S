@@ -432,7 +432,6 @@ RULE tsc_offset_is_added_for_rdmsr, "With 'use TSC offsetting' RDMSR of the TSC 
         shr     rbx, 16
         CHECK   rbx, 1
 RULE tsc_offset_is_added_for_rdtscp, "With 'use TSC offsetting' RDTSCP is offset too", "SDM vol. 3, 26.3"
-DEVIATION "", "not modelled: L1 is not offered 'enable RDTSCP'"
         SET_BITS CPU_BASED_VM_EXEC_CONTROL, CPU_TSC_OFFSETTING
         call    enable_rdtscp
         SET     TSC_OFFSET, 1 << 48

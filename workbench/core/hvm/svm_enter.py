@@ -82,6 +82,8 @@ from .tags import N2, tags_renew
 from .vmcb import copy8, copy32, copy64, copy128
 
 RFLAGS_IF = 1 << 9
+DR6_FIXED_1, DR7_FIXED_1 = 0xFFFF_0FF0, 0x400
+"""Bits of the debug registers that read as 1."""
 CLEAN_SAVE_AREA = CLEAN_SEG | CLEAN_DT | CLEAN_DR
 """Clean bits of vmcb12 that KVM honours."""
 FAILED = 1
@@ -301,6 +303,9 @@ def _merge_clean_groups(m, h12, h02, h01, clean):
     if clean & CLEAN_DR == 0:
         copy64(m, h02, h12, vmcb.DR7, vmcb.FIELD_DR7, P_ENTRY, 0)
         copy64(m, h02, h12, vmcb.DR6, vmcb.FIELD_DR6, P_ENTRY, 0)
+        if m.feat.l0 == L0_KVM:
+            st64(h02 + vmcb.DR7, ld64(h02 + vmcb.DR7) | DR7_FIXED_1)
+            st64(h02 + vmcb.DR6, ld64(h02 + vmcb.DR6) | DR6_FIXED_1)
         count_copy(m, DR_BYTES)
     if m.feat.deviations & deviations.DEV_G_PAT_OF_L1:
         st64(h02 + vmcb.G_PAT, ld64(h01 + vmcb.G_PAT))

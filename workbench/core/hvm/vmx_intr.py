@@ -100,15 +100,28 @@ def _own_control(m):
     return own_base(m, VMCX01_MA)
 
 
+@inner
+def _block_nmi_by_mov_ss(m):
+    """Blocking by STI becomes blocking by MOV SS (Xen, vmx_enable_intr_window).
+
+    The former does not hold the NMI window's exit back (SDM vol. 3, 26.2): no instruction would come.
+    """
+    state = vmread(m, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO)
+    if state & BLOCK_STI:
+        vmwrite(m, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO, (state & ~BLOCK_STI) | BLOCK_MOV_SS)
+
+
 @unit(Machine, i64)
 def vmx_enable_intr_window(m, source):
     """Ask for an exit as soon as the current guest could take the event."""
     control = vmx.CPU_INTR_WINDOW_EXITING
     if source == SOURCE_NMI:
+        _block_nmi_by_mov_ss(m)
         control = vmx.CPU_NMI_WINDOW_EXITING
     own = _own_control(m)
     word = get(own, CPU_SLOT)
-    if word & control:
+    # KVM's vmcs02 does not take the window from vmcs01
+    if word & get(own_base(m, m.hw.vmcx), CPU_SLOT) & control:
         return 0
     put(own, CPU_SLOT, word | control)
     current = vmread(m, CPU_SLOT)

@@ -1,0 +1,190 @@
+"""How good the model is: predicted against measured, one line per published row; and the trend."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ..errors import ResultError
+from ..provenance import workbench_version
+from . import style
+
+TITLE = "Predicted and measured: cycles of one operation of L2"
+TREND_TITLE = "One CPUID over processor generations"
+DEPTH_TITLE = "Cost of one operation by depth"
+_PREDICTED, _MEASURED, _SINGLE = "#0b4f7d", "#d55e00", "#56b4e9"
+
+
+def predictions(table: pd.DataFrame, size: str = "panel") -> Figure:
+    """Prediction with its bounds, and the measured figure, for each row that has a scenario.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of ``wb.predictions()``.
+    size : {"panel", "paper"}
+    """
+    shown = _needed(table, ("id", "predicted", "low", "high", "measured", "error", "processor"))
+    shown = shown[shown["predicted"].notna()].reset_index(drop=True)
+    note = _note(shown)
+    if shown.empty:
+        return style.empty(TITLE, "No row has a prediction.", note, size)
+    with style.house_style(size):
+        figure = style.new_figure(size, 1.6 + 0.26 * len(shown))
+        axes = figure.add_subplot()
+        _rows(axes, shown)
+        style.legend(figure, TITLE, _handles("where prices within their bounds can move it"), size)
+        return style.finish(figure, TITLE, note, _alt(shown), size)
+
+
+def _rows(axes: Axes, shown: pd.DataFrame) -> None:
+    for place, row in enumerate(shown.to_dict("records")):
+        axes.plot([row["low"], row["high"]], [place, place], color=_PREDICTED, linewidth=1.2)
+        axes.plot(row["predicted"], place, "o", color=_PREDICTED, markersize=5)
+        axes.plot(row["measured"], place, "D", color=_MEASURED, markersize=5,
+                  markerfacecolor=_MEASURED if row.get("counted", True) else "white")  # fmt: skip
+        axes.annotate(f"{row['error']:+.0%}", (1.0, place), (4, 0), va="center",
+                      xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip
+    labels = [f"{row['id']}  ({row['processor']})" for row in shown.to_dict("records")]
+    axes.set_yticks(range(len(shown)), labels)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    _log(axes.xaxis, axes.set_xscale)
+    axes.set_xlabel("cycles per operation (logarithmic); right: error of the prediction\n"
+                    "open diamond: read in a text that quotes the source, not counted")  # fmt: skip
+
+
+def _log(axis: Any, set_scale: Any) -> None:
+    set_scale("log")
+    axis.set_major_formatter(lambda value, _: style.compact(value))
+    axis.set_minor_formatter(lambda value, _: "")
+
+
+def _handles(what: str) -> list[Line2D]:
+    return [
+        Line2D([], [], color=_PREDICTED, marker="o", label=f"predicted, and {what}"),
+        Line2D([], [], color=_MEASURED, marker="D", linestyle="", label="measured"),
+    ]
+
+
+def _needed(table: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
+    for column in columns:
+        if column not in table.columns:
+            hint = "give the DataFrame of wb.predictions(), record.trend() or wb.depth() as it is"
+            raise ResultError(f"the table to draw has no column {column!r}", hint)
+    return table
+
+
+def _note(shown: pd.DataFrame) -> str:
+    keys = dict.fromkeys(key for cell in shown.get("sources", []) for key in cell.split())
+    hashes = (
+        f"; scenarios {shown['scenario'].iloc[0]} and {len(shown) - 1} more"
+        if len(shown.get("scenario", []))
+        else ""
+    )
+    return _footer(f"software fitted to single-level rows only{hashes}", keys)
+
+
+def _footer(text: str, sources: Iterable[str]) -> str:
+    keys = ", ".join(sources)
+    said = f"workbench {workbench_version()}; {text}" + (f"; sources {keys}" if keys else "")
+    return "\n".join(textwrap.wrap(said, 136, break_on_hyphens=False))
+
+
+def _alt(shown: pd.DataFrame) -> str:
+    said = [f"{row['id']}: predicted {style.compact(row['predicted'])}, measured "
+            f"{style.compact(row['measured'])} ({row['error']:+.0%})"
+            for row in shown.to_dict("records")]  # fmt: skip
+    return f"{TITLE}. " + "; ".join(said) + "."
+
+
+def trend(table: pd.DataFrame, size: str = "panel") -> Figure:
+    """One workload on each processor, under one hypervisor and under two.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of ``workbench.record.trend()``.
+    size : {"panel", "paper"}
+    """
+    _needed(table, ("processor", "single", "nested", "measured_single", "measured_nested"))
+    with style.house_style(size):
+        figure = style.new_figure(size, 3.9)
+        axes = figure.add_subplot()
+        places = range(len(table))
+        for column, colour, marker, name in (
+            ("nested", _PREDICTED, "o", "nested (L2), model"),
+            ("single", _SINGLE, "s", "single-level (L1), model"),
+        ):
+            bounds = [
+                table[column] - table[f"{column}_low"],
+                table[f"{column}_high"] - table[column],
+            ]
+            axes.errorbar(places, table[column], yerr=bounds, fmt=marker, color=colour,
+                          capsize=3, label=name)  # fmt: skip
+        for column, name in (("measured_nested", "measured"), ("measured_single", "")):
+            axes.plot([p + 0.13 for p in places], table[column], "D", color=_MEASURED,
+                      label=name or "_measured")  # fmt: skip
+        named = zip(table["processor"], table["assist"], strict=True)
+        axes.set_xticks(places, ["\n".join(textwrap.wrap(p, 12) + textwrap.wrap(a, 12))
+                                 for p, a in named])  # fmt: skip
+        axes.set_xlim(-0.5, len(table) - 0.5)
+        axes.grid(True, axis="y")
+        _log(axes.yaxis, axes.set_yscale)
+        axes.set_ylabel("cycles per CPUID (logarithmic)")
+        note = _note(table) + (
+            "\nBars: within which prices may be. Below each name: what the processor does for L1; "
+            "L1 and L0 are KVM."
+        )
+        handles = axes.get_legend_handles_labels()[0]
+        style.legend(figure, TREND_TITLE, handles, size)
+        said = "; ".join(f"{r['processor']}: {style.compact(r['single'])} single-level, "
+                         f"{style.compact(r['nested'])} nested" for r in table.to_dict("records"))  # fmt: skip
+        return style.finish(figure, TREND_TITLE, note, f"{TREND_TITLE}. {said}.", size)
+
+
+def depth(tables: dict[str, pd.DataFrame], size: str = "panel") -> Figure:
+    """Cycles and exits by level, a line per scenario.
+
+    Parameters
+    ----------
+    tables : dict of str to DataFrame
+        Label -> table of ``wb.depth()``.
+    size : {"panel", "paper"}
+    """
+    for table in tables.values():
+        _needed(table, ("level", "cycles", "exits"))
+    with style.house_style(size):
+        figure = style.new_figure(size, 3.6)
+        left, right = figure.subplots(1, 2)
+        handles = []
+        for number, (label, table) in enumerate(tables.items()):
+            colour = (_PREDICTED, _MEASURED, "#009e73", "#cc79a7", _SINGLE)[number % 5]
+            marker = "osD^v"[number % 5]
+            for axes, column in ((left, "cycles"), (right, "exits")):
+                axes.plot(table["level"], table[column], marker=marker, color=colour, linewidth=1.2)
+                simulated = table[table["simulated"].notna()]
+                if column == "cycles":
+                    axes.plot(simulated["level"], simulated["simulated"], "o", color=colour,
+                              markersize=11, markerfacecolor="none")  # fmt: skip
+            handles.append(Line2D([], [], color=colour, marker=marker, label=label))
+        handles.append(Line2D([], [], color=style.INK, marker="o", markersize=10, linestyle="",
+                              markerfacecolor="none", label="simulated"))  # fmt: skip
+        for axes, what in ((left, "cycles per operation"), (right, "exits per operation")):
+            axes.set_xlabel("level of the guest")
+            axes.set_ylabel(f"{what} (logarithmic)")
+            axes.set_xticks(sorted({int(x) for t in tables.values() for x in t["level"]}))
+            axes.grid(True, axis="y")
+            _log(axes.yaxis, axes.set_yscale)
+        style.legend(figure, DEPTH_TITLE, handles, size)
+        keys = dict.fromkeys(key for t in tables.values() for key in t.attrs.get("sources", ()))
+        note = _footer("levels beyond 2 by recursion, not simulated: a lower bound", keys)
+        said = "; ".join(f"{n}: " + ", ".join(f"L{r['level']} {style.compact(r['cycles'])}" for r in
+                         t.to_dict("records")) for n, t in tables.items())  # fmt: skip
+        return style.finish(figure, DEPTH_TITLE, note, f"{DEPTH_TITLE}, in cycles. {said}.", size)
