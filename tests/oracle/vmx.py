@@ -187,8 +187,9 @@ def kvm_merged_controls(l0: Fields, l1: Fields) -> dict[str, int]:
     entry = l1["VM_ENTRY_CONTROLS"] & ~BIT["entry", "LOAD_IA32_PERF_GLOBAL_CTRL"]
     entry |= BIT["entry", "LOAD_IA32_PAT"] | BIT["entry", "LOAD_IA32_EFER"]
     return {
+        # posted interrupts are not modelled: no L0 lends them
         "PIN_BASED_VM_EXEC_CONTROL": l0["PIN_BASED_VM_EXEC_CONTROL"]
-        | l1["PIN_BASED_VM_EXEC_CONTROL"],
+        | l1["PIN_BASED_VM_EXEC_CONTROL"] & ~BIT["pin", "POSTED_INTR"],
         "CPU_BASED_VM_EXEC_CONTROL": cpu,
         "SECONDARY_VM_EXEC_CONTROL": secondary,
         "VM_EXIT_CONTROLS": exits,
