@@ -12,7 +12,7 @@ import time
 from common import row
 
 import workbench as wb
-from workbench.crews import default_workers
+from workbench.crews import default_workers, run_point
 
 SHORT = {"iterations": 2_000}
 LONG = {"iterations": 500_000}
@@ -28,11 +28,27 @@ def seconds(params: dict[str, int], points: int, **how) -> float:
     return time.perf_counter() - began
 
 
+def processor_time(params: dict[str, int]) -> tuple[float, float]:
+    """Seconds of a point with Python's lock held, and in the kernel, where it is free."""
+    scenario = wb.Scenario(backend="vmx", l2_params=params, timeline=0)
+    readings = []
+    for _ in range(5):
+        kernel: list[float] = []
+        began = time.thread_time()
+        run_point(scenario, note=kernel.append)
+        readings.append((time.thread_time() - began - kernel[0], kernel[0]))
+    return min(readings)
+
+
 def main() -> None:
     """Print a row per kind of run and of workers."""
     many = default_workers()
     seconds(SHORT, 4, store=False, executor="threads", workers=1)
     for name, (params, points) in POINTS.items():
+        python, kernel = processor_time(params)
+        bound = (python + kernel) / max(python, (python + kernel) / many)
+        row(f"sweep, {name} runs, processor time of one", f"{1e3 * (python + kernel):.0f} ms", "",
+            f"{1e3 * kernel:.0f} ms in the kernel: {many} threads at most {bound:.1f} x one")  # fmt: skip
         alone = seconds(params, points, store=False, executor="threads", workers=1)
         row(f"sweep, {name} runs, 1 thread", f"{points / alone:.1f} points/s")
         for kind in ("threads", "processes", "auto"):

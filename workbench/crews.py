@@ -27,8 +27,8 @@ from .result import Result
 from .scenario import Scenario
 
 EXECUTORS = ("auto", "threads", "processes")
-START_SECONDS = 4.0
-"""What a worker process costs before its first run: imports and loading the compiled core."""
+START_SECONDS = 3.0
+"""What a worker process costs before its first run [s of processor time]: imports, compiled core."""
 CANCELLED = "cancelled"
 _MAX_LOST = 2
 """Worker processes that may die over one point before it is given up."""
@@ -56,20 +56,38 @@ class Stop:
         self._ended = True
 
 
-def run_point(scenario: Scenario, folder: str | None = None, stop: Stop | None = None) -> Result:
-    """Run one point, or read it if another process has finished it meanwhile; keep it in the store."""
+def run_point(
+    scenario: Scenario,
+    folder: str | None = None,
+    stop: Stop | None = None,
+    note: Callable[[float], None] = lambda _: None,
+) -> Result:
+    """Run one point, or read it if another process has finished it meanwhile; keep it in the store.
+
+    ``note`` is told the processor time of the kernel.
+    """
     stop = stop or Stop()
     if folder is None:
-        return simulate.run(scenario, cancel=stop)
+        return _simulate(scenario, stop, note)
     store = PointStore(folder)
     with store.claim(scenario, stop.is_set):
         found = store.get(scenario)
         if found is not None:
             return found
-        result = simulate.run(scenario, cancel=stop)
+        result = _simulate(scenario, stop, note)
         if result.status != CANCELLED:
             store.put(result)
         return result
+
+
+def _simulate(scenario: Scenario, stop: Stop, note: Callable[[float], None]) -> Result:
+    simulate.prepare()
+    running = simulate.Run(scenario)
+    while running.advance():
+        if stop.is_set():
+            return running.result(CANCELLED)
+    note(running.kernel_seconds)
+    return running.result()
 
 
 def run_remotely(scenario: Scenario, model: str) -> Result:
@@ -185,7 +203,7 @@ class LocalCrew:
         self._processes = kind == "processes"
         self._children: list[WorkerProcess] = []
         self._mine = threading.local()
-        self._ends: list[tuple[float, float]] = []
+        self._spent: list[tuple[float, float]] = []
 
     def run(self, scenarios: Sequence[Scenario]) -> Iterator[tuple[int, Outcome]]:
         """Index and result, or what went wrong, as they come in."""
@@ -225,19 +243,21 @@ class LocalCrew:
         self, index: int, scenario: Scenario, done: queue.SimpleQueue[tuple[int, Outcome]]
     ) -> None:
         began = time.thread_time()
+        kernel: list[float] = []
         outcome: Outcome
         try:
-            outcome = self._run(scenario)
+            outcome = self._run(scenario, kernel.append)
         except BaseException as problem:
             outcome = problem
-        self._ends.append((time.perf_counter(), time.thread_time() - began))
+        if kernel:
+            self._spent.append((time.thread_time() - began - kernel[0], kernel[0]))
         done.put((index, outcome))
 
-    def _run(self, scenario: Scenario) -> Result:
+    def _run(self, scenario: Scenario, note: Callable[[float], None]) -> Result:
         if self._stop.is_set():
             raise Cancelled
         if not self._processes:
-            return run_point(scenario, self._folder, self._stop)
+            return run_point(scenario, self._folder, self._stop, note)
         child = getattr(self._mine, "child", None)
         if child is None:
             child = self._mine.child = WorkerProcess(self._stop)
@@ -247,24 +267,25 @@ class LocalCrew:
     def _prefer_processes(self, left: int) -> bool:
         """Would processes be through with the rest sooner?  The later half of the probes decides:
         the first runs also assemble guests and load what later ones find in memory."""
-        half = len(self._ends) // 2
-        seconds = self._ends[-1][0] - self._ends[half - 1][0]
-        busy = sum(cpu for _, cpu in self._ends[half:])
-        count = len(self._ends) - half
-        return prefer_processes(seconds / count, busy / count, left, self.workers)
+        recent = self._spent[len(self._spent) // 2 :]
+        if not recent:
+            return False
+        python, kernel = (sum(part) / len(recent) for part in zip(*recent, strict=True))
+        return prefer_processes(python, kernel, left, self.workers)
 
 
-def prefer_processes(seconds: float, busy: float, left: int, workers: int) -> bool:
+def prefer_processes(python: float, kernel: float, left: int, workers: int) -> bool:
     """Are worker processes, their start included, faster than threads for the points left?
 
     Parameters
     ----------
-    seconds : float
-        Wall time per point in ``workers`` threads, as measured.
-    busy : float
-        Processor time per point: what remains of the wall time where nobody waits for a lock.
+    python, kernel : float
+        Processor time per point [s]: with Python's lock held, which threads take in turn, and in
+        the kernel, which runs beside.  Processor time does not depend on what else is running.
     """
-    return workers > 1 and START_SECONDS + left * busy / workers < left * seconds
+    point = python + kernel
+    threads = left * max(python, point / workers)
+    return workers > 1 and START_SECONDS + left * point / workers < threads
 
 
 def run_elsewhere(

@@ -162,6 +162,8 @@ class Run:
         self.machine = build(scenario) if built is None else built
         self.status = ""
         self.seconds = 0.0
+        self.kernel_seconds = 0.0
+        """Processor time in the kernel, where Python's lock is free."""
         self._idle_steps = 0
         self._run = entry("run")
         self._decoder = Decoder(self.machine.record, self.machine.ram)
@@ -185,7 +187,9 @@ class Run:
                     self.status = "limit"
                 break
             before = self.steps
+            began = time.thread_time()
             outcome = self._run(self.machine.address, left)
+            self.kernel_seconds += time.thread_time() - began
             if outcome == lay.ST_OK:  # all steps are used up, even if few instructions completed
                 self._idle_steps += left - (self.steps - before)
             if outcome == lay.ST_DECODE:

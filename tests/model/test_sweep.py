@@ -20,13 +20,8 @@ GRID = {"features.vmcs_shadowing": [False, True], "l2_params.work": [0, 10]}
 def counted(monkeypatch):
     """The scenarios that were run in this process."""
     ran = []
-    run = simulate.run
-
-    def counting(scenario, *rest, **named):
-        ran.append(scenario)
-        return run(scenario, *rest, **named)
-
-    monkeypatch.setattr(simulate, "run", counting)
+    run = simulate.Run
+    monkeypatch.setattr(simulate, "Run", lambda scenario: ran.append(scenario) or run(scenario))
     return ran
 
 
@@ -156,11 +151,12 @@ def test_a_point_that_kills_every_worker_is_an_error(monkeypatch):
 
 
 def test_processes_are_chosen_for_many_short_runs_and_threads_for_few_or_long_ones():
-    waits = {"seconds": 0.09, "busy": 0.1}
-    assert crews.prefer_processes(**waits, left=1000, workers=2)
-    assert not crews.prefer_processes(**waits, left=20, workers=2)
-    assert not crews.prefer_processes(seconds=5.0, busy=10.0, left=1000, workers=2)
-    assert not crews.prefer_processes(seconds=0.1, busy=0.1, left=1000, workers=1)
+    short = {"python": 0.02, "kernel": 0.01}
+    assert crews.prefer_processes(**short, left=1000, workers=2)
+    assert not crews.prefer_processes(**short, left=100, workers=2)
+    assert crews.prefer_processes(**short, left=300, workers=8)
+    assert not crews.prefer_processes(python=0.02, kernel=3.0, left=1000, workers=2)
+    assert not crews.prefer_processes(**short, left=1000, workers=1)
 
 
 def test_progress_counts_points_and_cancel_leaves_rows(tmp_path):

@@ -29,6 +29,7 @@ def test_the_first_run_comes_by_itself(panel, simulation):
     assert list(pictures(panel)) == list(CHARTS)
     for picture in pictures(panel).values():
         assert picture.startswith('<svg role="img" aria-label="')
+        assert picture.count("<svg") == picture.count("</svg>") == 1
     assert "instructions in" in panel._status.value
 
 

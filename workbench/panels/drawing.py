@@ -64,12 +64,12 @@ class LayeredChart:
 
 
 def _layer(figure: Figure, hidden: Iterable[Artist]) -> str:
-    """The figure without some of its artists, as the inside of an ``<svg>`` of its own."""
+    """The figure without some of its artists, as a group of an ``<svg>``."""
     hidden = [artist for artist in hidden if artist.get_visible()]
     for artist in hidden:
         artist.set_visible(False)
     try:
-        return f"<svg>{_body(figure)}"
+        return f"<g>{_body(figure)}</g>"
     finally:
         for artist in hidden:
             artist.set_visible(True)
@@ -77,12 +77,12 @@ def _layer(figure: Figure, hidden: Iterable[Artist]) -> str:
 
 def chart_html(figure: Figure) -> str:
     """The figure as an ``<svg role="img">`` that fills the width it is given."""
-    return _framed(figure, _body(figure).removesuffix("</svg>\n"))
+    return _framed(figure, _body(figure))
 
 
 def _body(figure: Figure) -> str:
     svg = svg_once(figure)
-    return svg[svg.index("<svg") :].split(">", 1)[1]
+    return svg[svg.index("<svg") :].split(">", 1)[1].rstrip().removesuffix("</svg>")
 
 
 def _framed(figure: Figure, inside: str) -> str:
