@@ -158,7 +158,7 @@ def standing(table: pd.DataFrame, *, informed: bool = True) -> Standing:
 
 def as_text(table: pd.DataFrame) -> str:
     """The record for a terminal: rows with a prediction, the summary, and rows without one."""
-    lines = [f"{'row':<24}{'processor':<16}{'predicted':>10}{'from':>9}{'to':>9}{'measured':>10}"
+    lines = [f"{'row':<24}{'processor':<24}{'predicted':>10}{'from':>9}{'to':>9}{'measured':>10}"
              f"{'error':>8}  exits"]  # fmt: skip
     shown = table[table["predicted"].notna()]
     for row in shown.to_dict("records"):
@@ -168,7 +168,7 @@ def as_text(table: pd.DataFrame) -> str:
         mark = "" if row["counted"] else f"  [{row['confidence']}, not counted]"
         mark += f"  [informs {row['informs']}]" if row["informs"] else ""
         lines.append(
-            f"{row['id']:<24}{row['processor']:<16}{row['predicted']:>10,.0f}{row['low']:>9,.0f}"
+            f"{row['id']:<24}{row['processor']:<24}{row['predicted']:>10,.0f}{row['low']:>9,.0f}"
             f"{row['high']:>9,.0f}{row['measured']:>10,.0f}{row['error']:>+8.0%}  {exits}{mark}"
         )
     lines += ["", f"seen or read off a figure, {standing(table)}"]

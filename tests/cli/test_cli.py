@@ -1,6 +1,7 @@
 """The command: what it prints, its exit codes, and that errors are one message."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -47,7 +48,7 @@ def test_help_names_every_command(capsys):
     assert ended.value.code == EXIT_OK
     text = capsys.readouterr().out
     for name in commands.COMMANDS:
-        assert f"    {name} " in text
+        assert re.search(rf"^    {name}\s", text, re.MULTILINE), name
     assert "exit codes" in text
 
 
@@ -209,3 +210,23 @@ def test_progress_is_shown_on_a_terminal(monkeypatch, capsys):
         line.report(Progress("running", 2_000_000, 10_000_000))
     said = capsys.readouterr().err
     assert "12 of 40" in said and "2.0 million instructions" in said
+
+
+def test_calibrate_writes_a_preset_that_a_scenario_takes(tmp_path, capsys):
+    target = tmp_path / "mine.csv"
+    assert main(["calibrate", "skylake", "--out", str(target), "--quiet"]) == EXIT_OK
+    assert "dvh-hypercall" in capsys.readouterr().out
+    import workbench as wb
+
+    assert wb.Scenario(backend="vmx", prices=str(target)).preset.core == "Skylake server"
+    assert main(["calibrate", "skylake", "--out", str(target)]) == EXIT_ERROR
+    assert main(["calibrate", "--out", str(target)]) == EXIT_ERROR
+    assert main(["calibrate", "haswell"]) == EXIT_ERROR
+    assert "no single-level rows" in capsys.readouterr().err
+
+
+def test_record_prints_every_row_as_text_and_json(capsys):
+    assert main(["record", "--quiet"]) == EXIT_OK
+    assert "turtles-cpuid" in capsys.readouterr().out
+    assert main(["record", "--quiet", "--json", "--unfitted"]) == EXIT_OK
+    assert {"id", "predicted", "measured"} <= set(json.loads(capsys.readouterr().out)[0])
