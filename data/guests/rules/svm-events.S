@@ -170,6 +170,7 @@ RULE injected_software_interrupt_returns_to_next_rip, "An injected software inte
         CHECK   [exc_vector], 0x32
         CHECK_AT [exc_rip], l2_waits + 1
 RULE injected_software_interrupt_survives_a_fault_of_l0, "An injected software interrupt is delivered though L0 must first map what the delivery touches", "APM vol. 2, 15.20"
+DEVIATION "injected_int_n_lost=on"
         mov     dword ptr [vmcb + VMCB_EVENT_INJ], VALID | SOFTWARE | 0x32
         mov     qword ptr [vmcb + VMCB_NEXT_RIP], offset l2_waits + 1
         RUN     l2_waits

@@ -249,6 +249,7 @@ RULE smsw_exits_as_cr0_read, "SMSW exits as a read of CR0", "APM vol. 2, 15.9"
         EXITED  VMEXIT_CR0_READ
         INFO1   0
 RULE selective_cr0_write_exits, "The selective intercept exits for a change of another bit than TS and MP", "APM vol. 2, 15.9"
+DEVIATION "cr0_sel_write_missed=on"
         INTERCEPT VMEXIT_CR0_SEL_WRITE
         mov     ebx, CR0_GUEST ^ (1 << 16)
         L2      mov cr0, rbx

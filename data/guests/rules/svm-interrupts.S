@@ -276,6 +276,7 @@ ONLY_WITH "nmi_cycles=2000000"
         HALTED
         CHECK   [exc_vector], 2
 RULE nmi_ignores_masking, "V_INTR_MASKING and RFLAGS.IF do not hold an NMI", "APM vol. 2, 15.21.1"
+DEVIATION "nmi_held_with_interrupts=on"
 ONLY_WITH "nmi_cycles=2000000"
         INTERCEPT VMEXIT_NMI
         mov     dword ptr [vmcb + VMCB_INT_CTL], V_INTR_MASKING

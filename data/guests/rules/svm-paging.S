@@ -48,6 +48,7 @@ RULE write_to_a_read_only_page, "A write to a read-only page has P and RW", "APM
         L2      mov [PAGE_1], rbx
         FAULTED NPF_PRESENT | NPF_WRITE | NPF_USER | NPF_FINAL, PAGE_1
 RULE write_to_a_read_only_page_after_a_read, "A cached translation does not grant the write", "APM vol. 2, 15.25.5"
+DEVIATION "l0=xen", "L2 has the rights of Xen's own table in a page that it has read (np2m_host_rights)"
         and     byte ptr [ENTRY_1], ~2
         L2      mov rbx, [PAGE_1]
         EXECUTED
@@ -156,6 +157,7 @@ RULE write_sets_dirty, "A write sets the dirty bit of the leaf", "APM vol. 2, 15
         EXECUTED
         CHECK_BITS [ENTRY_1], ACCESSED | DIRTY, ACCESSED | DIRTY
 RULE write_after_a_read_sets_dirty, "A write to a page that was only read sets its dirty bit", "APM vol. 2, 15.25.7"
+DEVIATION "l0=xen", "L2 has the rights of Xen's own table in a page that it has read (np2m_host_rights)"
         L2      mov rbx, [PAGE_1]
         EXECUTED
         L2      mov [PAGE_1], rbx

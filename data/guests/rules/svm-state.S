@@ -212,6 +212,7 @@ RULE exit_keeps_the_nested_root, "#VMEXIT does not write nCR3 and the maps' addr
         CHECK_AT [vmcb + VMCB_MSRPM_BASE_PA], msrpm
         CHECK_AT [vmcb + VMCB_IOPM_BASE_PA], iopm
 RULE exit_keeps_tlb_control, "The processor does not change TLB_CONTROL", "APM vol. 2, 15.16.1"
+DEVIATION "tlb_control_cleared=on"
         L2      nop
         movzx   ebx, byte ptr [vmcb + VMCB_TLB_CTL]
         CHECK   rbx, TLB_FLUSH_ASID
@@ -322,17 +323,20 @@ RULE cpuid_says_how_many_asids, "CPUID 8000_000A EBX gives at least two ASIDs", 
         mov     ebx, eax
         CHECK   rbx, 1
 RULE cpuid_svm_features, "CPUID 8000_000A EDX announces NP, NRIPS, FlushByAsid and DecodeAssists", "APM vol. 3, CPUID 8000_000A EDX"
+DEVIATION "l0=xen", "Xen shows L1 fewer features in CPUID 8000_000A"
         mov     eax, CPUID_SVM_FEATURES
         cpuid
         mov     ebx, edx
         CHECK_BITS rbx, 0xc9, 0xc9
 RULE cpuid_virtual_gif, "CPUID 8000_000A EDX announces virtual GIF", "APM vol. 3, CPUID 8000_000A EDX"
+DEVIATION "l0=xen", "Xen shows L1 fewer features in CPUID 8000_000A"
 ONLY_WITH "virtual_gif=on"
         mov     eax, CPUID_SVM_FEATURES
         cpuid
         mov     ebx, edx
         CHECK_BITS rbx, 1 << 16, 1 << 16
 RULE cpuid_virtual_vmload_vmsave, "CPUID 8000_000A EDX announces virtual VMLOAD and VMSAVE", "APM vol. 3, CPUID 8000_000A EDX"
+DEVIATION "l0=xen", "Xen shows L1 fewer features in CPUID 8000_000A"
 ONLY_WITH "virtual_vmload_vmsave=on"
         mov     eax, CPUID_SVM_FEATURES
         cpuid

@@ -180,6 +180,7 @@ RULE page_must_be_a_physical_address, "An APIC-access page beyond the physical a
 # ------------------------------------------------------------------ APIC-register virtualization
 
 RULE read_of_a_register_is_virtualized, "With APIC-register virtualization a read is served from the virtual-APIC page", "SDM vol. 3, 30.4.2"
+DEVIATION "l0=xen", "Xen offers L1 the TPR shadow and the APIC-access page alone"
         TPR_SHADOW
         ACCESS_PAGE
         SECONDARY CPU2_APIC_REGISTERS
@@ -188,6 +189,7 @@ RULE read_of_a_register_is_virtualized, "With APIC-register virtualization a rea
         EXECUTED
         CHECK   rbx, 0x5000000
 RULE write_of_a_register_exits_behind_it, "With APIC-register virtualization a write goes to the page and exits behind the instruction", "SDM vol. 3, 30.4.3.2"
+DEVIATION "l0=xen", "Xen offers L1 the TPR shadow and the APIC-access page alone"
         TPR_SHADOW
         ACCESS_PAGE
         SECONDARY CPU2_APIC_REGISTERS
@@ -197,6 +199,7 @@ RULE write_of_a_register_exits_behind_it, "With APIC-register virtualization a w
         QUALIFIED 0x380
         CHECK32 [page + 0x380], 0x1234
 RULE write_of_icr_high_does_not_exit, "With APIC-register virtualization a write of ICR's upper half keeps bits 31:24 and does not exit", "SDM vol. 3, 30.4.3.2"
+DEVIATION "l0=xen", "Xen offers L1 the TPR shadow and the APIC-access page alone"
         TPR_SHADOW
         ACCESS_PAGE
         SECONDARY CPU2_APIC_REGISTERS
@@ -219,6 +222,7 @@ RULE register_virtualization_needs_the_shadow, "APIC-register virtualization wit
 # ------------------------------------------------------------------ virtual x2APIC mode: SDM vol. 3, 30.5
 
 RULE x2apic_tpr_reads_vtpr, "In virtual x2APIC mode RDMSR of TPR gives VTPR", "SDM vol. 3, 30.5"
+DEVIATION "l0=xen", "Xen offers L1 the TPR shadow and the APIC-access page alone"
         TPR_SHADOW 0x73
         SECONDARY CPU2_X2APIC_MODE
         mov     ecx, X2APIC_TPR
@@ -226,6 +230,7 @@ RULE x2apic_tpr_reads_vtpr, "In virtual x2APIC mode RDMSR of TPR gives VTPR", "S
         EXECUTED
         CHECK   [l2_rax], 0x73
 RULE x2apic_tpr_writes_vtpr, "In virtual x2APIC mode WRMSR of TPR goes to VTPR", "SDM vol. 3, 30.5"
+DEVIATION "l0=xen", "Xen offers L1 the TPR shadow and the APIC-access page alone"
         TPR_SHADOW
         SECONDARY CPU2_X2APIC_MODE
         mov     ecx, X2APIC_TPR
@@ -254,12 +259,14 @@ RULE x2apic_mode_needs_the_shadow, "Virtual x2APIC mode without a TPR shadow: er
 # ------------------------------------------------------------------ virtual interrupts: SDM vol. 3, 30.2
 
 RULE requested_interrupt_is_delivered, "A virtual interrupt that is requested goes through L2's IDT", "SDM vol. 3, 30.2.2"
+DEVIATION "l0=xen", "Xen offers L1 the TPR shadow and the APIC-access page alone"
         TPR_SHADOW
         REQUESTED
         RUN     l2_waits
         HALTED
         CHECK   [exc_vector], VECTOR
 RULE delivery_moves_it_into_service, "Delivery takes the vector from VIRR to VISR, and from RVI to SVI", "SDM vol. 3, 30.2.2"
+DEVIATION "l0=xen", "Xen offers L1 the TPR shadow and the APIC-access page alone"
         TPR_SHADOW
         REQUESTED
         RUN     l2_waits
@@ -279,11 +286,13 @@ RULE vtpr_holds_it, "VTPR of its class holds a virtual interrupt", "SDM vol. 3, 
         RUN     l2_waits
         CHECK   [exc_vector], NO_EXCEPTION
 RULE lower_vtpr_lets_it_come, "A virtual interrupt is delivered when L2 lowers its TPR", "SDM vol. 3, 30.1.2"
+DEVIATION "l0=xen", "Xen offers L1 the TPR shadow and the APIC-access page alone"
         TPR_SHADOW 0x30
         REQUESTED
         RUN     l2_lowers_tpr
         CHECK   [exc_vector], VECTOR
 RULE service_of_its_class_holds_it, "An interrupt of its class in service holds a virtual interrupt", "SDM vol. 3, 30.2.1"
+DEVIATION "l0=xen", "Xen offers L1 the TPR shadow and the APIC-access page alone"
         TPR_SHADOW
         VIRTUAL_INTERRUPTS VECTOR | 0x3200
         or      dword ptr [VIRR_VECTOR], VECTOR_BIT
@@ -298,6 +307,7 @@ RULE window_holds_it, "Interrupt-window exiting comes before a virtual interrupt
         CHECK_FIELD VM_EXIT_REASON, EXIT_INTERRUPT_WINDOW
         CHECK   [exc_vector], NO_EXCEPTION
 RULE eoi_ends_service, "EOI clears VISR and SVI and does not exit when its bit of the EOI-exit bitmap is clear", "SDM vol. 3, 30.1.4"
+DEVIATION "l0=xen", "Xen offers L1 the TPR shadow and the APIC-access page alone"
         TPR_SHADOW
         ACCESS_PAGE
         VIRTUAL_INTERRUPTS VECTOR << 8
@@ -308,6 +318,7 @@ RULE eoi_ends_service, "EOI clears VISR and SVI and does not exit when its bit o
         CHECK_FIELD GUEST_INTR_STATUS, 0
         CHECK32 [VISR_VECTOR], 0
 RULE eoi_exits_by_its_bitmap, "EOI of a vector whose bit of the EOI-exit bitmap is set exits behind the instruction", "SDM vol. 3, 30.1.4"
+DEVIATION "l0=xen", "Xen offers L1 the TPR shadow and the APIC-access page alone"
         TPR_SHADOW
         ACCESS_PAGE
         VIRTUAL_INTERRUPTS VECTOR << 8
@@ -317,6 +328,7 @@ RULE eoi_exits_by_its_bitmap, "EOI of a vector whose bit of the EOI-exit bitmap 
         TRAPPED EXIT_EOI_INDUCED
         QUALIFIED VECTOR
 RULE eoi_brings_the_next, "EOI lets a requested interrupt of a lower class come", "SDM vol. 3, 30.1.4"
+DEVIATION "l0=xen", "Xen offers L1 the TPR shadow and the APIC-access page alone"
         TPR_SHADOW
         SECONDARY CPU2_X2APIC_MODE
         VIRTUAL_INTERRUPTS VECTOR | 0x4100
@@ -326,6 +338,7 @@ RULE eoi_brings_the_next, "EOI lets a requested interrupt of a lower class come"
         CHECK   [exc_vector], VECTOR
         CHECK_FIELD GUEST_INTR_STATUS, VECTOR << 8
 RULE self_ipi_requests, "A self-IPI in virtual x2APIC mode is a virtual interrupt and does not exit", "SDM vol. 3, 30.1.5"
+DEVIATION "l0=xen", "Xen offers L1 the TPR shadow and the APIC-access page alone"
         TPR_SHADOW
         SECONDARY CPU2_X2APIC_MODE
         VIRTUAL_INTERRUPTS 0
@@ -341,6 +354,7 @@ RULE virtual_interrupts_need_the_shadow, "Virtual-interrupt delivery without a T
         VIRTUAL_INTERRUPTS 0
         REFUSED 7
 RULE threshold_is_ignored_with_virtual_interrupts, "With virtual-interrupt delivery the threshold does not count", "SDM vol. 3, 30.1.2"
+DEVIATION "l0=xen", "Xen offers L1 the TPR shadow and the APIC-access page alone"
         TPR_SHADOW 0x40, 5
         VIRTUAL_INTERRUPTS 0
         xor     ebx, ebx

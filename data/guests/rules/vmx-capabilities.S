@@ -102,6 +102,7 @@ RULE cr0_fixed_bits_are_consistent, "A bit of CR0 that must be 1 may be 1", "SDM
         MSR_TO_RBX MSR_VMX_CR0_FIXED1
         SUBSET  r8, rbx
 RULE cr0_fixed_bits_are_pe_ne_pg, "VMX operation demands PE, NE and PG of CR0", "SDM vol. 3, 24.8"
+DEVIATION "l0=xen", "Xen gives PE and PG alone as fixed (nvmx_msr_read_intercept)"
         MSR_TO_RBX MSR_VMX_CR0_FIXED0
         mov     ecx, CR0_PE_NE_PG
         mov     r8, rcx

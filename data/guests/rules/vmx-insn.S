@@ -142,6 +142,7 @@ RULE vmxe_can_be_cleared_after_vmxoff, "CR4.VMXE can be cleared outside of VMX o
         mov     rbx, cr4
         CHECK_BITS rbx, CR4_VMXE, 0
 RULE ne_cannot_be_cleared_in_vmx_operation, "Clearing CR0.NE in VMX operation raises #GP", "SDM vol. 3, 24.8"
+DEVIATION "cr0_ne_clearable=on"
         mov     rbx, cr0
         and     ebx, ~CR0_NE
         CATCH   mov cr0, rbx
@@ -283,6 +284,7 @@ RULE field_beyond_32_bits_is_unknown, "A field encoding with bits beyond 31 is u
         VMX     vmread rbx, rax
         FAILED  12
 RULE vmwrite_to_a_read_only_field_fails, "VMWRITE of an exit-information field is VMfail 13 where MISC bit 29 is 0", "SDM vol. 3, 31.4"
+DEVIATION "l0=kvm", "KVM sets VMX_MISC bit 29 for L1"
 DEVIATION "vmwrite_to_read_only_fields=on"
 ONLY_WITH "vmcs_shadowing=off"
         mov     eax, VM_EXIT_REASON

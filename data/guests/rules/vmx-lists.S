@@ -51,6 +51,7 @@ RULES   vmx.lists
 # ------------------------------------------------------------------ MSR lists: SDM vol. 3, 27.4, 28.4, 28.6
 
 RULE entry_list_loads, "VM entry loads the MSRs of its list", "SDM vol. 3, 27.4"
+DEVIATION "msr_areas_ignored=on"
         ENTRY   0, MSR_LSTAR, 0x123456789a
         ENTRY_LIST 1
         mov     ecx, MSR_LSTAR
@@ -59,6 +60,7 @@ RULE entry_list_loads, "VM entry loads the MSRs of its list", "SDM vol. 3, 27.4"
         CHECK   [l2_rax], 0x3456789a
         CHECK   [l2_rdx], 0x12
 RULE entry_list_loads_in_order, "The later of two entries for an MSR stays", "SDM vol. 3, 27.4"
+DEVIATION "msr_areas_ignored=on"
         ENTRY   0, MSR_LSTAR, 0x1111
         ENTRY   1, MSR_LSTAR, 0x2222
         ENTRY_LIST 2
@@ -67,27 +69,33 @@ RULE entry_list_loads_in_order, "The later of two entries for an MSR stays", "SD
         EXECUTED
         CHECK   [l2_rax], 0x2222
 RULE entry_list_reserved_bits_fail, "Bits 63:32 of an entry's first word must be 0: exit reason 34", "SDM vol. 3, 27.4"
+DEVIATION "msr_areas_ignored=on"
         ENTRY   0, MSR_LSTAR, 0
         mov     dword ptr [page + 4], 1
         ENTRY_LIST 1
         LIST_FAILS 1
 RULE entry_list_with_fs_base_fails, "FS_BASE may not be in a VM-entry list: exit reason 34", "SDM vol. 3, 27.4"
+DEVIATION "msr_areas_ignored=on"
         ENTRY   0, MSR_FS_BASE, 0
         ENTRY_LIST 1
         LIST_FAILS 1
 RULE entry_list_with_x2apic_fails, "A register of the x2APIC may not be in a VM-entry list", "SDM vol. 3, 27.4"
+DEVIATION "msr_areas_ignored=on"
         ENTRY   0, MSR_X2APIC_TPR, 0
         ENTRY_LIST 1
         LIST_FAILS 1
 RULE entry_list_with_a_bad_value_fails, "A value that WRMSR would refuse fails the entry", "SDM vol. 3, 27.4"
+DEVIATION "msr_areas_ignored=on"
         ENTRY   0, MSR_LSTAR, 1 << 47
         ENTRY_LIST 1
         LIST_FAILS 1
 RULE entry_list_with_an_unknown_msr_fails, "An MSR that does not exist fails the entry", "SDM vol. 3, 27.4"
+DEVIATION "msr_areas_ignored=on"
         ENTRY   0, 0x1234, 0
         ENTRY_LIST 1
         LIST_FAILS 1
 RULE entry_list_names_the_failing_entry, "The qualification is the number of the entry that failed, from 1", "SDM vol. 3, 27.8"
+DEVIATION "msr_areas_ignored=on"
         ENTRY   0, MSR_LSTAR, 0x1111
         ENTRY   1, 0x1234, 0
         ENTRY_LIST 2
@@ -98,6 +106,7 @@ RULE guest_state_comes_before_the_list, "A bad guest state is exit reason 33, wh
         SET     GUEST_RFLAGS, 0
         INVALID_STATE
 RULE exit_list_stores, "VM exit stores the MSRs of its store list", "SDM vol. 3, 28.4"
+DEVIATION "msr_areas_ignored=on"
         ENTRY   0, MSR_CSTAR, 0
         LIST    VM_EXIT_MSR_STORE_ADDR, VM_EXIT_MSR_STORE_COUNT, 1
         mov     ecx, MSR_CSTAR
@@ -108,6 +117,7 @@ RULE exit_list_stores, "VM exit stores the MSRs of its store list", "SDM vol. 3,
         CHECK   [page + 8], 0x777
         CHECK   [page], MSR_CSTAR
 RULE exit_list_loads, "VM exit loads the MSRs of its load list for L1", "SDM vol. 3, 28.6"
+DEVIATION "msr_areas_ignored=on"
         ENTRY   0, MSR_CSTAR, 0x888
         LIST    VM_EXIT_MSR_LOAD_ADDR, VM_EXIT_MSR_LOAD_COUNT, 1
         L2      nop
@@ -115,6 +125,7 @@ RULE exit_list_loads, "VM exit loads the MSRs of its load list for L1", "SDM vol
         READ_MSR MSR_CSTAR
         CHECK   rbx, 0x888
 RULE one_list_to_store_and_to_load, "A list that is stored at exit and loaded at entry keeps L2's MSR apart from L1's", "SDM vol. 3, 27.4 and 28.4"
+DEVIATION "msr_areas_ignored=on"
         ENTRY   0, MSR_CSTAR, 0x111
         ENTRY_LIST 1
         LIST    VM_EXIT_MSR_STORE_ADDR, VM_EXIT_MSR_STORE_COUNT, 1
@@ -194,6 +205,7 @@ RULE saved_timer_needs_the_timer, "'Save VMX-preemption timer value' without the
         SET     GUEST_PML_INDEX, \index
 .endm
 RULE write_is_logged, "A write that sets a dirty flag puts the page's address into the log and takes 1 from the index", "SDM vol. 3, 29.3.6"
+DEVIATION "l0=xen", "Xen offers L1 no accessed and dirty flags of EPT"
 ONLY_WITH "pml=on"
 ONLY_WITH "ept_ad=on"
         LOGGING 511
@@ -209,6 +221,7 @@ ONLY_WITH "ept_ad=on"
         EXECUTED
         CHECK_FIELD GUEST_PML_INDEX, 511
 RULE second_write_is_not_logged, "A write to a page that is dirty already is not logged", "SDM vol. 3, 29.3.6"
+DEVIATION "l0=xen", "Xen offers L1 no accessed and dirty flags of EPT"
 ONLY_WITH "pml=on"
 ONLY_WITH "ept_ad=on"
         LOGGING 511
@@ -217,6 +230,7 @@ ONLY_WITH "ept_ad=on"
         EXECUTED
         CHECK_FIELD GUEST_PML_INDEX, 510
 RULE full_log_exits, "A write that would be logged exits when the index is outside of 0 to 511", "SDM vol. 3, 29.3.6"
+DEVIATION "l0=xen", "Xen offers L1 no accessed and dirty flags of EPT"
 ONLY_WITH "pml=on"
 ONLY_WITH "ept_ad=on"
         LOGGING 0xffff

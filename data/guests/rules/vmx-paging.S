@@ -242,6 +242,7 @@ RULE corrected_entry_runs, "L2 goes on when L1 has corrected the entry", "SDM vo
 # ------------------------------------------------------------------ accessed and dirty flags: SDM vol. 3, 29.3.5
 
 RULE read_sets_accessed, "A read sets the accessed flag of every level and no dirty flag", "SDM vol. 3, 29.3.5"
+DEVIATION "l0=xen", "Xen offers L1 no accessed and dirty flags of EPT"
 ONLY_WITH "ept_ad=on"
         L2      mov rbx, [PAGE_1]
         EXECUTED
@@ -249,11 +250,13 @@ ONLY_WITH "ept_ad=on"
         CHECK_BITS [WINDOW_PD], ACCESSED, ACCESSED
         CHECK_BITS [nested_root], ACCESSED, ACCESSED
 RULE write_sets_dirty, "A write sets the dirty flag of the leaf", "SDM vol. 3, 29.3.5"
+DEVIATION "l0=xen", "Xen offers L1 no accessed and dirty flags of EPT"
 ONLY_WITH "ept_ad=on"
         L2      mov [PAGE_1], rbx
         EXECUTED
         CHECK_BITS [ENTRY_1], ACCESSED | DIRTY, ACCESSED | DIRTY
 RULE write_after_a_read_sets_dirty, "A write to a page that was only read sets its dirty flag", "SDM vol. 3, 29.3.5"
+DEVIATION "l0=xen", "Xen offers L1 no accessed and dirty flags of EPT"
 ONLY_WITH "ept_ad=on"
         L2      mov rbx, [PAGE_1]
         EXECUTED

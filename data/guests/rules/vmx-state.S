@@ -196,6 +196,7 @@ RULE exit_saves_efer, "With 'save IA32_EFER' the exit saves EFER", "SDM vol. 3, 
         EXECUTED
         CHECK_FIELD GUEST_IA32_EFER, EFER_LME_LMA_NXE_SCE & ~1
 RULE exit_saves_efer_only_when_told, "Without 'save IA32_EFER' the field stays", "SDM vol. 3, 28.3.1"
+DEVIATION "saves_ignore_exit_controls=on"
         CLEAR_BITS VM_EXIT_CONTROLS, EXIT_CTL_SAVE_EFER
         mov     ecx, MSR_EFER
         mov     eax, EFER_LME_LMA_NXE_SCE & ~1
