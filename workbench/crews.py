@@ -198,7 +198,10 @@ class LocalCrew:
     """
 
     def __init__(self, kind: str, workers: int, folder: str | None, stop: Stop):
-        self.kind, self.workers = kind, workers
+        from .core.emit import config
+
+        # the checks of NUMBA_BOUNDSCHECK know one machine's memory at a time
+        self.kind, self.workers = kind, 1 if getattr(config, "BOUNDSCHECK", 0) else workers
         self._folder, self._stop = folder, stop
         self._processes = kind == "processes"
         self._children: list[WorkerProcess] = []

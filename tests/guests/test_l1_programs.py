@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from unicorn_machine import ScriptedHardware
+from unicorn_machine import ScriptedHardware, faults_in_turn
 
 from workbench.arch import svm, vmcb, vmcs, vmx
 from workbench.guests.catalogue import find, param_page, validate_params
@@ -173,20 +173,8 @@ def test_nested_page_fault_outside_of_memory_ends_the_run(backend):
 
 def test_pages_are_taken_away_after_the_period(backend):
     pages = [0x200000 + 0x1000 * i for i in range(5)]
-    mapped = []
-
-    def fault(n2p):
-        def step(hw):
-            mapped.append([hw.translate(p) is not None for p in pages])
-            hw.exit_nested_fault(n2p)
-
-        return step
-
-    def last(hw):
-        mapped.append([hw.translate(p) is not None for p in pages])
-        finish(hw)
-
-    hw = run(backend, *[fault(p) for p in pages], last, unmap_period=4, unmap_pages=2)
+    mapped, steps = faults_in_turn(pages, finish)
+    hw = run(backend, *steps, unmap_period=4, unmap_pages=2)
     # at the fourth exit the last two go, then that exit's own page comes
     assert mapped[4] == [True, False, False, True, False]
     if backend == "svm":

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 
 import pytest
-from unicorn_machine import ScriptedHardware
+from unicorn_machine import ScriptedHardware, faults_in_turn
 
 from workbench.arch import svm, vmcs, vmx
 from workbench.arch.table import rows
@@ -303,20 +303,8 @@ def test_results(key):
 @EACH
 def test_pages_are_taken_away_after_the_period(key):
     pages = [0x200000 + 0x1000 * i for i in range(5)]
-    mapped = []
-
-    def fault(n2p):
-        def step(hw):
-            mapped.append([hw.translate(p) is not None for p in pages])
-            hw.exit_nested_fault(n2p)
-
-        return step
-
-    def last(hw):
-        mapped.append([hw.translate(p) is not None for p in pages])
-        finish(hw)
-
-    hw = run(key, *[fault(p) for p in pages], last, unmap_period=4, unmap_pages=2)
+    mapped, steps = faults_in_turn(pages, finish)
+    hw = run(key, *steps, unmap_period=4, unmap_pages=2)
     assert hw.result == 0
     gone = mapped[3 if key[1] == "svm" else 4]  # SVM counts the first entry too
     assert sum(gone) < sum(mapped[2 if key[1] == "svm" else 3])

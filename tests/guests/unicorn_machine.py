@@ -9,6 +9,7 @@ a script of L2 exits, so that L1's handlers can be tested one by one.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import unicorn
 from iced_x86 import Decoder, Instruction, OpKind, Register
@@ -280,3 +281,27 @@ class ScriptedHardware:
             machine.uc.emu_stop()
         elif port == 0x3F8:
             self.serial += bytes([machine["rax"] & 0xFF])
+
+
+Step = Callable[[ScriptedHardware], None]
+
+
+def faults_in_turn(pages: list[int], finish: Step) -> tuple[list[list[bool]], list[Step]]:
+    """Steps in which L2 faults on one page after the other, and which pages were mapped before each."""
+    mapped: list[list[bool]] = []
+
+    def look(hw: ScriptedHardware) -> None:
+        mapped.append([hw.translate(page) is not None for page in pages])
+
+    def fault(page: int) -> Step:
+        def step(hw: ScriptedHardware) -> None:
+            look(hw)
+            hw.exit_nested_fault(page)
+
+        return step
+
+    def last(hw: ScriptedHardware) -> None:
+        look(hw)
+        finish(hw)
+
+    return mapped, [*map(fault, pages), last]

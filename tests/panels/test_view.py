@@ -88,7 +88,17 @@ def test_a_redrawn_cost_chart_is_the_chart_of_these_prices(panel):
     first = panel._figures["Cost"][1].figure
     panel.controls._price_rows["HW_EXIT"][1].value = 5000
     assert panel._figures["Cost"][1].figure is first, "drawn anew"
-    assert first.get_label() == CHARTS["Cost"](panel.shown()).get_label()
+    anew = CHARTS["Cost"](panel.shown())
+    assert first.get_label() == anew.get_label()
+    sizes = [
+        [label.get_fontsize() for label in figure.axes[0].get_xticklabels()]
+        for figure in (first, anew)
+    ]
+    assert sizes[0] == sizes[1]
+    for ours, theirs in zip(first.texts, anew.texts, strict=True):
+        assert ours.get_text() == theirs.get_text()
+        assert ours.get_fontsize() == theirs.get_fontsize()
+        assert ours.get_position() == pytest.approx(theirs.get_position(), abs=1e-3)
 
 
 def test_another_preset_redraws_without_a_run(panel, simulation):

@@ -82,6 +82,7 @@ def redraw(figure: Figure, results: Results, size: str = "panel") -> bool:
     with style.house_style(size):
         axes.clear()
         _draw(axes, pairs, tables, unit)
+        axes.get_xticklabels()  # made now, while the house style holds
         style.rename(figure, note, _alt(pairs, tables, unit))
     return True
 

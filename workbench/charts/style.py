@@ -111,8 +111,11 @@ def finish(figure: Figure, title: str, note: str, alt: str, size: str) -> Figure
 
 
 def rename(figure: Figure, note: str, alt: str) -> None:
-    """Another provenance footer and alternative text for a finished figure."""
-    figure.supxlabel(note)
+    """Another provenance footer and alternative text for a finished figure, at the same place."""
+    before = figure.get_supxlabel()
+    for text in figure.texts:
+        if text.get_text() == before:
+            text.set_text(note)
     figure.set_label(alt)
 
 

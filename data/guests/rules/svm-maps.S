@@ -235,22 +235,4 @@ RULE port_at_cpl3_is_gp, "IN that the TSS's map and IOPL forbid raises #GP and d
         CHECK   [exc_vector], EXC_GP
 RULES_END
 
-l2_user_rdmsr:
-        CATCH_USER rdmsr
-        hlt
-l2_user_in:
-        CATCH_USER in al, 0x60
-        hlt
-l2_unknown_msr:
-        mov     ecx, 0x1234
-        CATCH   rdmsr
-        hlt
-l2_star:
-        mov     ecx, MSR_STAR
-        mov     eax, 0x11223344
-        mov     edx, 0x55667788
-        wrmsr
-        xor     eax, eax
-        xor     edx, edx
-        rdmsr
-        hlt
+.include "maps-code.inc"

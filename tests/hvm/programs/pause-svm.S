@@ -33,24 +33,4 @@ resume:
         mov     [vmcb + VMCB_RIP], rax
         jmp     resume
 not_pause:
-        cmp     eax, VMEXIT_NPF
-        jne     unusable
-        mov     rax, [vmcb + VMCB_EXIT_INFO_2]
-        push    rcx
-        push    rdx
-        push    rsi
-        push    rdi
-        mov     rdi, rax
-        call    map_page
-        pop     rdi
-        pop     rsi
-        pop     rdx
-        pop     rcx
-        jmp     resume
-unusable:
-        xor     eax, eax
-        out     PORT_EXIT, al
-        hlt
-
-.include "svm-setup.inc"
-.include "nested-map.inc"
+.include "svm-map-or-stop.inc"

@@ -54,26 +54,4 @@ resume:
         vmsave  rax
         stgi
         mov     eax, [vmcb + VMCB_EXIT_CODE]
-        cmp     eax, VMEXIT_NPF
-        jne     unusable
-        mov     rax, [vmcb + VMCB_EXIT_INFO_2]
-        cmp     rax, [L1_L2_BYTES]
-        jae     unusable
-        push    rcx
-        push    rdx
-        push    rsi
-        push    rdi
-        mov     rdi, rax
-        call    map_page
-        pop     rdi
-        pop     rsi
-        pop     rdx
-        pop     rcx
-        jmp     resume
-unusable:
-        xor     eax, eax
-        out     PORT_EXIT, al
-        hlt
-
-.include "svm-setup.inc"
-.include "nested-map.inc"
+.include "svm-map-or-stop.inc"
