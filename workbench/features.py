@@ -186,8 +186,8 @@ def _value(feature: Feature, backend: str, value: Any) -> Any:
 
 def _foreign(feature: Feature, backend: str) -> str:
     owner = _VENDOR[feature.backends[0]]
-    other = feature.counterpart or "nothing"
-    return f"{feature.id} is a feature of {owner}; its counterpart on {_VENDOR[backend]} is {other}"
+    other = f"; the nearest on {_VENDOR[backend]} is {feature.counterpart}"
+    return f"{feature.id} is a feature of {owner} only{other if feature.counterpart else ''}"
 
 
 def _names(backend: str) -> Iterable[str]:

@@ -46,7 +46,7 @@ def test_an_unknown_feature_gets_close_matches():
 
 
 def test_a_feature_of_the_other_backend_names_its_counterpart():
-    with pytest.raises(FeatureError, match="counterpart on VMX is vmcs_shadowing"):
+    with pytest.raises(FeatureError, match="SVM only; the nearest on VMX is vmcs_shadowing"):
         features.resolve("vmx", {"virtual_gif": True})
 
 
@@ -77,5 +77,5 @@ def test_inert_combinations_come_with_their_reason():
     reason = features.why_not("l2_tag_policy", "svm", {"tlb_tagging": False})
     assert "tlb_tagging is off" in reason
     assert features.why_not("l2_tag_policy", "svm") == ""
-    assert "counterpart" in features.why_not("virtual_gif", "vmx")
+    assert "SVM only" in features.why_not("virtual_gif", "vmx")
     assert set(features.inert("vmx", {"tlb_tagging": False})) >= {"l2_tag_policy", "vpid_for_l1"}

@@ -25,8 +25,15 @@ FIRST_PRICES = ("HW_EXIT", "HW_ENTRY", "L0_EXIT_DISPATCH", "L0_INSTRUCTION_EMULA
                 "L0_GUEST_PAGE_MAPPED", "WALK_FROM_L1_CACHE")  # fmt: skip
 """Prices with a slider of their own until a result says which ones matter."""
 SLIDERS = len(FIRST_PRICES)
-_CAPITALS = {"tlb", "l0", "l1", "l2", "np2m", "msr", "gif", "vmload", "vmsave", "vmcs", "vpid",
-             "nmi", "apicv", "p2m", "ept", "hw", "vmread", "vmwrite", "cpuid", "pcid", "hap", "psc"}  # fmt: skip
+_SPELLED = {
+    "ad": "A/D", "io": "I/O", "nrip": "Next-RIP", "tlb": "TLB", "np2m": "NP2M", "msr": "MSR",
+    "gif": "GIF", "vmload": "VMLOAD", "vmsave": "VMSAVE", "vmcs": "VMCS", "vmcb": "VMCB",
+    "vpid": "VPID", "asid": "ASID", "nmi": "NMI", "apicv": "APICv", "p2m": "P2M", "ept": "EPT",
+    "hw": "HW", "vmread": "VMREAD", "vmwrite": "VMWRITE", "cpuid": "CPUID", "pcid": "PCID",
+    "hap": "HAP", "psc": "PSC", "pml": "PML", "pause": "PAUSE", "vmexit": "VM exit",
+    "l0": "L0", "l1": "L1", "l2": "L2", "llc": "LLC",
+}  # fmt: skip
+"""Words of names as the manuals spell them."""
 _WIDE = {"description_width": "150px"}
 
 Guard = Callable[[Callable[[], Any]], None]
@@ -35,8 +42,7 @@ Guard = Callable[[Callable[[], Any]], None]
 
 def label_of(name: str) -> str:
     """A name of the catalogue as people write it: ``virtual_gif`` -> ``Virtual GIF``."""
-    words = [w_.upper() if w_ in _CAPITALS else w_ for w_ in name.lower().split("_")]
-    text = " ".join(words)
+    text = " ".join(_SPELLED.get(word, word) for word in name.lower().split("_"))
     return text[:1].upper() + text[1:]
 
 
