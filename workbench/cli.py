@@ -96,7 +96,9 @@ def _add_simple(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         choices=("backends", "guests", "features", "deviations", "presets", "scenarios"),
         help="only this",
     )
-    cite = commands.add_parser("cite", help="the sources behind a scenario, or all")
+    cite = commands.add_parser(
+        "cite", help="the sources behind the cycles of a scenario or a saved result, or all"
+    )
     cite.add_argument("scenario", nargs="?", metavar="SCENARIO")
     cite.add_argument("--bibtex", action="store_true", help="as BibTeX entries")
     rules = commands.add_parser(

@@ -255,11 +255,22 @@ def listing(options: argparse.Namespace) -> int:
 
 def cite(options: argparse.Namespace) -> int:
     """``workbench cite``."""
-    from .listing import sources_of, sources_text
+    from .listing import all_sources, sources_text
 
-    scenario = read_scenario(options.scenario) if options.scenario else None
-    print(sources_text(sources_of(scenario), options.bibtex))
+    keys = _counted(options.scenario).sources if options.scenario else all_sources()
+    print(sources_text(keys, options.bibtex))
     return EXIT_OK
+
+
+def _counted(name: str) -> Result:
+    """A saved result, or the run of a scenario: only counts tell which prices were used."""
+    from . import simulate
+    from .result import Result
+
+    if Path(name).is_dir():
+        return Result.load(name)
+    with ProgressLine(True) as line:
+        return simulate.run(read_scenario(name), line.report)
 
 
 # ---------------------------------------------------------------- rules

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from . import features, personality
@@ -11,7 +11,6 @@ from .paths import data_dir
 
 if TYPE_CHECKING:
     from .guests.catalogue import Guest
-    from .scenario import Scenario
 
 _WIDTH = 96
 BACKEND_TITLES = {"svm": "AMD SVM", "vmx": "Intel VMX"}
@@ -107,20 +106,14 @@ TOPICS: dict[str, Callable[[], str]] = {
 # ---------------------------------------------------------------- sources
 
 
-def sources_of(scenario: Scenario | None) -> list[str]:
-    """Bibliography keys behind a scenario: its prices, TLB geometry and toggles; None: all."""
-    from .tables import bibliography, source_keys
+def all_sources() -> list[str]:
+    """Every bibliography key."""
+    from .tables import bibliography
 
-    known = bibliography()
-    if scenario is None:
-        return list(known)
-    used = list(scenario.preset.sources)
-    for feature in features.applicable(scenario.backend):
-        used += [key for key in source_keys(feature.source) if key in known]
-    return list(dict.fromkeys(used))
+    return list(bibliography())
 
 
-def sources_text(keys: list[str], bibtex: bool) -> str:
+def sources_text(keys: Iterable[str], bibtex: bool) -> str:
     """References, one per line, or their BibTeX entries."""
     from .tables import bibliography, reference
 

@@ -11,6 +11,7 @@ own in the directory that ``WORKBENCH_PRICES`` names, or a DataFrame.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -307,13 +308,19 @@ def _find_base(name: str) -> tuple[Table, str]:
 def list_presets(backend: str | None = None) -> tuple[str, ...]:
     """Names of the presets, shipped and the user's own, of one back-end when given.
 
-    Raises
-    ------
-    PriceError
-        A file of the user's directory is not a preset, or has the name of a shipped one.
+    A file of the user's directory that is not a preset, or has the name of a shipped one, is left
+    out with a warning; :func:`load_preset` raises the error.
     """
     names = [*_shipped_files(), *(name for name in _user_files() if name not in _shipped_files())]
-    return tuple(n for n in names if backend is None or load_preset(n).backend in ("", backend))
+    return tuple(name for name in names if _is_for(name, backend))
+
+
+def _is_for(name: str, backend: str | None) -> bool:
+    try:
+        return load_preset(name).backend in ("", backend or load_preset(name).backend)
+    except PriceError as problem:
+        warnings.warn(f"a price file is left out: {problem}", stacklevel=3)
+        return False
 
 
 def load_preset(name: str | Path) -> PricePreset:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from workbench import commands
+from workbench import commands, simulate
 from workbench.cli import build_parser, main
 from workbench.terminal import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 
@@ -177,10 +177,15 @@ def test_doctor_tells_versions_and_cache(capsys):
         assert word in text
 
 
-def test_cite_prints_the_sources_of_a_scenario(capsys):
+def test_cite_prints_the_sources_of_the_prices_that_met_a_count(capsys, tmp_path):
+    result = simulate.run(commands.read_scenario("default_svm"))
     assert main(["cite", "default_svm"]) == EXIT_OK
     some = capsys.readouterr().out
-    assert "[amd-apm2]" in some and "[agesen-atc12]" not in some
+    assert some.strip() == result.cite()
+    assert set(result.sources) < set(result.preset.sources)
+    result.save(tmp_path / "kept")
+    assert main(["cite", str(tmp_path / "kept")]) == EXIT_OK
+    assert capsys.readouterr().out == some
     assert main(["cite", "--bibtex"]) == EXIT_OK
     every = capsys.readouterr().out
     assert every.count("@") > some.count("[")

@@ -244,3 +244,11 @@ def test_a_spread_is_never_wider_than_all_lows_and_all_highs(name):
     assert (found["cycles_low"] >= counts @ preset.vector("low") - 1e-6).all()
     assert (found["cycles_high"] <= counts @ preset.vector("high") + 1e-6).all()
     assert (found["cycles_low"] < found["cycles"]).all()
+
+
+def test_a_broken_file_of_ones_own_is_left_out_of_the_list_with_a_warning(tmp_path, monkeypatch):
+    own(tmp_path, monkeypatch, "mine", "nonsense")
+    with pytest.warns(UserWarning, match="mine"):
+        assert "mine" not in list_presets("svm")
+    with pytest.raises(PriceError):
+        load_preset("mine")

@@ -58,7 +58,7 @@ def test_a_bad_point_is_a_row_and_the_others_are_run():
     table = wb.sweep(BASE, points, store=False)
     assert list(table["status"]) == ["stopped", "error", "error", "error", "stopped"]
     assert "Did you mean cpuid" in table["error"][1]
-    assert "counterpart" in table["error"][2]
+    assert "SVM only" in table["error"][2]
     assert table["exits"].isna().tolist() == [False, True, True, True, False]
     assert list(table.failed["point"]) == ["l2=cpiud", "virtual_gif=on", "work=much"]
     assert list(table["backend"]) == ["vmx", "vmx", "vmx", "vmx", "svm"]
