@@ -39,6 +39,7 @@ def test_predictions_show_each_row_with_a_prediction(size):
 
 def test_the_trend_and_the_depth_say_their_numbers():
     assert "Nehalem: 2.5k single-level, 50k nested" in charts.alt_text(charts.trend(TREND))
+    assert charts.depth(DEPTH).axes[0].lines, "one table needs no label"
     figure = charts.depth({"KVM": DEPTH})
     assert "KVM: L1 1k, L2 20k, L3 400k" in charts.alt_text(figure)
     assert [axes.get_yscale() for axes in figure.axes] == ["log", "log"]

@@ -149,15 +149,17 @@ def trend(table: pd.DataFrame, size: str = "panel") -> Figure:
         return style.finish(figure, TREND_TITLE, note, f"{TREND_TITLE}. {said}.", size)
 
 
-def depth(tables: dict[str, pd.DataFrame], size: str = "panel") -> Figure:
+def depth(tables: pd.DataFrame | dict[str, pd.DataFrame], size: str = "panel") -> Figure:
     """Cycles and exits by level, a line per scenario.
 
     Parameters
     ----------
-    tables : dict of str to DataFrame
-        Label -> table of ``wb.depth()``.
+    tables : DataFrame, or dict of str to DataFrame
+        Table of ``wb.depth()``, or label -> table.
     size : {"panel", "paper"}
     """
+    if isinstance(tables, pd.DataFrame):
+        tables = {"one operation": tables}
     for table in tables.values():
         _needed(table, ("level", "cycles", "exits"))
     with style.house_style(size):

@@ -31,7 +31,8 @@ _SPELLED = {
     "vpid": "VPID", "asid": "ASID", "nmi": "NMI", "apicv": "APICv", "p2m": "P2M", "ept": "EPT",
     "hw": "HW", "vmread": "VMREAD", "vmwrite": "VMWRITE", "cpuid": "CPUID", "pcid": "PCID",
     "hap": "HAP", "psc": "PSC", "pml": "PML", "pause": "PAUSE", "vmexit": "VM exit",
-    "l0": "L0", "l1": "L1", "l2": "L2", "llc": "LLC",
+    "vmclear": "VMCLEAR", "vmptrld": "VMPTRLD", "vmrun": "VMRUN", "cr": "CR", "mmio": "MMIO",
+    "l0": "L0", "l1": "L1", "l2": "L2", "llc": "LLC", "apic": "APIC", "pte": "PTE", "tlb1": "TLB1", "tlb2": "TLB2",
 }  # fmt: skip
 """Words of names as the manuals spell them."""
 _WIDE = {"description_width": "150px"}
