@@ -52,7 +52,15 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument(
         "scenario",
         metavar="SCENARIO",
+        nargs="?",
         help="a .toml or .json file, or the name of a shipped scenario (see 'workbench list')",
+    )
+    run.add_argument(
+        "--from-figure",
+        type=Path,
+        metavar="FILE",
+        help="the scenario that a figure was made from; SCENARIO is then its label in the figure, "
+        "where there are several",
     )
     run.add_argument(
         "--set",

@@ -95,7 +95,13 @@ def run(options: argparse.Namespace) -> int:
     """``workbench run``."""
     from . import simulate
 
-    scenario = read_scenario(options.scenario, options.changes)
+    if options.from_figure is not None:
+        scenario = _of_figure(options.from_figure, options.scenario, options.changes)
+    elif options.scenario is None:
+        hint = "give a file, a shipped name (see 'workbench list scenarios'), or --from-figure FILE"
+        raise ScenarioError("nothing to run", hint)
+    else:
+        scenario = read_scenario(options.scenario, options.changes)
     if options.out is not None:
         check_new(options.out, options.overwrite)
     with ProgressLine(not options.quiet) as line:
@@ -104,6 +110,22 @@ def run(options: argparse.Namespace) -> int:
         result.save(options.out, options.overwrite)
     print(as_json(result) if options.json else as_tables(result))
     return _judge(result)
+
+
+def _of_figure(path: Path, label: str | None, changes: Iterable[str]) -> Scenario:
+    from .charts import scenarios_of
+    from .scenario import Scenario
+
+    found = scenarios_of(path)
+    if label is None and len(found) == 1:
+        label = next(iter(found))
+    if label not in found:
+        known = ", ".join(map(repr, found)) or "nothing with a scenario"
+        problem = f"shows nothing called {label!r}" if label else f"shows {len(found)} scenarios"
+        raise ScenarioError(f"{path} {problem}", f"say which: {known}")
+    values = found[label].to_dict()
+    apply_changes(values, changes)
+    return Scenario.from_dict(values, f"{path}, {label}")
 
 
 def check_new(directory: Path, overwrite: bool) -> None:

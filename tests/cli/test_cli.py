@@ -58,7 +58,7 @@ def test_every_command_has_options_and_an_action():
 
 
 def test_wrong_options_are_usage_errors():
-    for wrong in (["run"], ["fly"], ["run", "default_svm", "--fast"], ["list", "colours"]):
+    for wrong in (["sweep"], ["fly"], ["run", "default_svm", "--fast"], ["list", "colours"]):
         with pytest.raises(SystemExit) as ended:
             main(wrong)
         assert ended.value.code == EXIT_USAGE

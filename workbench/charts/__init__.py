@@ -12,6 +12,7 @@ from .differences import differences
 from .effects import effects
 from .exits import exit_frequency
 from .interrupts import interrupts
+from .origin import scenarios_of
 from .output import alt_text, save, to_png, to_svg
 from .record import depth, predictions, trend
 from .text import to_text
@@ -19,6 +20,7 @@ from .tlb import tlb_flushes
 from .tornado import toggle_tornado, tornado
 
 __all__ = [
-    "alt_text", "cost", "depth", "predictions", "trend", "differences", "effects", "exit_frequency", "interrupts", "save", "step_table",
-    "timeline", "tlb_flushes", "to_png", "to_svg", "to_text", "toggle_tornado", "tornado",
+    "alt_text", "cost", "depth", "differences", "effects", "exit_frequency", "interrupts",
+    "predictions", "save", "scenarios_of", "step_table", "timeline", "tlb_flushes", "to_png",
+    "to_svg", "to_text", "toggle_tornado", "tornado", "trend",
 ]  # fmt: skip

@@ -74,7 +74,7 @@ def timeline(
     title = f"{TITLE}: {_subject(result, steps)}" if len(steps) else TITLE
     if steps.empty:
         reason = "Nothing to show: no such entries are recorded."
-        return style.empty(title, reason, note, size)
+        return style.empty(title, reason, note, size, pairs)
     times = (steps["cycles"] - steps["cycles"].iloc[0]).tolist()
     with style.house_style(size):
         figure = style.new_figure(size, 3.7)
@@ -85,7 +85,7 @@ def timeline(
         axes.set_xlabel("cycles since the exit")
         if handles := axes.get_legend_handles_labels()[0]:
             style.legend(figure, title, handles, size)
-        return style.finish(figure, title, note, _alt(title, steps, times), size)
+        return style.finish(figure, title, note, _alt(title, steps, times), size, pairs)
 
 
 def _subject(result: Result, steps: pd.DataFrame) -> str:

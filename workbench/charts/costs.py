@@ -49,14 +49,14 @@ def cost(results: Results, size: str = "panel") -> Figure:
     note = _note(pairs, size)
     if not any(table.at["all", "cycles"] for table in tables):
         reason = "Nothing to show: L2 did nothing that has a price."
-        return style.empty(TITLE, reason, note, size)
+        return style.empty(TITLE, reason, note, size, pairs)
     with style.house_style(size):
         figure = style.new_figure(size, 1.85 + 0.46 * len(pairs))
         axes = figure.add_subplot()
         _draw(axes, pairs, tables, unit)
         looks = [(part, *style.PART_LOOKS[part]) for part in _shown(tables)]
         style.legend(figure, TITLE, style.patches(looks), size)
-        return style.finish(figure, TITLE, note, _alt(pairs, tables, unit), size)
+        return style.finish(figure, TITLE, note, _alt(pairs, tables, unit), size, pairs)
 
 
 def redraw(figure: Figure, results: Results, size: str = "panel") -> bool:

@@ -77,7 +77,7 @@ def differences(results: Results, size: str = "panel") -> Figure:
     tables = [exit_changes(both, unit), cycle_changes(both, unit)]
     title = f"{TITLE} from {both.base}"
     if not any(table.to_numpy().any() for table in tables):
-        return style.empty(title, "The same exits and the same cycles.", note, size)
+        return style.empty(title, "The same exits and the same cycles.", note, size, pairs)
     looks = [
         (label, *style.SERIES_LOOKS[i % len(style.SERIES_LOOKS)])
         for i, label in enumerate(both.others)
@@ -93,7 +93,7 @@ def differences(results: Results, size: str = "panel") -> Figure:
         right.set_xlabel(f"more or fewer cycles\n{UNITS[unit]}")
         right.xaxis.set_major_formatter(lambda value, _: style.compact(value))
         style.legend(figure, title, style.patches(looks), size)
-        return style.finish(figure, title, note, _alt(both, tables, unit), size)
+        return style.finish(figure, title, note, _alt(both, tables, unit), size, pairs)
 
 
 def _bars(axes: Axes, table: pd.DataFrame, looks: list[tuple[str, str, str]], rows: int) -> None:

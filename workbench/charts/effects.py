@@ -66,7 +66,9 @@ def effects(found: Effects, size: str = "panel") -> Figure:
     note = footer(origin, size, "cycles" in found.measure, _note(found)) if origin else _note(found)
     title = f"{TITLE} on {unit_of(found.measure)}"
     if not names:
-        return style.empty(title, "Nothing to show: no pair of runs has this measure.", note, size)
+        return style.empty(
+            title, "Nothing to show: no pair of runs has this measure.", note, size, origin
+        )
     matrix = interaction_matrix(found) if found.design == FACTORIAL and len(names) > 1 else None
     with style.house_style(size):
         figure = style.new_figure(
@@ -78,7 +80,7 @@ def effects(found: Effects, size: str = "panel") -> Figure:
         _bars(grid[0], found, names)
         if matrix is not None:
             _matrix(grid[1], matrix, found)
-        return style.finish(figure, title, note, _alt(found, names, matrix), size)
+        return style.finish(figure, title, note, _alt(found, names, matrix), size, origin)
 
 
 def _note(found: Effects) -> str:

@@ -57,7 +57,7 @@ def exit_frequency(results: Results, size: str = "panel") -> Figure:
     tables = [frequencies(result) for _, result in pairs]
     if all(table.empty for table in tables):
         reason = "Nothing to show: no exit was counted after the first entry to L2."
-        return style.empty(TITLE, reason, note, size)
+        return style.empty(TITLE, reason, note, size, pairs)
     tables = _aligned(pairs, tables)
     columns = 2 if len(pairs) == 4 else min(3, len(pairs))
     rows = -(-len(pairs) // columns)
@@ -75,7 +75,7 @@ def exit_frequency(results: Results, size: str = "panel") -> Figure:
         routes = [c for c in style.ROUTE_LOOKS if any(t[c].sum() > 0 for t in tables)]
         looks = [style.ROUTE_LOOKS[route] for route in routes]
         style.legend(figure, TITLE, style.patches(looks), size)
-        return style.finish(figure, TITLE, note, _alt(pairs, tables), size)
+        return style.finish(figure, TITLE, note, _alt(pairs, tables), size, pairs)
 
 
 def _aligned(pairs: list[tuple[str, Result]], tables: list[pd.DataFrame]) -> list[pd.DataFrame]:

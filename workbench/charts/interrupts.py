@@ -68,7 +68,7 @@ def interrupts(results: Results, size: str = "panel") -> Figure:
     pairs = labelled(results)
     note = footer(pairs, size, False, "A handler is entered through the guest's IDT.")
     if not any(had_events(result) for _, result in pairs):
-        return style.empty(TITLE, NOTHING, note, size)
+        return style.empty(TITLE, NOTHING, note, size, pairs)
     waits = [waiting(result) for _, result in pairs]
     rates = [delivery_rates(result) for _, result in pairs]
     names = sorted({name for table in rates for name in table.index}) or ["L1 interrupt"]
@@ -91,7 +91,7 @@ def interrupts(results: Results, size: str = "panel") -> Figure:
         if len(pairs) > 1:
             style.legend(figure, TITLE, style.patches(looks), size)
         title = TITLE if len(pairs) > 1 else f"{TITLE}: {pairs[0][0]}"
-        return style.finish(figure, title, note, _alt(pairs, waits, rates), size)
+        return style.finish(figure, title, note, _alt(pairs, waits, rates), size, pairs)
 
 
 def _rows(axes: Axes, names: list[str]) -> None:

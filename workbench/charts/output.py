@@ -15,6 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from ..errors import ResultError
+from . import origin
 from .style import RC
 
 _CANVASES = {"png": FigureCanvasAgg, "svg": FigureCanvasSVG, "pdf": FigureCanvasPdf}
@@ -30,14 +31,16 @@ def alt_text(figure: Figure) -> str:
     return str(figure.get_label())
 
 
-def _render(figure: Figure, form: str, dpi: float | None = None) -> bytes:
+def _render(
+    figure: Figure, form: str, dpi: float | None = None, more: dict[str, str] | None = None
+) -> bytes:
     buffer = io.BytesIO()
     dots = figure.dpi
     with mpl.rc_context(RC):  # not savefig: it draws twice
         try:
             figure.set_dpi(dpi or RC["savefig.dpi"])
             canvas = _CANVASES[form](figure)
-            getattr(canvas, f"print_{form}")(buffer, metadata=_METADATA[form])
+            getattr(canvas, f"print_{form}")(buffer, metadata=_METADATA[form] | (more or {}))
         finally:
             figure.set_dpi(dots)
             FigureCanvasAgg(figure)
@@ -60,13 +63,16 @@ def to_png(figure: Figure, dpi: float | None = None) -> bytes:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG, SVG or PDF, by the name's ending; all or nothing."""
+    """Write a figure as PNG, SVG or PDF, by the name's ending; all or nothing.
+
+    The file carries the scenarios it was made from (:func:`scenarios_of`).
+    """
     path = Path(path)
     form = path.suffix.lower().lstrip(".")
     if form not in _CANVASES:
         hint = f"end the name with .{', .'.join(_CANVASES)}"
         raise ResultError(f"{path}: figures cannot be written as {path.suffix or 'that'!r}", hint)
-    data = _render(figure, form)
+    data = _render(figure, form, more=origin.metadata(figure, form))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, build = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

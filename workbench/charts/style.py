@@ -18,6 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
+from ..result import Result
+from . import origin
+
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
@@ -91,8 +94,17 @@ def new_figure(size: str, height: float) -> Figure:
     )
 
 
-def finish(figure: Figure, title: str, note: str, alt: str, size: str) -> Figure:
+def finish(
+    figure: Figure,
+    title: str,
+    note: str,
+    alt: str,
+    size: str,
+    pairs: Iterable[tuple[str, Result]] = (),
+) -> Figure:
     """Title, provenance footer and alternative text; then the layout is made and kept.
+
+    The scenarios of ``pairs``, the labelled results, go into the figure's file.
 
     Without the last step each drawing would lay out anew, from where the one before left off, and
     the same figure would give other bytes.
@@ -102,6 +114,7 @@ def finish(figure: Figure, title: str, note: str, alt: str, size: str) -> Figure
         figure.suptitle(title, x=0.01, ha="left", fontsize=font + 2, fontweight="bold")
     figure.supxlabel(note, x=0.01, ha="left", fontsize=font - 2, color="#555555")
     figure.set_label(alt)
+    origin.remember(figure, pairs)
     FigureCanvasAgg(figure)
     figure.set_dpi(LAYOUT_DPI)
     figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
@@ -134,14 +147,16 @@ def patches(looks: Iterable[tuple[str, str, str]]) -> list[Patch]:
     return [Patch(facecolor=c, hatch=h, edgecolor=INK, lw=0.6, label=n) for n, c, h in looks]
 
 
-def empty(title: str, reason: str, note: str, size: str) -> Figure:
+def empty(
+    title: str, reason: str, note: str, size: str, pairs: Iterable[tuple[str, Result]] = ()
+) -> Figure:
     """A figure that says why there is nothing to show."""
     with house_style(size):
         figure = new_figure(size, 1.8)
         axes = figure.add_subplot()
         axes.set_axis_off()
         axes.text(0.5, 0.5, reason, ha="center", va="center", transform=axes.transAxes)
-        return finish(figure, title, note, f"{title}. {reason}", size)
+        return finish(figure, title, note, f"{title}. {reason}", size, pairs)
 
 
 def bar_labels(axes: Axes, ends: list[float], positions: list[float], **text: Any) -> None:

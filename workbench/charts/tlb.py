@@ -50,7 +50,7 @@ def tlb_flushes(results: Results, size: str = "panel") -> Figure:
     used = {reason for table in tables for reason in table.index}
     reasons = [reason for reason in FLUSH_REASONS if reason in used]
     if not reasons:
-        return style.empty(TITLE, NOTHING, note, size)
+        return style.empty(TITLE, NOTHING, note, size, pairs)
     tables = [table.reindex(reasons).fillna(0.0) for table in tables]
     looks = [
         (label, *style.SERIES_LOOKS[i % len(style.SERIES_LOOKS)])
@@ -68,7 +68,7 @@ def tlb_flushes(results: Results, size: str = "panel") -> Figure:
         if len(pairs) > 1:
             style.legend(figure, TITLE, style.patches(looks), size)
         title = TITLE if len(pairs) > 1 else f"{TITLE}: {pairs[0][0]}"
-        return style.finish(figure, title, note, _alt(pairs, tables), size)
+        return style.finish(figure, title, note, _alt(pairs, tables), size, pairs)
 
 
 def _bars(axes: Axes, series: list[pd.Series], looks: list[tuple[str, str, str]]) -> None:

@@ -54,7 +54,9 @@ def tornado(result: Result, by: str = "price", most: int = 12, size: str = "pane
     rest = f" Not shown: {left} with smaller swings." if left > 0 else ""
     note = footer(pairs, size, True, f"One at a time, the others at their values.{rest}")
     if moving.empty or not work:
-        return style.empty(TITLE, "Nothing to show: no price with bounds met a count.", note, size)
+        return style.empty(
+            TITLE, "Nothing to show: no price with bounds met a count.", note, size, pairs
+        )
     shown = large
     total = float(full["cycles"].sum()) / work
     bars = pd.DataFrame(
@@ -72,7 +74,7 @@ def tornado(result: Result, by: str = "price", most: int = 12, size: str = "pane
             f"{UNITS[unit]}\n(line: {style.reading(total)} with all prices at their values)"
         )
         style.legend(figure, TITLE, style.patches([BELOW, ABOVE]), size)
-        return style.finish(figure, TITLE, note, _alt(bars, total, unit), size)
+        return style.finish(figure, TITLE, note, _alt(bars, total, unit), size, pairs)
 
 
 def toggle_tornado(table: pd.DataFrame, most: int = 15, size: str = "panel") -> Figure:
