@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .panels import panel as panel
     from .paths import data_dir as data_dir
     from .personality import deviations as deviations
+    from .questions import experiment as experiment
+    from .questions import experiments as experiments
     from .record import predictions as predictions
     from .result import Result as Result
     from .scenario import Scenario as Scenario
@@ -49,6 +51,8 @@ _PUBLIC = {
     "data_dir": ".paths:data_dir",
     "depth": ".nesting:depth",
     "deviations": ".personality:deviations",
+    "experiment": ".questions:experiment",
+    "experiments": ".questions:experiments",
     "factorial": ".study:factorial",
     "layout_totals": ".layout_tables:layout_totals",
     "layout_traffic": ".layout_tables:layout_traffic",

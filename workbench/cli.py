@@ -86,8 +86,13 @@ def _add_simple(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     lab.add_argument("--app", action="store_true", help="only the panel, served by Voilà")
     lab.add_argument("notebook", nargs="?", help="another notebook to open")
-    figures = commands.add_parser(
-        "figures", help="write the default figures and tables, without a screen"
+    figures = commands.add_parser("figures", help="write figures and tables, without a screen")
+    figures.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="experiments, or 'experiments' for all of them; "
+        "without a name: the default figures and tables",
     )
     figures.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR")
     figures.add_argument(

@@ -211,13 +211,17 @@ def lab(options: argparse.Namespace) -> int:
 
 def figures(options: argparse.Namespace) -> int:
     """``workbench figures``."""
-    from .figures import FORMATS, write_figures
+    from .figures import FORMATS, write_experiments, write_figures
 
     formats = [form.strip() for form in options.formats.split(",") if form.strip()]
     for form in formats:
         if form not in FORMATS:
             raise WorkbenchError(f"no format called {form!r}", did_you_mean(form, FORMATS))
     with ProgressLine() as line:
+        if options.names:
+            written = write_experiments(options.names, options.out, formats, line.report)
+            print("\n".join(str(path) for path in written))
+            return EXIT_OK
         scenarios = {name: read_scenario(name) for name in shipped_scenarios()}
         written = write_figures(scenarios, options.out, formats, line.report)
     print("\n".join(str(path) for path in written))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import charts, simulate
+from . import charts, questions, simulate
 from .paths import write_atomically
 
 if TYPE_CHECKING:
@@ -55,6 +55,25 @@ def write_figures(
             written.append(charts.save(chart(results), folder / f"{name}.{form}"))
         written.append(_text(folder / f"{name}.txt", charts.to_text(table, results)))
     written.append(_text(folder / "summary.txt", charts.to_text("summary", results)))
+    return written
+
+
+def write_experiments(
+    names: Sequence[str],
+    folder: Path,
+    formats: Sequence[str] = FORMATS,
+    progress: simulate.ProgressCallback | None = None,
+) -> list[Path]:
+    """Run experiments by name, or all for ``experiments``; a figure, a CSV and a text for each."""
+    every = list(questions.experiments()["name"]) if "experiments" in names else list(names)
+    written = []
+    for chosen in [questions.find(name) for name in every]:
+        outcome = chosen.run(progress)
+        for form in formats:
+            written.append(charts.save(outcome.figure, folder / f"{chosen.name}.{form}"))
+        table = outcome.frame.to_csv(index=False, lineterminator="\n")
+        written.append(_text(folder / f"{chosen.name}.csv", table))
+        written.append(_text(folder / f"{chosen.name}.txt", outcome.text))
     return written
 
 
