@@ -34,15 +34,15 @@ def _look(m, level, line):
     start = c.base[level] + (line & (c.sets[level] - 1)) * ways
     last = start + ways - 1
     key = line + 1  # 0: a way never used
+    moved = key
     i = start
-    while i < last and c.line[i] != key:
+    while True:  # each line goes one way down, until the one that is looked for or the last is out
+        held = c.line[i]
+        c.line[i] = moved
+        if held == key or i == last:
+            return held == key
+        moved = held
         i += 1
-    found = c.line[i] == key
-    while i > start:
-        c.line[i] = c.line[i - 1]
-        i -= 1
-    c.line[start] = key
-    return found
 
 
 @unit(Machine, i64)
