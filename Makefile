@@ -52,6 +52,7 @@ browser: $(READY)  ## drive the panel in a real browser
 
 figures: $(READY)  ## default figures and tables into figures/
 	$(BIN)/workbench figures
+	$(BIN)/workbench figures experiments
 
 bench: $(READY)  ## benchmarks, printed as ratios
 	$(BIN)/workbench bench

@@ -223,8 +223,12 @@ def judge(frame: pd.DataFrame, better: str, than: str, tolerance: float) -> str:
     """Is the alternative ``better`` below ``than``?
 
     Differences within ``tolerance`` (a share of ``than``) decide nothing.  ``supported``: some
-    points say so and none the contrary; ``refuted``: none says so; ``depends``: both occur.
+    points say so and none the contrary; ``refuted``: none says so; ``depends``: both occur, or the
+    back-ends differ.
     """
+    if frame["backend"].nunique() > 1:
+        each = {judge(part, better, than, tolerance) for _, part in frame.groupby("backend")}
+        return each.pop() if len(each) == 1 else DEPENDS
     wide = frame.pivot_table(index=["backend", "axis"], columns="alternative", values="value")
     gain = wide[than] - wide[better]
     margin = tolerance * wide[than].abs()

@@ -41,6 +41,15 @@ def test_the_verdict_follows_from_the_frame(new, verdict, places):
         assert questions.crossovers(table, "new", "old")["svm"] == pytest.approx(places)
 
 
+def test_back_ends_that_differ_make_it_depend():
+    here = frame([10, 10, 10], [8, 8, 8])
+    there = frame([10, 10, 10], [10, 10, 10]).assign(backend="vmx")
+    assert questions.judge(pd.concat([here, there]), "new", "old", 0.01) == "depends"
+    assert questions.judge(pd.concat([here, here.assign(backend="vmx")]), "new", "old", 0.01) == (
+        "supported"
+    )
+
+
 def test_no_crossover_on_an_axis_of_names():
     table = frame([10, 10], [8, 12], axis=("cpuid", "msr"))
     assert questions.judge(table, "new", "old", 0.01) == "depends"
