@@ -121,6 +121,21 @@ def test_virtual_gif_opens_a_window_instead(program):
     assert delivered(found, 1) == found.ticks
 
 
+def test_virtual_gif_makes_stgi_exit_while_an_nmi_waits(program):
+    """RFLAGS.IF must not hold an NMI back, so that a window of V_IRQ is no way to wait for GIF."""
+    features = (("virtual_gif", True), ("virtual_vmload_vmsave", True))
+    given = {"nmi_cycles": 200_000, "l2_params": (("iterations", 60_000),)}
+    found, emulated = program("svm", features=features, **given), program("svm", **given)
+    assert finished(found)
+    assert found.exits("STGI", "L1", "L0") == blocked(found)["svm_gif"] >= 2
+    assert found.exits("VINTR", "L1", "L0") == 0
+    waits = [
+        run.result.interrupts.set_index("reason").loc["svm_gif", "cycles"] / run.nmis
+        for run in (found, emulated)
+    ]
+    assert waits[0] <= waits[1]
+
+
 def test_host_if_rule_blocks_l1s_interrupts_while_l2_runs(program):
     """V_INTR_MASKING with RFLAGS.IF = 0 at VMRUN: nothing reaches L1 before it sets IF."""
     found = program("svm", timer=PERIOD, host_if=False)

@@ -164,10 +164,14 @@ def _or_intercepts(m, h12, h02, h01):
     """vmcb02 intercepts what L0 or L1 wants.
 
     STGI and CLGI must not reach the physical GIF: without a V_GIF of its own L2 exits for them.
+    That L0 waits for an STGI of L1 does not concern L2.
     """
     for k in range(5):
         word = _read32(m, h12, vmcb.INTERCEPT_WORD0 + 4 * k, vmcb.FIELD_INTERCEPT_WORD0 + k)
-        st32(h02 + vmcb.INTERCEPT_WORD0 + 4 * k, word | ld32(h01 + vmcb.INTERCEPT_WORD0 + 4 * k))
+        ours = ld32(h01 + vmcb.INTERCEPT_WORD0 + 4 * k)
+        if k == 4:
+            ours &= ~STGI_CLGI_BITS
+        st32(h02 + vmcb.INTERCEPT_WORD0 + 4 * k, word | ours)
     if m.feat.deviations & deviations.DEV_GENERAL3_NOT_MERGED == 0:
         st32(h02 + vmcb.INTERCEPT_WORD5, icpt(m, 5) | ld32(h01 + vmcb.INTERCEPT_WORD5))
     if m.feat.l0 == L0_KVM:

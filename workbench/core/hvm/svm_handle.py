@@ -65,8 +65,10 @@ from .svm_emulate import (
     svm_emulate_io,
     svm_emulate_msr,
 )
+from .svm_instructions import V_GIF, V_GIF_ENABLE
 from .svm_intr import svm_close_window, svm_iret, take_virtual_tpr
 from .svm_l0 import (
+    STGI_BIT,
     V_IRQ,
     VINTR_BIT,
     inject_gp,
@@ -192,6 +194,10 @@ def _handle_gif(m, h):
         if not may:
             return inject_ud(m)
         set_gif(m, 1)
+        if ld32(h + vmcb.INT_CTL) & V_GIF_ENABLE:  # an NMI waited for it
+            st32(h + vmcb.INT_CTL, ld32(h + vmcb.INT_CTL) | V_GIF)
+            st32(h + vmcb.INTERCEPT_WORD4, ld32(h + vmcb.INTERCEPT_WORD4) & ~STGI_BIT)
+            touch(h, CLEAN_TPR | CLEAN_INTERCEPTS)
     else:
         if not nestedhvm_is_enabled(m):
             return inject_ud(m)

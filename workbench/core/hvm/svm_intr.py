@@ -4,9 +4,10 @@ An event that cannot be delivered now waits; L0 then lets the processor exit whe
 ready, by a V_IRQ of its own with the VINTR intercept.  An event that arrives for L1 while L2 runs
 ends L2's run (virtual exit INTR or NMI) when L1 intercepts it, otherwise L2 gets it.
 
-Two deliberate differences from Xen: with virtual GIF a window is opened although GIF is 0, since
-the processor holds V_IRQ back until V_GIF is set and no STGI would exit; and a window is never laid
-over a V_IRQ that L1 gave to L2.
+Two deliberate differences from Xen: with virtual GIF an event that finds GIF clear is not left to
+some later exit, because no STGI would come: for an interrupt a window is opened, which the processor
+holds back until V_GIF is set; for an NMI, which RFLAGS.IF must not hold back, STGI is made to exit
+(KVM, svm_enable_nmi_window).  And a window is never laid over a V_IRQ that L1 gave to L2.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from .svm_checks import EVENT_VALID
 from .svm_clean import CLEAN_INTERCEPTS, CLEAN_TPR, touch
 from .svm_current import current_vmcb
 from .svm_instructions import V_GIF, V_GIF_ENABLE
-from .svm_l0 import V_IRQ, VINTR_BIT, request_virtual_exit
+from .svm_l0 import STGI_BIT, V_IRQ, VINTR_BIT, request_virtual_exit
 from .svm_route import l1_intercepts
 
 RFLAGS_IF = 1 << 9
@@ -277,6 +278,16 @@ def _given_nmi_blocked(m):
 
 
 @inner
+def _await_virtual_gif(m, source, vector):
+    """Be told when L1 sets its virtual GIF."""
+    if source != SOURCE_NMI:
+        svm_enable_intr_window(m, source, vector)
+        return
+    h = current_vmcb(m)
+    st32(h + vmcb.INTERCEPT_WORD4, ld32(h + vmcb.INTERCEPT_WORD4) | STGI_BIT)
+
+
+@inner
 def _assist(m):
     if m.feat.virtual_nmi and is_n2_guest(m):
         _recall_nmi(m)
@@ -289,7 +300,7 @@ def _assist(m):
     if reason == BLOCK_SVM_GIF:
         note_blocked(m, reason)
         if not is_n2_guest(m) and ld32(current_vmcb(m) + vmcb.INT_CTL) & V_GIF_ENABLE:
-            svm_enable_intr_window(m, source, vector)
+            _await_virtual_gif(m, source, vector)
         return
     if is_n2_guest(m) and _nested_interrupt(m, source, vector):
         return
