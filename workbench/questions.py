@@ -111,6 +111,7 @@ class Experiment:
             if len(table.failed):
                 bad = table.failed.iloc[0]
                 raise WorkbenchError(f"experiment {self.name}, {bad['point']}: {bad['error']}")
+            _check_ends(self.name, table)
             if column not in table:
                 raise WorkbenchError(
                     f"experiment {self.name}: no measure called {column!r}",
@@ -119,6 +120,14 @@ class Experiment:
             results |= {f"{backend}, {label}": table.results[label] for label in table.results}
             parts.append(_tidy(self, backend, table))
         return Outcome(self, pd.concat(parts, ignore_index=True), results)
+
+
+def _check_ends(name: str, table: pd.DataFrame) -> None:
+    """A run that ends early measures something else."""
+    odd = table[table["status"] != "stopped"]
+    if len(odd):
+        message = f"experiment {name}, {odd['point'].iloc[0]}: ended with {odd['status'].iloc[0]}"
+        raise WorkbenchError(message, "choose programs that take the events and reach their end")
 
 
 def _tidy(experiment: Experiment, backend: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -293,13 +302,19 @@ class Outcome:
         presets = ", ".join(sorted({r.preset.name for r in self.results.values()}))
         note = (
             f"{self.said} workbench {versions}; experiment {self.experiment.name}, "
-            f"{len(self.results)} runs, the first: {hashes}; prices {presets}; claim: "
-            f"{', '.join(self.experiment.sources)}"
+            f"{len(self.results)} runs, the first: {hashes}; prices {presets}; sources "
+            f"{', '.join(self.sources)}"
         )
         return charts.experiment(
             self.frame, self.experiment.title, self.experiment.axis["label"],
             self.experiment.measure["label"], wrapped(note, "paper"), list(seen.values()),
         )  # fmt: skip
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Bibliography keys: of the question, and of the prices that met a count."""
+        counted = (key for result in self.results.values() for key in result.sources)
+        return tuple(dict.fromkeys([*self.experiment.sources, *counted]))
 
     @property
     def said(self) -> str:
@@ -321,7 +336,7 @@ class Outcome:
         spec = self.experiment
         parts = [
             f"Question: {spec.question}",
-            f"Claim ({', '.join(spec.sources)}): {spec.claim}",
+            f"Claim: {spec.claim}",
             f"Refuted if: {spec.refuted_if}",
             f"Rows: {spec.axis['label']}. Values: {spec.measure['label']}; in brackets the "
             "bounds of the prices, where they matter.",
@@ -330,7 +345,10 @@ class Outcome:
         for part in parts:
             lines += [*textwrap.wrap(part, MAIL_COLUMNS), ""]
         lines += [_line(row) for row in self.frame.to_dict("records")]
-        lines += ["", *textwrap.wrap(f"Verdict: {self.said}", MAIL_COLUMNS)]
+        lines += ["", *textwrap.wrap(f"Verdict: {self.said}", MAIL_COLUMNS), ""]
+        lines += textwrap.wrap(
+            f"Sources: {', '.join(self.sources)}", MAIL_COLUMNS, break_on_hyphens=False
+        )
         return "\n".join(lines) + "\n"
 
 

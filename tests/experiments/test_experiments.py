@@ -121,3 +121,9 @@ def test_one_from_end_to_end(tmp_path):
 
 def test_they_are_listed():
     assert set(wb.experiments()["name"]) == {path.stem for path in FILES}
+
+
+def test_a_run_that_ends_early_is_no_measurement():
+    table = pd.DataFrame({"point": ["here", "there"], "status": ["stopped", "shutdown"]})
+    with pytest.raises(wb.WorkbenchError, match="probe, there: ended with shutdown"):
+        questions._check_ends("probe", table)
