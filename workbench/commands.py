@@ -220,10 +220,9 @@ def figures(options: argparse.Namespace) -> int:
     with ProgressLine() as line:
         if options.names:
             written = write_experiments(options.names, options.out, formats, line.report)
-            print("\n".join(str(path) for path in written))
-            return EXIT_OK
-        scenarios = {name: read_scenario(name) for name in shipped_scenarios()}
-        written = write_figures(scenarios, options.out, formats, line.report)
+        else:
+            scenarios = {name: read_scenario(name) for name in shipped_scenarios()}
+            written = write_figures(scenarios, options.out, formats, line.report)
     print("\n".join(str(path) for path in written))
     return EXIT_OK
 

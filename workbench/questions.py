@@ -295,10 +295,10 @@ class Outcome:
     @cached_property
     def figure(self) -> Figure:
         """The chart: a panel for each back-end."""
-        first = [(key, result) for key, result in self.results.items()]
-        seen = {result.scenario.backend: (key, result) for key, result in reversed(first)}
+        runs = list(self.results.items())
+        first = {result.scenario.backend: result for _, result in reversed(runs)}
         versions = next(iter(self.results.values())).provenance["versions"]["workbench"]
-        hashes = ", ".join(f"{b} {r.scenario.hash[:8]}" for b, (_, r) in sorted(seen.items()))
+        hashes = ", ".join(f"{b} {result.scenario.hash[:8]}" for b, result in sorted(first.items()))
         presets = ", ".join(sorted({r.preset.name for r in self.results.values()}))
         note = (
             f"{self.said} workbench {versions}; experiment {self.experiment.name}, "
@@ -307,7 +307,7 @@ class Outcome:
         )
         return charts.experiment(
             self.frame, self.experiment.title, self.experiment.axis["label"],
-            self.experiment.measure["label"], wrapped(note, "paper"), list(seen.values()),
+            self.experiment.measure["label"], wrapped(note, "paper"), runs,
         )  # fmt: skip
 
     @property

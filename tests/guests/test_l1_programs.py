@@ -116,7 +116,9 @@ def test_port_input_reads_all_ones(backend, size, expected):
         assert (hw["rbx"], hw["rcx"], hw["rdx"]) == (77, 8, 0x70)
         finish(hw)
 
-    start = lambda hw: hw.exit_io(0x70, size, True, 0x1122334455667788)  # noqa: E731
+    def start(hw):
+        return hw.exit_io(0x70, size, True, 0x1122334455667788)
+
     assert run(backend, start, check).result == 0
 
 

@@ -197,8 +197,12 @@ def test_msrs_keep_what_is_written(key):
         assert (hw.rax, hw["rdx"], hw.rip) == (0, 0, hw.L2_RIP + 2)
         finish(hw)
 
-    write = lambda hw: hw.exit_wrmsr(0x4B564D00, 0x1122334455667788)  # noqa: E731
-    read = lambda hw: hw.exit_rdmsr(0x4B564D00)  # noqa: E731
+    def write(hw):
+        return hw.exit_wrmsr(0x4B564D00, 0x1122334455667788)
+
+    def read(hw):
+        return hw.exit_rdmsr(0x4B564D00)
+
     assert run(key, write, read, check, unknown).result == 0
 
 
@@ -211,7 +215,9 @@ def test_port_input_reads_all_ones(key, size, expected):
         assert (hw.rax, hw.rip) == (expected, hw.L2_RIP + 1)
         finish(hw)
 
-    start = lambda hw: hw.exit_io(0x70, size, True, 0x1122334455667788)  # noqa: E731
+    def start(hw):
+        return hw.exit_io(0x70, size, True, 0x1122334455667788)
+
     assert run(key, start, check).result == 0
 
 
@@ -382,5 +388,7 @@ def test_svm_goes_on_after_an_interrupt_of_l1(name):
         assert hw.rip == hw.L2_RIP
         finish(hw)
 
-    interrupt = lambda hw: hw.exit(svm.VMEXIT_INTR, 0, 0)  # noqa: E731
+    def interrupt(hw):
+        return hw.exit(svm.VMEXIT_INTR, 0, 0)
+
     assert run((name, "svm"), interrupt, check).result == 0

@@ -55,7 +55,7 @@ def _candidates(
         if column not in full:
             full[column] = max(
                 columns[column],
-                key=lambda value, column=column: sum(  # type: ignore[misc]
+                key=lambda value, column=column: sum(
                     (min((column, value), other), max((column, value), other)) in missing
                     if column != other[0] else False
                     for other in full.items()

@@ -304,7 +304,7 @@ class NestedP2ms:
             entry |= marks[0] | (marks[1] if access == 1 else 0)
             self.l1.words[place] = entry
         mask = (1 << shift) - 1
-        clean = bool(marks) and not entry & marks[1]  # type: ignore[index]
+        clean = bool(marks) and not entry & marks[1]
         return entry & ADDRESS & ~mask | n2p & mask, shift, rights, clean
 
     def fault(self, n2p: int, access: int) -> int:

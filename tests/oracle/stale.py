@@ -127,7 +127,7 @@ class Stale:
         """Every linear context of an ASID or VPID."""
         if self.svm:
             return [space]
-        return [c for c in self.linear.kept if c[0] == space]  # type: ignore[index]
+        return [c for c in self.linear.kept if c[0] == space]
 
     # ---- L2's own
     def mov_cr3(self) -> None:
@@ -163,14 +163,14 @@ class Stale:
 
     def invept(self, root: int | None) -> None:
         """One root, or all (None)."""
-        contexts = [c for c in self.linear.kept if root in (None, c[1])]  # type: ignore[index]
+        contexts = [c for c in self.linear.kept if root in (None, c[1])]
         self._end_linear(contexts, None, True)
         self._end_nested([c for c in self.roots if root in (None, c)])
 
     def invvpid(self, kind: int, vpid: int, page: int) -> None:
         """Types 0 one address, 1 one VPID, 2 all but 0, 3 one VPID without global pages."""
         if kind == 2:
-            spaces = {c[0] for c in self.linear.kept} - {0}  # type: ignore[index]
+            spaces = {c[0] for c in self.linear.kept} - {0}
         else:
             spaces = {vpid}
         for space in spaces:

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from ..errors import ResultError
 from ..provenance import workbench_version
 from . import style
+from .inputs import wrapped
 
 TITLE = "Predicted and measured: cycles of one operation of L2"
 TREND_TITLE = "One CPUID over processor generations"
@@ -32,7 +33,7 @@ def predictions(table: pd.DataFrame, size: str = "panel") -> Figure:
     """
     shown = _needed(table, ("id", "predicted", "low", "high", "measured", "error", "processor"))
     shown = shown[shown["predicted"].notna()].reset_index(drop=True)
-    note = _note(shown)
+    note = _note(shown, size)
     if shown.empty:
         return style.empty(TITLE, "No row has a prediction.", note, size)
     with style.house_style(size):
@@ -81,20 +82,20 @@ def _needed(table: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
     return table
 
 
-def _note(shown: pd.DataFrame) -> str:
+def _note(shown: pd.DataFrame, size: str) -> str:
     keys = dict.fromkeys(key for cell in shown.get("sources", []) for key in cell.split())
     hashes = (
         f"; scenarios {shown['scenario'].iloc[0]} and {len(shown) - 1} more"
         if len(shown.get("scenario", []))
         else ""
     )
-    return _footer(f"software fitted to single-level rows only{hashes}", keys)
+    return _footer(f"software fitted to single-level rows only{hashes}", keys, size)
 
 
-def _footer(text: str, sources: Iterable[str]) -> str:
+def _footer(text: str, sources: Iterable[str], size: str) -> str:
     keys = ", ".join(sources)
     said = f"workbench {workbench_version()}; {text}" + (f"; sources {keys}" if keys else "")
-    return "\n".join(textwrap.wrap(said, 136, break_on_hyphens=False))
+    return wrapped(said, size)
 
 
 def _alt(shown: pd.DataFrame) -> str:
@@ -138,7 +139,7 @@ def trend(table: pd.DataFrame, size: str = "panel") -> Figure:
         axes.grid(True, axis="y")
         _log(axes.yaxis, axes.set_yscale)
         axes.set_ylabel("cycles per CPUID (logarithmic)")
-        note = _note(table) + (
+        note = _note(table, size) + (
             "\nBars: within which prices may be. Below each name: what the processor does for L1; "
             "L1 and L0 are KVM."
         )
@@ -186,7 +187,7 @@ def depth(tables: pd.DataFrame | dict[str, pd.DataFrame], size: str = "panel") -
             _log(axes.yaxis, axes.set_yscale)
         style.legend(figure, DEPTH_TITLE, handles, size)
         keys = dict.fromkeys(key for t in tables.values() for key in t.attrs.get("sources", ()))
-        note = _footer("levels beyond 2 by recursion, not simulated: a lower bound", keys)
+        note = _footer("levels beyond 2 by recursion, not simulated: a lower bound", keys, size)
         said = "; ".join(f"{n}: " + ", ".join(f"L{r['level']} {style.compact(r['cycles'])}" for r in
                          t.to_dict("records")) for n, t in tables.items())  # fmt: skip
         return style.finish(figure, DEPTH_TITLE, note, f"{DEPTH_TITLE}, in cycles. {said}.", size)
