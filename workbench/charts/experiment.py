@@ -49,7 +49,7 @@ def experiment(
             if numeric and _wide(part["value"]):
                 axes.set_yscale("log")
             else:
-                axes.set_ylim(bottom=0)
+                axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
             if numeric:
                 if _wide(part["axis"]):
                     axes.set_xscale("log")
@@ -100,8 +100,8 @@ def _bars(axes: Axes, part: pd.DataFrame, alternatives: list[str]) -> None:
             axes.errorbar(where, rows["value"], reach, fmt="none", ecolor=style.INK, lw=0.8,
                           capsize=2)  # fmt: skip
         else:
-            axes.bar_label(drawn, [style.reading(v) for v in rows["value"]], padding=1,
-                           fontsize=style.FONT_SIZES["paper"] - 2)  # fmt: skip
+            labels = [style.compact(float(f"{v:.2g}")) for v in rows["value"]]
+            axes.bar_label(drawn, labels, padding=1, fontsize=style.FONT_SIZES["paper"] - 2)
     axes.set_xticks(range(len(places)), [str(place) for place in places])
 
 
