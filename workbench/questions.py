@@ -26,7 +26,7 @@ from .paths import data_dir
 from .result import Result
 from .scenario import Scenario
 from .simulate import ProgressCallback
-from .study import sweep
+from .study.runs import sweep
 
 SUPPORTED, REFUTED, DEPENDS = "supported", "refuted", "depends"
 MAIL_COLUMNS = 72

@@ -8,8 +8,8 @@ from matplotlib.container import BarContainer
 
 import workbench as wb
 from workbench import charts, questions
+from workbench.cli.figures import write_experiments
 from workbench.features import catalogue
-from workbench.figures import write_experiments
 from workbench.guests import catalogue as guests
 
 FILES = sorted((wb.data_dir() / "experiments").glob("*.toml"))
