@@ -8,9 +8,9 @@ import pytest
 
 import workbench as wb
 from workbench import charts, questions
+from workbench.cli.figures import write_experiments
 from workbench.core.ledger import EVENTS, N_EVENTS
 from workbench.features import catalogue
-from workbench.figures import write_experiments
 from workbench.questions.runs import check_ends
 from workbench.questions.spec import question_table
 
@@ -134,7 +134,7 @@ def test_each_file_names_what_exists(path):
         ("[base.svm]", "[base.svm", "gif.toml"),
         ('claim_of = "ours"', 'claim_of = "somebody"', "somebody"),
         ("answers = [4]", "answers = [9]", "answers"),
-        ("[axis]", 'function = "lay"\n[axis]', "no function called 'lay'"),
+        ("title =", 'function = "lay"\ntitle =', "no function called 'lay'"),
         ("[axis]", '[[figures]]\nplot = "pie"\n[axis]', "no chart called 'pie'"),
         ("[axis]", '[[figures]]\nplot = "bars"\nof = "it"\n[axis]', "no frame called 'it'"),
         ("[axis]", '[[figures]]\nplot = "bars"\n[[figures]]\nplot = "bars"\n[axis]', "same name"),
@@ -161,7 +161,9 @@ def test_an_unknown_name_gets_a_hint():
 
 def test_one_from_end_to_end(tmp_path):
     written = write_experiments(["tags"], tmp_path, ["svg"])
-    assert {path.name for path in written} == {f"tags.{e}" for e in ("svg", "csv", "parquet", "txt")}
+    assert {path.name for path in written} == {
+        f"tags.{e}" for e in ("svg", "csv", "parquet", "txt")
+    }
     text = (tmp_path / "tags.txt").read_text()
     assert max(map(len, text.splitlines())) <= questions.MAIL_COLUMNS
     table = pd.read_csv(tmp_path / "tags.csv")

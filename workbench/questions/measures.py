@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core.ledger import CAUSES, EVENTS
 from ..errors import WorkbenchError, did_you_mean
-from ..frames import without_boot
+from ..measure.frames import without_boot
 from ..result import Result
 
 _LOOKUP = EVENTS.index("PERMISSION_MAP_LOOKUP")

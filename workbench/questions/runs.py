@@ -14,7 +14,7 @@ from ..errors import WorkbenchError
 from ..result import Result
 from ..scenario import Scenario
 from ..simulate import ProgressCallback
-from ..study import sweep
+from ..study.runs import sweep
 from . import measures
 
 if TYPE_CHECKING:
@@ -89,8 +89,9 @@ def frame(spec: Experiment, runs: Sequence[Run]) -> pd.DataFrame:
     column, than = spec.measure["column"], spec.verdict["than"]
     base = {_point(spec, run): run.result for run in runs if run.alternative == than}
     shown = [_shown(spec, name, number, runs) for number, name in enumerate(spec.axes)]
+    order = list(dict.fromkeys(_point(spec, run) for run in runs))
     lines = []
-    for run in runs:
+    for run in sorted(runs, key=lambda run: order.index(_point(spec, run))):
         reading = measures.read(run.result, column)
         point = _point(spec, run)
         gain = measures.gain(base[point], run.result, column)

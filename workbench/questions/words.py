@@ -110,7 +110,7 @@ def _wrap(text: str, indent: str = "") -> list[str]:
 def _line(row: Mapping[Any, Any]) -> str:
     low, value, high = (reading(row[name]) for name in ("low", "value", "high"))
     bounds = f"  [{low}, {high}]" if low != high else ""
-    where = "".join(f"{_place(row[name]):>9}" for name in ("axis2", "axis") if name in row)
+    where = "".join(f"{_place(row[name]):>10}" for name in ("axis2", "axis") if name in row)
     start = f"{row['backend']:4}{where}  {row['alternative']:16}{value:>8}{bounds}"
     return f"{start:<70}{_SIGNS[row['call']]:>2}".rstrip()
 
