@@ -27,8 +27,8 @@ MAX_LENGTH = 15
 _ROOM = MAX_BLOCK + 4
 _NEXT = Fields(op=OPS["NEXT"]).pack(0, 0)
 _NO_UOP, _INSIDE = -1, -2
-_EMPTY_ROW = memoryview(np.full(PAGE, _NO_UOP, np.int32))
-_INSIDE_ROW = memoryview(np.full(PAGE, _INSIDE, np.int32))
+_EMPTY_ROW = np.full(PAGE, _NO_UOP, np.int32).data
+_INSIDE_ROW = np.full(PAGE, _INSIDE, np.int32).data
 _NEXT_FIELD = UOP.fields["next"][1]  # type: ignore[index]
 
 
