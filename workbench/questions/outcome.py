@@ -19,7 +19,6 @@ from .runs import BOTH, Run
 from .spec import MAIN, Experiment, Settings
 from .words import mail, said
 
-
 _WHISKERS = "Whiskers: how far prices, alike for both, move the difference. "
 
 
