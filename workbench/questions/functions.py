@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from . import state_layouts
+from . import state_layouts, vendors
 from .runs import Run
 
 Frames = Mapping[str, pd.DataFrame]
@@ -26,5 +26,6 @@ class Function:
 
 FUNCTIONS: dict[str, Function] = {
     "state_layouts": Function(state_layouts.frames, ("fields", "sizes", "forgets")),
+    "vendors": Function(vendors.frames, ("cycles", "parts", "tlb")),
 }
 """Name in a file -> function."""
