@@ -26,6 +26,7 @@ def write_figures(
     folder: Path,
     formats: Sequence[str] = FORMATS,
     progress: simulate.ProgressCallback | None = None,
+    size: str = "paper",
 ) -> list[Path]:
     """Run each scenario once and chart them side by side.
 
@@ -39,6 +40,8 @@ def write_figures(
         Of :data:`FORMATS`.
     progress : callable, optional
         See :func:`workbench.simulate.run`.
+    size : str
+        Of ``charts.SIZES``: where the figures are used.
 
     Returns
     -------
@@ -52,7 +55,8 @@ def write_figures(
     written = []
     for name, (chart, table) in FIGURES.items():
         for form in formats:
-            written.append(charts.save(chart(results), folder / f"{name}.{form}"))
+            path = folder / f"{name}.{form}"
+            written.append(charts.save(chart(results, size), path, charts.SIZES[size].dots))
         written.append(_text(folder / f"{name}.txt", charts.to_text(table, results)))
     written.append(_text(folder / "summary.txt", charts.to_text("summary", results)))
     return written
@@ -63,14 +67,17 @@ def write_experiments(
     folder: Path,
     formats: Sequence[str] = FORMATS,
     progress: simulate.ProgressCallback | None = None,
+    size: str = "paper",
 ) -> list[Path]:
     """Run experiments by name, or all for ``experiments``; a figure, a CSV and a text for each."""
     every = list(questions.experiments()["name"]) if "experiments" in names else list(names)
     written = []
     for chosen in [questions.find(name) for name in every]:
         outcome = chosen.run(progress)
+        figure = outcome.draw(size)
         for form in formats:
-            written.append(charts.save(outcome.figure, folder / f"{chosen.name}.{form}"))
+            path = folder / f"{chosen.name}.{form}"
+            written.append(charts.save(figure, path, charts.SIZES[size].dots))
         table = outcome.frame.to_csv(index=False, lineterminator="\n")
         written.append(_text(folder / f"{chosen.name}.csv", table))
         written.append(_text(folder / f"{chosen.name}.txt", outcome.text))

@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from . import charts
-from .charts.inputs import wrapped
+from .charts.sizes import wrapped
 from .charts.style import reading
 from .errors import WorkbenchError, did_you_mean
 from .paths import data_dir
@@ -294,7 +294,11 @@ class Outcome:
 
     @cached_property
     def figure(self) -> Figure:
-        """The chart: a panel for each back-end."""
+        """The chart at the text width of a page: a panel for each back-end."""
+        return self.draw("paper")
+
+    def draw(self, size: str) -> Figure:
+        """The chart at a size of ``charts.SIZES``."""
         runs = list(self.results.items())
         first = {result.scenario.backend: result for _, result in reversed(runs)}
         versions = next(iter(self.results.values())).provenance["versions"]["workbench"]
@@ -307,7 +311,7 @@ class Outcome:
         )
         return charts.experiment(
             self.frame, self.experiment.title, self.experiment.axis["label"],
-            self.experiment.measure["label"], wrapped(note, "paper"), runs,
+            self.experiment.measure["label"], wrapped(note, size), runs, size,
         )  # fmt: skip
 
     @property

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from ..result import Result
 from . import style
+from .sizes import named
 
 _LINES: tuple[tuple[str, str, Any], ...] = (
     ("#0b4f7d", "o", "-"), ("#d55e00", "s", "--"), ("#009e73", "^", ":"), ("#cc79a7", "D", "-."),
@@ -38,8 +39,7 @@ def experiment(
     backends = list(dict.fromkeys(frame["backend"]))
     alternatives = list(dict.fromkeys(frame["alternative"]))
     with style.house_style(size):
-        figure = style.new_figure(size, 3.4)
-        panels = figure.subplots(1, len(backends), squeeze=False)[0]
+        figure, panels = style.panels(size, 3.4, 0.9, [1] * len(backends))
         for axes, backend in zip(panels, backends, strict=True):
             part = frame[frame["backend"] == backend]
             (_lines if numeric else _bars)(axes, part, alternatives)
@@ -55,7 +55,8 @@ def experiment(
                     axes.set_xscale("log")
                 axes.xaxis.set_major_formatter(lambda value, _: style.compact(value))
             axes.yaxis.set_major_formatter(lambda value, _: style.compact(value))
-        panels[0].set_ylabel(measure)
+        for axes in panels if named(size).stacked else panels[:1]:
+            axes.set_ylabel(measure)
         handles: Sequence[Artist]
         if numeric:
             handles = [
@@ -101,7 +102,7 @@ def _bars(axes: Axes, part: pd.DataFrame, alternatives: list[str]) -> None:
                           capsize=2)  # fmt: skip
         else:
             labels = [style.compact(float(f"{v:.2g}")) for v in rows["value"]]
-            axes.bar_label(drawn, labels, padding=1, fontsize=style.FONT_SIZES["paper"] - 2)
+            axes.bar_label(drawn, labels, padding=1, fontsize="small")
     axes.set_xticks(range(len(places)), [str(place) for place in places])
 
 
