@@ -12,7 +12,7 @@ import time
 from common import row
 
 import workbench as wb
-from workbench.crews import default_workers, run_point
+from workbench.study.crews import default_workers, run_point
 
 SHORT = {"iterations": 2_000}
 LONG = {"iterations": 500_000}

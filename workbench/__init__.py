@@ -16,27 +16,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import charts as charts
     from . import prices as prices
-    from .calibration import calibrate as calibrate
     from .errors import WorkbenchError as WorkbenchError
-    from .layout_tables import layout_totals as layout_totals
-    from .layout_tables import layout_traffic as layout_traffic
-    from .layout_tables import layouts as layouts
-    from .nesting import depth as depth
+    from .measure.layout_tables import layout_totals as layout_totals
+    from .measure.layout_tables import layout_traffic as layout_traffic
+    from .measure.layout_tables import layouts as layouts
+    from .measure.swings import sensitivity as sensitivity
     from .panels import panel as panel
     from .paths import data_dir as data_dir
     from .personality import deviations as deviations
     from .questions import experiment as experiment
     from .questions import experiments as experiments
-    from .record import predictions as predictions
+    from .record.calibration import calibrate as calibrate
+    from .record.nesting import depth as depth
+    from .record.predictions import predictions as predictions
     from .result import Result as Result
     from .scenario import Scenario as Scenario
     from .simulate import run as run
-    from .study import compare as compare
-    from .study import factorial as factorial
-    from .study import one_at_a_time as one_at_a_time
-    from .study import sweep as sweep
-    from .swings import sensitivity as sensitivity
-    from .toggles import toggle_sensitivity as toggle_sensitivity
+    from .study.runs import compare as compare
+    from .study.runs import factorial as factorial
+    from .study.runs import one_at_a_time as one_at_a_time
+    from .study.runs import sweep as sweep
+    from .study.toggles import toggle_sensitivity as toggle_sensitivity
 
     __version__: str
 
@@ -45,27 +45,27 @@ _PUBLIC = {
     "Scenario": ".scenario:Scenario",
     "WorkbenchError": ".errors:WorkbenchError",
     "__version__": ".provenance:workbench_version",
-    "calibrate": ".calibration:calibrate",
+    "calibrate": ".record.calibration:calibrate",
     "charts": ".charts",
-    "compare": ".study:compare",
+    "compare": ".study.runs:compare",
     "data_dir": ".paths:data_dir",
-    "depth": ".nesting:depth",
+    "depth": ".record.nesting:depth",
     "deviations": ".personality:deviations",
     "experiment": ".questions:experiment",
     "experiments": ".questions:experiments",
-    "factorial": ".study:factorial",
-    "layout_totals": ".layout_tables:layout_totals",
-    "layout_traffic": ".layout_tables:layout_traffic",
-    "layouts": ".layout_tables:layouts",
+    "factorial": ".study.runs:factorial",
+    "layout_totals": ".measure.layout_tables:layout_totals",
+    "layout_traffic": ".measure.layout_tables:layout_traffic",
+    "layouts": ".measure.layout_tables:layouts",
     "load_result": ".result:Result",
-    "one_at_a_time": ".study:one_at_a_time",
+    "one_at_a_time": ".study.runs:one_at_a_time",
     "panel": ".panels:panel",
-    "predictions": ".record:predictions",
+    "predictions": ".record.predictions:predictions",
     "prices": ".prices",
     "run": ".simulate:run",
-    "sensitivity": ".swings:sensitivity",
-    "sweep": ".study:sweep",
-    "toggle_sensitivity": ".toggles:toggle_sensitivity",
+    "sensitivity": ".measure.swings:sensitivity",
+    "sweep": ".study.runs:sweep",
+    "toggle_sensitivity": ".study.toggles:toggle_sensitivity",
 }
 """Public name -> module and the name in it."""
 

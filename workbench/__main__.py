@@ -1,5 +1,5 @@
 """``python -m workbench`` is the command ``workbench``."""
 
-from .cli import main
+from .cli.main import main
 
 raise SystemExit(main())

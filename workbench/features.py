@@ -14,7 +14,8 @@ from typing import Any
 from .errors import FeatureError, did_you_mean
 from .tables import data_table
 
-BACKENDS = ("svm", "vmx")
+BACKEND_TITLES = {"svm": "AMD SVM", "vmx": "Intel VMX"}
+BACKENDS = tuple(BACKEND_TITLES)
 _VENDOR = {"svm": "SVM", "vmx": "VMX"}
 
 

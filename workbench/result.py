@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import frames, provenance, store
+from . import provenance
 from .arch import check_text, svm
 from .core.layout import BACKEND_VMX, FATAL
 from .core.ledger import CAUSES, TIME_SCALE
-from .counts import RawCounts
 from .errors import ResultError, did_you_mean
 from .frozen import FrozenMap
 from .guests.decode import describe_unknown
+from .measure import frames, store
+from .measure.counts import RawCounts
 from .prices import PricePreset
 from .scenario import Scenario
 
@@ -223,7 +224,7 @@ class Result:
         """The bill of one L2 operation: events x price = cycles, with the source of each price."""
         if cause not in CAUSES:
             raise ResultError(f"no cause called {cause!r}", did_you_mean(cause, CAUSES))
-        from .bill import bill
+        from .measure.bill import bill
 
         return bill(self, cause)
 

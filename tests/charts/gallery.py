@@ -10,7 +10,7 @@ from synthetic import result
 
 from workbench import Scenario, charts
 from workbench.charts.anatomy import operation_span
-from workbench.effects import FACTORIAL, ONE_AT_A_TIME, Effects, factors
+from workbench.study.effects import FACTORIAL, ONE_AT_A_TIME, Effects, factors
 
 PROCESSORS = {"Nehalem": "no shadow VMCS", "Sandy Bridge": "no shadow VMCS",
               "Haswell": "VMCS shadowing", "Skylake server": "VMCS shadowing",
@@ -97,24 +97,79 @@ def toggles_table():
     return table
 
 
-def experiment_frame(axis, spread=0.2):
+LAYOUTS = ("generic-2010", "minimal-2010", "merged-2011")
+
+
+def series_frame(axis, spread=0.2):
     rows = []
-    for backend, (number, name) in itertools.product(
-        ("svm", "vmx"), enumerate(("generic-2010", "minimal-2010", "merged-2011"))
-    ):
+    for backend, (number, name) in itertools.product(("SVM", "VMX"), enumerate(LAYOUTS)):
         for step, place in enumerate(axis):
             value = 1000.0 * (1 + 0.4 * number) * (1 + 0.5 * step)
             rows.append((backend, place, name, value, value * (1 - spread), value * (1 + spread)))
-    return pd.DataFrame(rows, columns=["backend", "axis", "alternative", "value", "low", "high"])
+    return pd.DataFrame(rows, columns=["panel", "x", "series", "value", "low", "high"])
 
 
-def experiment(axis, label, size, spread=0.2):
+def latency_frame():
+    """Shares of a waiting time's bins, which double."""
+    rows = [
+        (backend, 2**power, 2 ** (power + 1), name, 40.0 / (1 + abs(power - 10 - number)))
+        for backend, (number, name), power in itertools.product(
+            ("SVM", "VMX"), enumerate(("deferred", "immediate")), range(7, 15))
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["panel", "x", "x_end", "series", "value"])
+
+
+FIELDS = [
+    "hostsave",
+    "guestmode",
+    "vm address",
+    "cached msrpm",
+    "merged msrpm",
+    "vm guest cr3",
+    "vm host cr3",
+    "guest asid",
+    "flush p2m",
+    "force exit code",
+    "force exit info1",
+    "hap enabled",
+]
+EVENTS = ["VMRUN", "exit kept by L0", "exit to L1", "nested page fault", "interrupt", "reset"]  # fmt: skip
+
+
+def heat_frame():
+    """Accesses to fields by event; one field is never used, one is stale."""
+    rows = [
+        (backend, event, field, 0.0 if row == 7 else (3.0 * row * (column + 1)) % 41,
+         {7: "unused", 3: "stale"}.get(row, ""))
+        for backend in ("SVM", "VMX")
+        for row, field in enumerate(FIELDS)
+        for column, event in enumerate(EVENTS)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["panel", "x", "y", "value", "mark"])
+
+
+def gains_frame():
+    rates = [0.5, 5.2, 20, 83, 1.2e3]
+    rows = [
+        (backend, rate, period, 60.0 - 12 * i * (j + 1), "open" if i == 2 else "")
+        for backend in ("SVM", "VMX")
+        for i, rate in enumerate(rates)
+        for j, period in enumerate([10, 100, 1000])
+    ]
+    return pd.DataFrame(rows, columns=["panel", "x", "y", "value", "mark"])
+
+
+def experiment(kind, frame, x, value, size, y=""):
     svm, vmx = result("svm"), result("vmx")
     note = charts.inputs.footer([("SVM", svm), ("VMX", vmx)], size, True, "Claim supported.")
-    return charts.experiment(
-        experiment_frame(axis, spread), "Cached or fetched nested state", label,
-        "cycles per 1000 instructions of L2", note, [("SVM", svm), ("VMX", vmx)], size,
-    )  # fmt: skip
+    labels = charts.Labels("Cached or fetched nested state", x, y, value, note)
+    crossings = None
+    if kind == "heat" and (frame["value"] < 0).any():
+        crossings = pd.DataFrame(
+            {"panel": ["SVM"] * 3, "x": [4.0, 30.0, 100.0], "y": [10, 100, 1000]}
+        )
+    pairs = [("SVM", svm), ("VMX", vmx)]
+    return charts.experiment(frame, kind, labels, pairs, size, crossings)
 
 
 def timeline(backend, size):
@@ -122,6 +177,7 @@ def timeline(backend, size):
     return charts.timeline(found, *operation_span(found, "CPUID", 1), size=size)
 
 
+CYCLES = "cycles per 1000 instructions of L2"
 GALLERY = {
     "exit_frequency": lambda size: charts.exit_frequency(four(), size),
     "exit_frequency, one": lambda size: charts.exit_frequency(result("svm"), size),
@@ -140,8 +196,12 @@ GALLERY = {
     "predictions": lambda size: charts.predictions(predictions_table(), size),
     "trend": lambda size: charts.trend(trend_table(), size),
     "depth": lambda size: charts.depth(depth_tables(), size),
-    "experiment": lambda size: experiment([0, 10, 20, 40, 80, 160, 320], "weight of MSR accesses (all others: 80)", size),
-    "experiment, names": lambda size: experiment(["cpuid", "ctxsw", "mixed"], "L2 program", size),
-    "experiment, sharp": lambda size: experiment(["cpuid", "msr", "mixed", "touch"], "L2 program", size, 0),
+    "experiment": lambda size: experiment("lines", series_frame([0, 10, 20, 40, 80, 160, 320]), "weight of MSR accesses (all others: 80)", CYCLES, size),
+    "experiment, bars": lambda size: experiment("bars", series_frame(["cpuid", "ctxsw", "mixed"]), "L2 program", CYCLES, size),
+    "experiment, sharp": lambda size: experiment("bars", series_frame(["cpuid", "msr", "mixed", "touch"], 0), "L2 program", CYCLES, size),
+    "experiment, stacked": lambda size: experiment("stacked", series_frame(["cpuid", "hypercall", "ctxsw", "mixed"]), "L2 program", CYCLES, size),
+    "experiment, distribution": lambda size: experiment("distribution", latency_frame(), "cycles from raise to taking", "events (% of all)", size),
+    "experiment, heat": lambda size: experiment("heat", heat_frame(), "event", "accesses per exit of L2", size, "field"),
+    "experiment, gains": lambda size: experiment("heat", gains_frame(), "MSR accesses per 1000 instructions of L2", "saved (%)", size, "instructions between two switches"),
 }  # fmt: skip
 """Name, and what draws it at a size; the part before a comma is the chart's function."""

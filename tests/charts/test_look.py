@@ -19,7 +19,7 @@ from matplotlib.text import Annotation
 import workbench as wb
 from workbench import charts
 from workbench.charts import style
-from workbench.charts.experiment import _LINES
+from workbench.charts.kinds import _LINES
 from workbench.charts.style import RC
 
 SIZES = list(charts.SIZES)
@@ -203,10 +203,7 @@ def look_of(handle):
 @EVERY
 def test_what_a_legend_names_is_told_apart_without_colour(name):
     for legend in GALLERY[name]("paper").legends:
-        marked = [
-            line for line in legend.get_lines() if line.get_marker() not in ("None", "_", "|")
-        ]
-        looks = [look_of(handle) for handle in [*legend.get_patches(), *marked]]
+        looks = [look_of(handle) for handle in [*legend.get_patches(), *legend.get_lines()]]
         assert len(looks) == len(legend.get_texts())
         for one, two in itertools.combinations(looks, 2):
             assert told_apart(one, two), (one, two)

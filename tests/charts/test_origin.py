@@ -6,9 +6,9 @@ import pytest
 
 import workbench as wb
 from workbench import charts
-from workbench.cli import main
+from workbench.cli.main import main
+from workbench.cli.terminal import EXIT_ERROR, EXIT_OK
 from workbench.errors import ResultError
-from workbench.terminal import EXIT_ERROR, EXIT_OK
 
 FORMS = pytest.mark.parametrize("form", ["png", "svg", "pdf"])
 

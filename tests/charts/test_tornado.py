@@ -7,8 +7,8 @@ import workbench as wb
 from workbench import charts
 from workbench.core.ledger import EVENTS
 from workbench.errors import FeatureError, ResultError
-from workbench.frames import without_boot
-from workbench.swings import by_group, sensitivity
+from workbench.measure.frames import without_boot
+from workbench.measure.swings import by_group, sensitivity
 
 
 def running_cycles(result):

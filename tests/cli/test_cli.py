@@ -9,9 +9,10 @@ import time
 
 import pytest
 
-from workbench import commands, simulate
-from workbench.cli import main
-from workbench.terminal import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from workbench import simulate
+from workbench.cli import run_commands as commands
+from workbench.cli.main import main
+from workbench.cli.terminal import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 
 FEW = ("--set", "l2_params.iterations=20")
 
@@ -200,8 +201,8 @@ def test_a_closed_pipe_is_no_error():
 
 
 def test_progress_is_shown_on_a_terminal(monkeypatch, capsys):
+    from workbench.cli.terminal import ProgressLine
     from workbench.simulate import Progress
-    from workbench.terminal import ProgressLine
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with ProgressLine() as line:

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import workbench as wb
-from workbench.cli import main
-from workbench.point_store import PointStore
-from workbench.terminal import EXIT_ERROR, EXIT_GUEST, EXIT_OK
+from workbench.cli.main import main
+from workbench.cli.terminal import EXIT_ERROR, EXIT_GUEST, EXIT_OK
+from workbench.study.point_store import PointStore
 
 STUDY = """
 [scenario]
@@ -31,7 +31,7 @@ def study(tmp_path):
 
 @pytest.fixture(autouse=True)
 def own_store(tmp_path, monkeypatch):
-    monkeypatch.setattr("workbench.point_store.default_folder", lambda: tmp_path / "points")
+    monkeypatch.setattr("workbench.study.point_store.default_folder", lambda: tmp_path / "points")
     return tmp_path / "points"
 
 

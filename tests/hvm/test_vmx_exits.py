@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from workbench import rules as suite
 from workbench.arch.table import rows
+from workbench.cli import rules as suite
 
 REASONS = {r["name"]: r for r in rows("vmx_exit_reasons") if not r["name"].startswith("FLAG_")}
 REACH = {"_".join(filter(None, (r["name"], r["case"]))).lower(): r for r in rows("vmx_exit_reach")}

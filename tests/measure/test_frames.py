@@ -8,7 +8,7 @@ from workbench.arch import exit_code, exit_name
 from workbench.core import layout
 from workbench.core.ledger import CAUSES, EVENTS, N_CAUSES, N_EVENTS
 from workbench.errors import ResultError
-from workbench.frames import exit_place, timeline_reason
+from workbench.measure.frames import exit_place, timeline_reason
 from workbench.prices import PARTS, load_preset
 from workbench.result import Result
 from workbench.scenario import Scenario

@@ -7,8 +7,8 @@ import pandas.testing
 import pytest
 from synthetic import result
 
-from workbench import store
 from workbench.errors import ResultError
+from workbench.measure import store
 from workbench.result import Result
 
 TABLES = ("exits", "costs", "tlb", "fields", "timeline", "counts", "operations")

@@ -10,8 +10,8 @@ import workbench as wb
 from tests.model.test_counts import cpuid_path
 from workbench import charts
 from workbench.charts.differences import cycle_changes, exit_changes
-from workbench.comparison import Comparison
 from workbench.errors import ResultError
+from workbench.study.comparison import Comparison
 
 FEW = {"iterations": 50}
 PLAIN = wb.Scenario(backend="vmx", l2_params=FEW)

@@ -10,8 +10,8 @@ import pytest
 import workbench as wb
 from workbench import charts
 from workbench.charts.effects import interaction_matrix, shown
-from workbench.effects import FACTORIAL, Effects, factors
 from workbench.errors import ScenarioError
+from workbench.study.effects import FACTORIAL, Effects, factors
 
 SVM = wb.Scenario(l2_params={"iterations": 50}, timeline=0)
 VMX = wb.Scenario(

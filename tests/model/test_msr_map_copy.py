@@ -11,10 +11,10 @@ from tests.oracle.svm_machine import MSRPM12, SvmMachine
 from tests.oracle.vmx_machine import MSR_BITMAP12, VmxMachine
 from workbench import nested_layouts
 from workbench.arch import vmx
+from workbench.cli.rules import Rule, check
 from workbench.core import layout
 from workbench.core.hvm import memory_map
 from workbench.personality import L0S
-from workbench.rules import Rule, check
 
 PROGRAM = Path(__file__).parent / "guests" / "msr_map_edited.S"
 EFER = 0xC000_0080

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import workbench as wb
-from workbench import point_store, provenance
-from workbench.point_store import PointStore, key_of
+from workbench import provenance
+from workbench.study import point_store
+from workbench.study.point_store import PointStore, key_of
 
 BASE = wb.Scenario(l2_params={"iterations": 30})
 GRID = {"l2_params.work": list(range(16))}

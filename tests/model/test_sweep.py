@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 import workbench as wb
-from workbench import crews, simulate
+from workbench import simulate
 from workbench.errors import ResultError, ScenarioError
-from workbench.point_store import PointStore
+from workbench.study import crews
+from workbench.study.point_store import PointStore
 
 BASE = wb.Scenario(backend="vmx", l2_params={"iterations": 20}, timeline=0)
 GRID = {"features.vmcs_shadowing": [False, True], "l2_params.work": [0, 10]}

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 import workbench as wb
-from workbench import crews
-from workbench.point_store import PointStore
+from workbench.study import crews
+from workbench.study.point_store import PointStore
 
 distributed = pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
 

@@ -8,11 +8,11 @@ import pytest
 
 from workbench import features
 from workbench.errors import ScenarioError
+from workbench.measure.swings import sensitivity
 from workbench.panels.controls import label_of
 from workbench.panels.drawing import CHARTS, TABLES
 from workbench.panels.view import OTHER, PINNED, Panel
 from workbench.scenario import Scenario
-from workbench.swings import sensitivity
 
 
 @pytest.fixture

@@ -5,17 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 
-from workbench import calibration, published
-from workbench.calibration import bounded_least_squares, calibrate, fit
 from workbench.core.ledger import EVENTS, N_EVENTS
 from workbench.errors import PriceError, ResultError
 from workbench.prices import load_preset
+from workbench.record import calibration, published
+from workbench.record.calibration import bounded_least_squares, calibrate, fit
 from workbench.tables import Table, data_table
 
 
 @pytest.fixture(scope="module")
 def nehalem(tmp_path_factory):
-    from workbench.point_store import PointStore
+    from workbench.study.point_store import PointStore
 
     return calibrate("nehalem", store=PointStore(tmp_path_factory.mktemp("points")))
 
@@ -31,7 +31,7 @@ def _table_with(monkeypatch, change):
 
 
 def test_nested_figures_do_not_reach_the_fit(monkeypatch, nehalem, tmp_path):
-    from workbench.point_store import PointStore
+    from workbench.study.point_store import PointStore
 
     def spoil(name, row):
         if name == "published/published" and row["nested"]:
@@ -44,7 +44,7 @@ def test_nested_figures_do_not_reach_the_fit(monkeypatch, nehalem, tmp_path):
 
 
 def test_a_single_level_figure_does_reach_it(monkeypatch, nehalem, tmp_path):
-    from workbench.point_store import PointStore
+    from workbench.study.point_store import PointStore
 
     def change(name, row):
         if row["id"] == "turtles-rdmsr" and name == "published/published":

@@ -7,7 +7,7 @@ import pytest
 
 import workbench as wb
 from workbench.errors import ResultError
-from workbench.point_store import PointStore
+from workbench.study.point_store import PointStore
 
 FEW = {"iterations": 40, "work": 0}
 SCENARIOS = {

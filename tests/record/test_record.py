@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from workbench import published, record
 from workbench.core.ledger import EVENTS
-from workbench.point_store import PointStore
+from workbench.record import predictions as record
+from workbench.record import published
+from workbench.study.point_store import PointStore
 from workbench.tables import data_table
 
 

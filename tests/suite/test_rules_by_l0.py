@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workbench import rules as suite
+from workbench.cli import rules as suite
 
 
 @pytest.mark.slow

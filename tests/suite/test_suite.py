@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from workbench import rules as suite
-from workbench.cli import main
+from workbench.cli import rules as suite
+from workbench.cli.main import main
 from workbench.errors import WorkbenchError
 from workbench.guests.image import Image
 from workbench.guests.load import load_image

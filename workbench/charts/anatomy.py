@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import ResultError, did_you_mean
-from ..frames import LEVELS, rows
+from ..measure.frames import LEVELS, rows
 from ..result import Result
 from . import style
 from .inputs import footer

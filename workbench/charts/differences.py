@@ -8,10 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..comparison import Comparison
 from ..errors import ResultError
 from ..prices import PARTS
 from ..result import Result
+from ..study.comparison import Comparison
 from . import style
 from .costs import parts, unit_for
 from .inputs import Results, footer, labelled

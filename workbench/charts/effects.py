@@ -11,7 +11,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..effects import FACTORIAL, Effects
+from ..study.effects import FACTORIAL, Effects
 from . import style
 from .inputs import footer
 from .sizes import named

@@ -1,115 +1,104 @@
-"""The chart of an experiment: lines over a numeric axis, else bars; a panel for each back-end."""
+"""Charts of experiments: a tidy frame, one kind of chart, one panel beside another."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from itertools import pairwise
 
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from ..result import Result
 from . import style
+from .kinds import KINDS
 from .sizes import named
 
-_LINES: tuple[tuple[str, str, Any], ...] = (
-    ("#0b4f7d", "o", "-"), ("#d55e00", "s", "--"), ("#009e73", "^", ":"), ("#cc79a7", "D", "-."),
-)  # fmt: skip
+_BESIDE = 3
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Title and axes with units; ``note`` is the footer."""
+
+    title: str
+    x: str
+    y: str
+    value: str
+    note: str
 
 
 def experiment(
-    frame: pd.DataFrame, title: str, axis: str, measure: str, note: str,
-    pairs: list[tuple[str, Result]], size: str = "paper",
+    frame: pd.DataFrame, kind: str, labels: Labels, pairs: list[tuple[str, Result]],
+    size: str = "paper", crossings: pd.DataFrame | None = None,
 ) -> Figure:  # fmt: skip
-    """Draw the alternatives of an experiment.
+    """Draw the frame of an experiment, a panel for each value of its column ``panel``.
 
     Parameters
     ----------
     frame : DataFrame
-        backend, axis, alternative, value, low, high; bands or bars reach from low to high.
-    title, axis, measure, note : str
-        Title, labels with units, and the footer.
+        As ``charts.kinds`` says.
+    kind : str
+        Of ``charts.kinds.KINDS``.
     pairs : list of (label, Result)
         Results whose scenarios go into the file.
+    crossings : DataFrame, optional
+        panel, y, x, low, high: a line over a heat map with numeric axes.
     """
-    numeric = pd.api.types.is_numeric_dtype(frame["axis"])
-    backends = list(dict.fromkeys(frame["backend"]))
-    alternatives = list(dict.fromkeys(frame["alternative"]))
+    chart = KINDS[kind]
+    names = list(dict.fromkeys(frame["panel"]))
+    series = list(dict.fromkeys(frame["series"])) if "series" in frame else []
+    wide = _columns(len(names), size)
+    high = -(-len(names) // wide)
     with style.house_style(size):
-        figure, panels = style.panels(size, 3.4, 0.9, [1] * len(backends))
-        for axes, backend in zip(panels, backends, strict=True):
-            part = frame[frame["backend"] == backend]
-            (_lines if numeric else _bars)(axes, part, alternatives)
-            axes.set_title(backend.upper(), loc="left")
-            axes.set_xlabel(axis)
-            axes.grid(axis="y")
-            if numeric and _wide(part["value"]):
-                axes.set_yscale("log")
-            else:
-                axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
-            if numeric:
-                if _wide(part["axis"]):
-                    axes.set_xscale("log")
-                axes.xaxis.set_major_formatter(lambda value, _: style.compact(value))
-            axes.yaxis.set_major_formatter(lambda value, _: style.compact(value))
-        for axes in panels if named(size).stacked else panels[:1]:
-            axes.set_ylabel(measure)
-        handles: Sequence[Artist]
-        if numeric:
-            handles = [
-                Line2D([], [], color=c, marker=m, linestyle=s, label=name.replace("_", " "))
-                for name, (c, m, s) in zip(alternatives, _LINES, strict=False)
-            ]
-        else:
-            looks = zip(alternatives, style.SERIES_LOOKS, strict=False)
-            handles = style.patches([(n.replace("_", " "), c, h) for n, (c, h) in looks])
-        style.legend(figure, title, handles, size)
-        return style.finish(figure, title, note, _alt(frame, title, measure), size, pairs)
+        handles = chart.legend(frame, series)
+        figure = style.new_figure(size, 0.8 + high * chart.height(frame))
+        panels = list(figure.subplots(high, wide, squeeze=False).flat)
+        for spare in panels[len(names) :]:
+            spare.set_axis_off()
+        for place, (axes, name) in enumerate(zip(panels, names, strict=False)):
+            part = frame[frame["panel"] == name]
+            chart.draw(axes, part, series)
+            if name:
+                axes.set_title(name, loc="left")
+            axes.set_xlabel(labels.x)
+            if place % wide == 0:  # of those that stand beside each other the first says it for all
+                axes.set_ylabel(labels.y if kind == "heat" else labels.value)
+            if crossings is not None:
+                _crossing(axes, part, crossings[crossings["panel"] == name])
+        if handles:
+            style.legend(figure, labels.title, handles, size)
+        return style.finish(figure, labels.title, labels.note, _alt(frame, labels), size, pairs)
 
 
-def _wide(values: pd.Series) -> bool:
-    """Does a linear scale hide most of it?"""
-    return bool(values.min() > 0 and values.max() / values.min() > 30)
+def _columns(panels: int, size: str) -> int:
+    if named(size).stacked:
+        return 1
+    return panels if panels <= 2 else _BESIDE if panels % _BESIDE == 0 else 2
 
 
-def _lines(axes: Axes, part: pd.DataFrame, alternatives: list[str]) -> None:
-    for number, (name, look) in enumerate(zip(alternatives, _LINES, strict=False)):
-        colour, marker, dashes = look
-        rows = part[part["alternative"] == name].sort_values("axis")
-        if rows.empty:
-            continue
-        axes.fill_between(rows["axis"], rows["low"], rows["high"], color=colour, alpha=0.12, lw=0)
-        axes.plot(rows["axis"], rows["value"], color=colour, marker=marker, ms=6 - number, ls=dashes,
-                  lw=1.3, label=name)  # fmt: skip
+def _crossing(axes: Axes, part: pd.DataFrame, line: pd.DataFrame) -> None:
+    """The line where the gain changes its sign, between the columns of a heat map."""
+    columns, rows = list(dict.fromkeys(part["x"])), list(dict.fromkeys(part["y"]))
+    if line.empty:
+        return
+    x = [_between(columns, place) for place in line["x"]]
+    y = [rows.index(place) for place in line["y"]]
+    axes.plot(x, y, color=style.INK, lw=1.6, marker="D", ms=4, mfc="white")
 
 
-def _bars(axes: Axes, part: pd.DataFrame, alternatives: list[str]) -> None:
-    places = list(dict.fromkeys(part["axis"]))
-    width = 0.8 / len(alternatives)
-    for number, (name, (colour, hatch)) in enumerate(
-        zip(alternatives, style.SERIES_LOOKS, strict=False)
-    ):
-        rows = part[part["alternative"] == name]
-        where = [places.index(a) + (number + 0.5) * width - 0.4 for a in rows["axis"]]
-        reach = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
-        drawn = axes.bar(where, rows["value"], width, color=colour, hatch=hatch, lw=0.5,
-                         edgecolor=style.INK, label=name)  # fmt: skip
-        if (rows["high"] > rows["low"]).any():
-            axes.errorbar(where, rows["value"], reach, fmt="none", ecolor=style.INK, lw=0.8,
-                          capsize=2)  # fmt: skip
-        else:
-            labels = [style.compact(float(f"{v:.2g}")) for v in rows["value"]]
-            axes.bar_label(drawn, labels, padding=1, fontsize="small")
-    axes.set_xticks(range(len(places)), [str(place) for place in places])
+def _between(columns: list[float], place: float) -> float:
+    """The place of a number among the columns, as a number of columns."""
+    for left, (low, high) in enumerate(pairwise(columns)):
+        if low <= place <= high:
+            return left + (place - low) / (high - low)
+    return float(len(columns) - 1)
 
 
-def _alt(frame: pd.DataFrame, title: str, measure: str) -> str:
-    said = [
-        f"{row['backend'].upper()}, {row['axis']}, {row['alternative']}: "
-        f"{style.compact(row['value'])}"
-        for row in frame.head(6).to_dict("records")
-    ]
-    return f"{title}: {measure}. {'; '.join(said)}."
+def _alt(frame: pd.DataFrame, labels: Labels) -> str:
+    said = []
+    for row in frame.head(6).to_dict("records"):
+        where = (row.get("panel"), row.get("y"), row.get("x"), row.get("series"))
+        name = ", ".join(str(part) for part in where if part not in (None, ""))
+        said.append(f"{name}: {style.compact(row['value'])}")
+    return f"{labels.title}: {labels.value}. {'; '.join(said)}."

@@ -10,7 +10,6 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from matplotlib.ticker import AutoLocator, LogLocator, MaxNLocator
-from matplotlib.transforms import Bbox
 
 _ROUNDS = 5
 _SLACK = 1.02
@@ -23,59 +22,60 @@ _GAP = 0.25
 def lay_out(figure: Figure) -> None:
     """Make the layout, and once more if a text had to give way."""
     engine = figure.get_layout_engine()
+    first: dict[Text, str] = {}
     for _ in range(_ROUNDS):
         engine.execute(figure)  # type: ignore[union-attr]
         # all of them, so no short cut
-        if not any([_fit(axes) for axes in figure.axes if axes.axison]):
+        if not any([_fit(axes, first) for axes in figure.axes if axes.axison]):
             return
     engine.execute(figure)  # type: ignore[union-attr]
 
 
-def _fit(axes: Axes) -> bool:
-    changed = [_wrap(axes.xaxis.label, _room(axes)), _wrap(axes.title, _room(axes))]
-    changed += [_wrap(axes._left_title, _room(axes))]  # type: ignore[attr-defined]
-    changed.append(_wrap(axes.yaxis.label, 1.1 * axes.bbox.height))
-    changed.append(_spread(axes.xaxis))
-    changed.append(_wrap_names(axes))
-    changed.append(_hold(axes))
-    return any(changed)
+def _fit(axes: Axes, first: dict[Text, str]) -> bool:
+    end = _end(axes)
+    head = end - axes.bbox.x0
+    below = axes.bbox.width + 2 * max(0.0, end - axes.bbox.x1)
+    left_title = axes._left_title  # type: ignore[attr-defined]
+    rooms = [(axes.xaxis.label, below), (axes.title, below), (left_title, head),
+             (axes.yaxis.label, 1.1 * axes.bbox.height)]  # fmt: skip
+    changed = [_wrap(text, room, first) for text, room in rooms]
+    return any([*changed, _spread(axes.xaxis), _wrap_names(axes, first), _hold(axes)])
 
 
-def _cell(axes: Axes) -> Bbox:
-    """The part of the figure that belongs to one panel [pixels]."""
-    figure, spec = axes.get_figure(), axes.get_subplotspec()
-    rows, columns = spec.get_gridspec().get_geometry() if spec is not None else (1, 1)
-    box = figure.bbox  # type: ignore[union-attr]
-    return Bbox.from_bounds(0, 0, box.width / columns, box.height / rows)
+def _columns(axes: Axes) -> int:
+    spec = axes.get_subplotspec()
+    return spec.get_gridspec().ncols if spec is not None else 1
 
 
-def _room(axes: Axes) -> float:
-    """How wide the panel's frame can be: its cell without what stands left of it [pixels]."""
-    beside = axes.yaxis.get_tightbbox()
-    left = axes.bbox.x0 - beside.x0 if beside is not None else 0.0
-    return max(_cell(axes).width - left, axes.bbox.width)
+def _end(axes: Axes) -> float:
+    """Where the part of the figure that belongs to one panel ends at the right [pixels]."""
+    spec, width = axes.get_subplotspec(), axes.get_figure().bbox.width  # type: ignore[union-attr]
+    last = spec.colspan.stop if spec is not None else 1
+    return float(width * last / _columns(axes))
 
 
-def _wrap(text: Text, room: float) -> bool:
+def _wrap(text: Text, room: float, first: dict[Text, str]) -> bool:
+    """Break lines anew, from how the text was at ``first``."""
     said = text.get_text()
     if not said:
         return False
     box = text.get_window_extent()
-    turned = text.get_rotation() == 90
-    wide = box.height if turned else box.width
+    wide = box.height if text.get_rotation() == 90 else box.width
     if wide <= room * _SLACK:
         return False
     longest = max(map(len, said.split("\n")))
     least = max(map(len, said.split()))
     width = max(int(longest * room / wide), least)
-    lines = [part for line in said.split("\n") for part in textwrap.wrap(line, width)]
+    whole = first.setdefault(text, said)
+    lines = [part for line in whole.split("\n") for part in textwrap.wrap(line, width)]
     text.set_text("\n".join(lines))
     return text.get_text() != said
 
 
-def _wrap_names(axes: Axes) -> bool:
+def _wrap_names(axes: Axes, first: dict[Text, str]) -> bool:
     labels = axes.get_yticklabels()
-    changed = [_wrap(label, _NAMES * _cell(axes).width) for label in labels]
+    room = _NAMES * axes.get_figure().bbox.width / _columns(axes)  # type: ignore[union-attr]
+    changed = [_wrap(label, room, first) for label in labels]
     if any(changed):  # a tick takes its text from the axis at each drawing
         axes.set_yticks(axes.get_yticks(), [label.get_text() for label in labels])
     return any(changed)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..features import defaults
-from ..frames import without_boot
+from ..measure.frames import without_boot
 from ..result import Result
 from .sizes import wrapped
 

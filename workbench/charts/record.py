@@ -117,7 +117,7 @@ def trend(table: pd.DataFrame, size: str = "panel") -> Figure:
     Parameters
     ----------
     table : DataFrame
-        Of ``workbench.record.trend()``.
+        Of ``workbench.record.predictions.trend()``.
     size : {"panel", "paper", "column", "projector"}
     """
     _needed(table, ("processor", "single", "nested", "measured_single", "measured_nested"))

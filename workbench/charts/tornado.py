@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import ResultError
+from ..measure.swings import by_group, sensitivity
 from ..result import Result
-from ..swings import by_group, sensitivity
 from . import style
 from .costs import UNITS, unit_for
 from .inputs import footer

@@ -14,9 +14,8 @@ import ipywidgets as w
 
 from .. import features
 from ..core.ledger import EVENTS
-from ..features import Feature
+from ..features import BACKEND_TITLES, Feature
 from ..guests.catalogue import Guest, Param
-from ..listing import BACKEND_TITLES
 from ..personality import L0_TITLES
 from .state import NUMBERS, Number, PanelState
 

@@ -17,10 +17,10 @@ import ipywidgets as w
 
 from ..charts.inputs import labelled
 from ..errors import WorkbenchError
+from ..measure.swings import sensitivity
 from ..result import Result
 from ..scenario import Scenario
 from ..simulate import Progress
-from ..swings import sensitivity
 from . import drawing
 from .controls import Controls, section
 from .runner import Execute, Runner

@@ -1,0 +1,1 @@
+"""The command ``workbench``: its subcommands, and what they print."""

@@ -1,0 +1,281 @@
+"""Published measurements and the scenario that each was measured on.
+
+``data/published/published.csv`` has the numbers, ``scenarios.csv`` beside it what was run: the L1
+program of that age, L0's personality, hardware assists, the processor's prices, and how cycles are
+divided.  A row that no scenario can represent says why.  A :class:`Case` is one figure: a row has up
+to two, of a guest on L0 and of a guest on a guest.
+
+The split is kept here: :func:`single_level` makes cases from the single-level figures alone, and
+what it returns has no way to the nested ones.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ResultError
+from ..measure.frames import rows
+from ..prices import PricePreset, load_preset
+from ..result import Result
+from ..scenario import Scenario
+from ..tables import data_table
+
+SINGLE, NESTED = "single", "nested"
+CLEAR_OF_MEMORY = ("seen", "seen-2nd", "fig")
+"""Confidences of figures that may be used; one that is recalled from memory is shown only."""
+COUNTED = ("seen", "fig")
+"""Confidences of figures that the record of predictions is judged by."""
+ITERATIONS = 50
+_HANDLER_PARTS = ("L0_EXIT_DISPATCH", "L0_INSTRUCTION_EMULATED")
+_COUNTED_APART = 91
+"""Instructions of the shortest path of an L1 program besides ``handler_work`` (see there)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One published figure with its scenario.
+
+    Attributes
+    ----------
+    id, source, operation, confidence, note : str
+        As in the table of published rows.
+    level : {"single", "nested"}
+    measured : float
+        Cycles per operation, converted with the clock of the row or else of the preset.
+    measure : str
+        How the run's cycles are divided, see the header of ``scenarios.csv``; empty when no
+        scenario represents the row.
+    preset : str
+        Prices of the processor.
+    extra : str
+        Event whose price L1 pays for this kind of exit besides the common part, or empty.
+    exits : int or None
+        Hardware exits per operation where published.
+    fit : bool
+        May a fit see it?
+    informs : tuple of str
+        Prices that rest on this very figure.
+    why : str
+        Why there is no scenario, or what it assumes.
+    settings : dict
+        Arguments of :class:`Scenario` without prices.
+    processor_known : bool
+        False: the source does not say it, and the preset is an assumption.
+    """
+
+    id: str
+    source: str
+    operation: str
+    confidence: str
+    note: str
+    level: str
+    measured: float
+    measure: str
+    preset: str
+    extra: str
+    exits: int | None
+    fit: bool
+    informs: tuple[str, ...]
+    why: str
+    settings: dict[str, Any]
+    processor_known: bool = True
+
+    @property
+    def represented(self) -> bool:
+        """Is there a scenario for it?"""
+        return bool(self.measure)
+
+    @property
+    def cause(self) -> str:
+        """The ledger's cause of the operation."""
+        return self.measure.split()[1]
+
+    def scenario(self, preset: PricePreset | None = None) -> Scenario:
+        """The scenario, at the prices of ``preset`` where given.
+
+        The handler of a nested row is the software that L0 itself has for this exit, executed
+        at L1: its length follows from the prices of that software.
+        """
+        prices = load_preset(self.preset)
+        changed: Any = _differences(prices, preset) if preset is not None else {}
+        settings = dict(self.settings)
+        if self.level == NESTED:
+            work = handler_work(preset or prices, self.extra)
+            settings["l1_params"] = settings["l1_params"] | {"handler_work": work}
+        return Scenario(prices=self.preset, price_values=changed, **settings)
+
+
+def handler_work(preset: PricePreset, extra: str = "") -> int:
+    """Instructions that stand for the rest of L1's handler: L0's software of such an exit.
+
+    One instruction for each cycle that dispatch, emulation and ``extra`` cost L0, less those that
+    an L1 program executes anyway.
+    """
+    cycles = sum(preset.price(event) for event in (*_HANDLER_PARTS, extra) if event)
+    return max(0, round(cycles) - _COUNTED_APART)
+
+
+def _differences(old: PricePreset, new: PricePreset) -> dict[str, tuple[float, float, float]]:
+    names = ["low", "value", "high"]
+    before, after = old.frame[names], new.frame[names]
+    changed = (before != after).any(axis=1)
+    return {
+        event: (float(row[0]), float(row[1]), float(row[2]))
+        for event, row in zip(new.frame["event"][changed], after[changed].to_numpy(), strict=True)
+    }
+
+
+# ---------------------------------------------------------------- the tables
+
+
+def single_level() -> list[Case]:
+    """Every single-level figure; nothing in it leads to a nested one."""
+    return _cases(SINGLE)
+
+
+def nested() -> list[Case]:
+    """Every nested figure: what is predicted, never fitted."""
+    return _cases(NESTED)
+
+
+def _cases(level: str) -> list[Case]:
+    column = {SINGLE: "single_level", NESTED: "nested"}[level]
+    numbers = {row["id"]: row for row in data_table("published/published").rows}
+    made = []
+    for row in data_table("published/scenarios").rows:
+        if row["level"] != level:
+            continue
+        about = numbers.get(row["id"])
+        if about is None or (row["measure"] and not about[column]):
+            message = f"scenarios.csv: {row['id']} has no {level} figure in published.csv"
+            raise ResultError(message, "correct the id or the level")
+        made.append(_case(row, about, float(about[column] or "nan")))
+    return made
+
+
+def _case(row: dict[str, str], about: dict[str, str], figure: float) -> Case:
+    represented = bool(row["measure"])
+    if not represented and not row["why"]:
+        message = f"scenarios.csv: {row['id']} ({row['level']}) has neither scenario nor reason"
+        raise ResultError(message, "fill in the columns up to measure, or why")
+    if row["fit"] and (row["level"] != SINGLE or about["confidence"] not in CLEAR_OF_MEMORY):
+        message = f"scenarios.csv: {row['id']} ({row['level']}, {about['confidence']}) has fit = y"
+        raise ResultError(message, "a fit takes single-level figures that somebody has read")
+    return Case(
+        row["id"], about["source_key"], about["operation"], about["confidence"], about["note"],
+        row["level"], _cycles(figure, about, row) if represented else figure, row["measure"],
+        row["prices"], row["extra"], int(row["exits"]) if row["exits"] else None,
+        row["fit"] == "y", tuple(row["informs"].split()), row["why"],
+        _settings(row, about) if represented else {}, about["cpu"] != "not stated",
+    )  # fmt: skip
+
+
+def _cycles(figure: float, about: dict[str, str], row: dict[str, str]) -> float:
+    unit = about["unit"]
+    if unit == "cycles":
+        return figure
+    clock = float(about["clock_ghz"] or 0) or load_preset(row["prices"]).clock_ghz
+    if not clock:
+        message = f"{about['id']} is in {unit}, and neither it nor {row['prices']} has a clock"
+        raise ResultError(message, "give clock_ghz")
+    return figure * clock * 1000 if unit == "us" else clock * 1e9 / figure
+
+
+def _settings(row: dict[str, str], about: dict[str, str]) -> dict[str, Any]:
+    l2 = _pairs(row["l2_params"])
+    if row["l2"] != "touch":
+        l2 = {"iterations": ITERATIONS, "work": 0} | l2
+    return {
+        "backend": about["backend"], "l0": row["l0"], "l1": row["l1"], "l2": row["l2"],
+        "l1_params": _pairs(row["l1_params"]), "l2_params": l2,
+        "features": _pairs(row["features"]), "l2_page_size": row["page"],
+    }  # fmt: skip
+
+
+def _pairs(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for part in text.split():
+        name, _, value = part.partition("=")
+        found[name] = {"on": True, "off": False}.get(value)
+        if found[name] is None:
+            found[name] = int(value, 0)
+    return found
+
+
+# ---------------------------------------------------------------- dividing a run
+
+
+def per_operation(case: Case, result: Result) -> tuple[dict[str, float], float]:
+    """Cycles of one operation with bounds, and its hardware exits, as the figure counts them.
+
+    Returns
+    -------
+    dict
+        cycles, cycles_low, cycles_high per operation.
+    float
+        Hardware exits per operation; of a leg, its own.
+
+    Raises
+    ------
+    ResultError
+        The run has no such operation.
+    """
+    kind = case.measure.split()[0]
+    found = result.operations
+    found = found[found["cause"] == case.cause]
+    if found.empty:
+        message = f"{case.id}: the run has no operation {case.cause}"
+        raise ResultError(message, "correct the measure in scenarios.csv")
+    row = found.iloc[0]
+    names = ("cycles", "cycles_low", "cycles_high")
+    whole = {name: float(row[f"{name}_per_operation"]) for name in names}
+    if kind in ("operation", "per_second"):
+        return whole, float(row["exits_per_operation"])
+    if kind == "reflected":
+        table = result.exits
+        table = table[(table["from_level"] == "L2") & (table["cause"] == case.cause)]
+        share = table["count"].sum() / table.loc[table["handled_by"] == "L1", "count"].sum()
+        scaled = {name: float(cycles * share) for name, cycles in whole.items()}
+        return scaled, float(row["exits_per_operation"] * share)
+    part, exits = _leg(result, kind, case.cause)
+    share = part / whole["cycles"]
+    return {name: cycles * share for name, cycles in whole.items()}, exits
+
+
+_LEGS = {
+    "exit_leg": ("L2", "L1"),
+    "entry_leg": ("L1", "L2"),
+    "virtual_round_trip": ("L1", "L1"),
+}
+"""Measure -> level that is left, and the one whose entry ends the leg."""
+_ENTERING = ("VMRESUME", "VMLAUNCH", "VMRUN")
+
+
+def _leg(result: Result, kind: str, cause: str) -> tuple[float, float]:
+    """Mean cycles from an exit to an entry, taken from the timeline, and the exits on the way."""
+    if kind not in _LEGS:
+        known = ", ".join(("operation", "reflected", "per_second", *_LEGS))
+        raise ResultError(f"no measure called {kind!r}", f"there are: {known}")
+    left, entered = _LEGS[kind]
+    steps = result.timeline
+    steps = steps[(steps["cause"] == cause) | (steps["cause"] == "RUN")]
+    spans: list[float] = []
+    exits, inside, start = 0, 0, math.nan
+    seen_l2 = False
+    for step in rows(steps):
+        if step.kind == "hw_exit":
+            inside += 1
+            seen_l2 |= step.from_level == "L2"
+            if step.from_level == left and (left == "L2" or step.reason in _ENTERING):
+                start, inside, seen_l2 = step.cycles, 1, left == "L2"
+        elif step.kind == "hw_entry" and step.to_level == entered and not math.isnan(start):
+            if entered == "L1" and not seen_l2:
+                continue
+            spans.append(step.cycles - start)
+            exits, start = exits + inside, math.nan
+    spans = spans[2:]  # the first ones touch pages for the first time
+    if not spans:
+        raise ResultError(f"the timeline has no {kind} of {cause}", "record more of it")
+    return sum(spans) / len(spans), exits / (len(spans) + 2)

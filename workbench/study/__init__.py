@@ -1,0 +1,1 @@
+"""Several runs together: comparisons, sweeps and designs, who runs the points, finished points."""
