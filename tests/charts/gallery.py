@@ -165,9 +165,8 @@ def experiment(kind, frame, x, value, size, y=""):
     labels = charts.Labels("Cached or fetched nested state", x, y, value, note)
     crossings = None
     if kind == "heat" and (frame["value"] < 0).any():
-        crossings = pd.DataFrame(
-            {"panel": ["SVM"] * 3, "x": [4.0, 30.0, 100.0], "y": [10, 100, 1000]}
-        )
+        crossings = pd.DataFrame({"panel": "SVM", "y": [10, 100, 1000], "x": [4.0, 30.0, 100.0],
+                                  "low": [2.0, 9.0, 40.0], "high": [7.0, 60.0, 500.0]})  # fmt: skip
     pairs = [("SVM", svm), ("VMX", vmx)]
     return charts.experiment(frame, kind, labels, pairs, size, crossings)
 

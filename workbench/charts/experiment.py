@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ..result import Result
 from . import style
-from .kinds import KINDS
+from .kinds import KINDS, spaced
 from .sizes import named
 
 _BESIDE = 3
@@ -52,6 +54,8 @@ def experiment(
     high = -(-len(names) // wide)
     with style.house_style(size):
         handles = chart.legend(frame, series)
+        if kind == "heat":
+            handles += _read_as(labels.value, crossings is not None and not crossings.empty)
         figure = style.new_figure(size, 0.8 + high * chart.height(frame))
         panels = list(figure.subplots(high, wide, squeeze=False).flat)
         for spare in panels[len(names) :]:
@@ -71,6 +75,12 @@ def experiment(
         return style.finish(figure, labels.title, labels.note, _alt(frame, labels), size, pairs)
 
 
+def _read_as(value: str, crossed: bool) -> list[Artist]:
+    """Legend entries of a heat map: what its numbers are, and the line over it."""
+    line = Line2D([], [], color=style.INK, lw=1.4, label="crossover (dotted: its bounds)")
+    return [*([line] if crossed else []), Line2D([], [], ls="", label=f"numbers: {spaced(value)}")]
+
+
 def _columns(panels: int, size: str) -> int:
     if named(size).stacked:
         return 1
@@ -82,9 +92,13 @@ def _crossing(axes: Axes, part: pd.DataFrame, line: pd.DataFrame) -> None:
     columns, rows = list(dict.fromkeys(part["x"])), list(dict.fromkeys(part["y"]))
     if line.empty:
         return
-    x = [_between(columns, place) for place in line["x"]]
     y = [rows.index(place) for place in line["y"]]
-    axes.plot(x, y, color=style.INK, lw=1.6, marker="D", ms=4, mfc="white")
+    for end, dashes in (("low", ":"), ("high", ":"), ("x", "-")):
+        x = [_between(columns, place) for place in line[end]]
+        steps = [
+            (place, row + side) for place, row in zip(x, y, strict=True) for side in (-0.5, 0.5)
+        ]
+        axes.plot(*zip(*steps, strict=True), color=style.INK, lw=1.4, ls=dashes)
 
 
 def _between(columns: list[float], place: float) -> float:
@@ -92,7 +106,7 @@ def _between(columns: list[float], place: float) -> float:
     for left, (low, high) in enumerate(pairwise(columns)):
         if low <= place <= high:
             return left + (place - low) / (high - low)
-    return float(len(columns) - 1)
+    return float("nan")
 
 
 def _alt(frame: pd.DataFrame, labels: Labels) -> str:

@@ -36,7 +36,7 @@ SIZES = {
     "panel": Size(8.4, 9.0, 7.0, 200),
     "paper": Size(6.3, 8.0, 6.0, 300),
     "column": Size(3.4, 7.0, 5.5, 600, stacked=True),
-    "projector": Size(7.5, 11.0, 7.5, 256, taller=1.2),
+    "projector": Size(7.5, 11.0, 7.5, 256, taller=1.3),
 }
 
 
