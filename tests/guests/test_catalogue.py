@@ -40,6 +40,7 @@ def test_every_program_of_the_plan_is_there():
         ("minimal", ("svm",)), ("minimal", ("vmx",)), ("twin", ("svm",)), ("twin", ("vmx",)),
         ("shadow", ("svm",)), ("shadow", ("vmx",)),
         ("kvm-6.12", ("svm",)), ("kvm-6.12", ("vmx",)), ("kvm-2.6.35", ("vmx",)),
+            ("kvm-87", ("vmx",)),
         ("kvm-uncached", ("vmx",)), ("xen-4.2x", ("svm",)), ("xen-4.2x", ("vmx",)),
         ("virtualbox-7", ("svm",)), ("virtualbox-7", ("vmx",)), ("tick", ("svm",)), ("tick", ("vmx",))}  # fmt: skip
     assert {g.name for g in l2_guests()} == L2_NAMES

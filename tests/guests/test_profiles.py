@@ -53,8 +53,10 @@ def written_ops(text: str, start: str, stop: str) -> list[Op]:
     """READs and WRITEs between two labels, those behind a switch left out."""
     part = text.split(f"\n{start}:")[1].split(f"\n{stop}:")[0]
     part = re.sub(r"cmp +qword ptr \[WITH_.*?\nno_\w+:", "", part, flags=re.DOTALL)
-    found = re.findall(r"^ +(READ|WRITE) +(\w+)", part, re.MULTILINE)
-    return [Op(verb[0], field) for verb, field in found]
+    found = re.findall(r"^ +(READ|WRITE|RDMSR|WRMSR|INV\w+?)(?:_GUEST|_HOST)?(?: +(\w+))?(?: |$)", part,
+                       re.MULTILINE)  # fmt: skip
+    return [Op(verb[0], name) if verb in ("READ", "WRITE") else
+            Op("I", f"{verb}-{name}".rstrip("-")) for verb, name in found]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,14 @@ SET_BEFORE_WRITE = {
     "HOST_CR0": "mov rax, cr0; mov [v_HOST_CR0], rax",
     "HOST_RSP": "mov [v_HOST_RSP], rsp",
     "VM_ENTRY_INTR_INFO_FIELD": "call choose_interrupt",
+    "EPT_POINTER": "mov rax, [invept_descriptor]; mov [v_EPT_POINTER], rax",
 }
 """How L1 comes by a value that it writes without having read it."""
-INITIAL = {"VMX_PREEMPTION_TIMER_VALUE": 0xFFFF, "VIRTUAL_PROCESSOR_ID": 1, "TPR_THRESHOLD": 0}
+INITIAL = {
+    "VMX_PREEMPTION_TIMER_VALUE": 0xFFFF, "VIRTUAL_PROCESSOR_ID": 1, "TPR_THRESHOLD": 0,
+    "EXCEPTION_BITMAP": 0, "HOST_FS_SELECTOR": "SEL_DATA", "HOST_GS_SELECTOR": "SEL_DATA",
+    "HOST_FS_BASE": 0, "HOST_GS_BASE": 0,
+}  # fmt: skip
 """Values that are written as they are."""
 
 
@@ -86,6 +91,9 @@ class Exit:
     decided_by: str = ""
     prepare: str = ""
 
+
+INSIDE_A_PATH = ("RDMSR-", "WRMSR-", "INVEPT", "INVVPID")
+"""Instructions other than VMREAD and VMWRITE that a row may have before its VMRESUME."""
 
 NOTHING_TO_FIX = "unknown_exit"
 FAST_MSRS = "mov eax, [l2_gpr + GPR_RCX]; cmp eax, MSR_TSC_DEADLINE; je {target}; cmp eax, MSR_X2APIC_ICR; je {target}"
@@ -135,6 +143,7 @@ class Writer:
         self.lines: list[str] = []
         self.settled = 0
         self.effect_done = False
+        self.host_msrs: set[str] = set()
 
     def emit(self, op: Op) -> None:
         """One operation of the row."""
@@ -143,6 +152,8 @@ class Writer:
             self.lines.append(instruction(f"READ {op.name}"))
             return
         self.bring_about()
+        if op.kind == "I":
+            self.lines += self.special(op.name)
         if op.kind == "W":
             self.lines += self.value(op.name)
             self.lines.append(instruction(f"WRITE {op.name}"))
@@ -158,6 +169,15 @@ class Writer:
             else:
                 self.lines.append(instruction(f"call {self.path.effect}"))
         self.effect_done = True
+
+    def special(self, name: str) -> list[str]:
+        """RDMSR keeps the guest's value; the first WRMSR of an MSR brings L1's own, the next L2's."""
+        verb, _, msr = name.partition("-")
+        if verb == "WRMSR":
+            whose = "GUEST" if msr in self.host_msrs else "HOST"
+            self.host_msrs.add(msr)
+            return [instruction(f"WRMSR_{whose} {msr}")]
+        return [instruction(f"{verb}_GUEST {msr}".strip())]
 
     def value(self, field: str) -> list[str]:
         """Make the copy of ``field`` what it is to become."""
@@ -364,7 +384,8 @@ def _exit(
 
 
 def _path(path: Path, row: Row, shared: Sequence[Op], options: dict[Op, str]) -> list[str]:
-    if row.ops[-1] != VMRESUME or any(op.kind == "I" for op in row.ops[:-1]):
+    before = [op.name for op in row.ops[:-1] if op.kind == "I"]
+    if row.ops[-1] != VMRESUME or any(not name.startswith(INSIDE_A_PATH) for name in before):
         raise ValueError(f"row {row.exit_kind} does not end in its only VMRESUME")
     lines = [*row_comment(row, path.kind), f"exit_{path.kind}:"]
     if path.kind not in FAST_KINDS:
@@ -372,8 +393,9 @@ def _path(path: Path, row: Row, shared: Sequence[Op], options: dict[Op, str]) ->
             if "exit" in when:
                 lines += _option(op, path.kind)
     writer = Writer(path, shared)
-    for op in row.ops[len(shared) :]:
+    for op in row.ops[len(shared) : -1]:
         writer.emit(op)
+    writer.bring_about()
     lines += writer.lines
     if path.then:
         lines += code(f"call {path.then}")
@@ -425,4 +447,11 @@ def _data(served: Sequence[Row], profile: Profile, options: dict[Op, str]) -> li
     lines = ["", "        .data", "        .balign 64", *comment("L1's copies of fields")]
     for name in dict.fromkeys(names):
         lines.append(f"{f'v_{name}:':<39} .quad   {INITIAL.get(name, 0)}")
+    for name in dict.fromkeys(_msrs(used)):
+        lines += [f"{f'{whose}_{name}:':<39} .quad   0" for whose in ("guest", "host")]
     return lines
+
+
+def _msrs(rows: Sequence[Row]) -> list[str]:
+    """MSRs that L1 switches between its own values and L2's."""
+    return [op.name.partition("-")[2] for row in rows for op in row.ops if "MSR-" in op.name]

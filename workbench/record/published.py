@@ -107,6 +107,30 @@ class Case:
         return Scenario(prices=self.preset, price_values=changed, **settings)
 
 
+@dataclass(frozen=True)
+class Unit:
+    """A published unit cost: the figure of a known handful of events.
+
+    Attributes
+    ----------
+    id, source, operation : str
+        As in the table of published rows.
+    measured : float
+        Cycles.
+    events : dict
+        Event -> how many the figure covers.
+    why : str
+        What it is.
+    """
+
+    id: str
+    source: str
+    operation: str
+    measured: float
+    events: dict[str, float]
+    why: str
+
+
 def handler_work(preset: PricePreset, extra: str = "") -> int:
     """Instructions that stand for the rest of L1's handler: L0's software of such an exit.
 
@@ -138,6 +162,30 @@ def single_level() -> list[Case]:
 def nested() -> list[Case]:
     """Every nested figure: what is predicted, never fitted."""
     return _cases(NESTED)
+
+
+def units(preset: str) -> list[Unit]:
+    """Unit costs that a fit of this preset sees; single-level figures, too."""
+    numbers = {row["id"]: row for row in data_table("published/published").rows}
+    made = []
+    for row in data_table("published/units").rows:
+        if preset not in row["prices"].split():
+            continue
+        about = numbers.get(row["id"], {})
+        if not about.get("single_level") or about["confidence"] not in CLEAR_OF_MEMORY:
+            message = f"units.csv: {row['id']} has no single-level figure that somebody has read"
+            raise ResultError(message, "correct the id; a fit sees no other figures")
+        events = {name: float(n) for name, _, n in (e.partition("=") for e in row["events"].split())}
+        cycles = _cycles(float(about["single_level"]), about, {"prices": preset})
+        made.append(Unit(row["id"], about["source_key"], about["operation"], cycles, events,
+                         row["why"]))  # fmt: skip
+    return made
+
+
+def presets_with_units() -> tuple[str, ...]:
+    """Presets for which ``units.csv`` has a row."""
+    named = (name for row in data_table("published/units").rows for name in row["prices"].split())
+    return tuple(dict.fromkeys(named))
 
 
 def _cases(level: str) -> list[Case]:
@@ -198,9 +246,8 @@ def _pairs(text: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in text.split():
         name, _, value = part.partition("=")
-        found[name] = {"on": True, "off": False}.get(value)
-        if found[name] is None:
-            found[name] = int(value, 0)
+        number = value[:1].isdigit()
+        found[name] = int(value, 0) if number else {"on": True, "off": False}.get(value, value)
     return found
 
 
@@ -233,6 +280,8 @@ def per_operation(case: Case, result: Result) -> tuple[dict[str, float], float]:
     whole = {name: float(row[f"{name}_per_operation"]) for name in names}
     if kind in ("operation", "per_second"):
         return whole, float(row["exits_per_operation"])
+    if kind == "handling":
+        return _without_switches(whole, result.preset), float(row["exits_per_operation"])
     if kind == "reflected":
         table = result.exits
         table = table[(table["from_level"] == "L2") & (table["cause"] == case.cause)]
@@ -241,11 +290,20 @@ def per_operation(case: Case, result: Result) -> tuple[dict[str, float], float]:
         return scaled, float(row["exits_per_operation"] * share)
     part, exits = _leg(result, kind, case.cause)
     share = part / whole["cycles"]
-    return {name: cycles * share for name, cycles in whole.items()}, exits
+    scaled = {name: cycles * share for name, cycles in whole.items()}
+    return _without_switches(scaled, result.preset) if kind == "handling_leg" else scaled, exits
+
+
+def _without_switches(cycles: dict[str, float], preset: PricePreset) -> dict[str, float]:
+    """What the software of one exit took: without the hardware's exit and entry."""
+    prices = preset.frame.set_index("event").loc[["HW_EXIT", "HW_ENTRY"]].sum(numeric_only=True)
+    columns = {"cycles": "value", "cycles_low": "low", "cycles_high": "high"}
+    return {name: value - float(prices[columns[name]]) for name, value in cycles.items()}
 
 
 _LEGS = {
     "exit_leg": ("L2", "L1"),
+    "handling_leg": ("L2", "L1"),
     "entry_leg": ("L1", "L2"),
     "virtual_round_trip": ("L1", "L1"),
 }
@@ -256,7 +314,7 @@ _ENTERING = ("VMRESUME", "VMLAUNCH", "VMRUN")
 def _leg(result: Result, kind: str, cause: str) -> tuple[float, float]:
     """Mean cycles from an exit to an entry, taken from the timeline, and the exits on the way."""
     if kind not in _LEGS:
-        known = ", ".join(("operation", "reflected", "per_second", *_LEGS))
+        known = ", ".join(("operation", "handling", "reflected", "per_second", *_LEGS))
         raise ResultError(f"no measure called {kind!r}", f"there are: {known}")
     left, entered = _LEGS[kind]
     steps = result.timeline
