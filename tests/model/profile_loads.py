@@ -62,6 +62,7 @@ VMX_LOADS = {
     "mmio_fast_ioeventfd": Load(
         own("device"), "NESTED_PAGE_FAULT", l2_params={"doorbell": 1}, reason="EPT_MISCONFIG"
     ),
+    "exception_ud": Load("ud", "EXCEPTION", l1_params={"ud_exits": 1}),
     "exception": Load(own("forced"), "EXCEPTION", l1_params={"forced_emulation": 1}),
 }
 SVM_LOADS = {

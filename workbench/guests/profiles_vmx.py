@@ -96,6 +96,7 @@ INSIDE_A_PATH = ("RDMSR-", "WRMSR-", "INVEPT", "INVVPID")
 """Instructions other than VMREAD and VMWRITE that a row may have before its VMRESUME."""
 
 NOTHING_TO_FIX = "unknown_exit"
+REFLECT_UD = "reflect_undefined"
 FAST_MSRS = "mov eax, [l2_gpr + GPR_RCX]; cmp eax, MSR_TSC_DEADLINE; je {target}; cmp eax, MSR_X2APIC_ICR; je {target}"
 EXITS = (
     Exit("EXIT_CPUID", (Path("cpuid", "emulate_cpuid", True),)),
@@ -125,7 +126,10 @@ EXITS = (
     Exit("EXIT_PREEMPTION_TIMER", (Path("preemption_timer"),)),
     Exit("EXIT_EXCEPTION_NMI", (
         Path("exception", "handle_exception"),
-        Path("exception_pf_shadow_paging", NOTHING_TO_FIX))),
+        Path("exception_ud", REFLECT_UD,
+             when="cmp byte ptr [v_VM_EXIT_INTR_INFO], VECTOR_UD; je {target}"),
+        Path("exception_pf_shadow_paging", NOTHING_TO_FIX)),
+        "VM_EXIT_INTR_INFO"),
 )  # fmt: skip
 CR4_LEFT_TO_L2 = "0x1078e"
 """PVI, TSD, DE, PGE, PCE, OSFXSR, OSXMMEXCPT, FSGSBASE: what KVM lets a guest change without exit
@@ -190,6 +194,8 @@ class Writer:
         if field == "CPU_BASED_VM_EXEC_CONTROL" and self.settled < len(path.settle):
             self.settled += 1
             return code(f"call {path.settle[self.settled - 1]}")
+        if field == "VM_ENTRY_INTR_INFO_FIELD" and path.effect == REFLECT_UD:
+            return []
         if field in SET_BEFORE_WRITE:
             return code(SET_BEFORE_WRITE[field])
         made = {"handle_cr0_write": ("CR0_READ_SHADOW", "GUEST_CR0"),
@@ -277,6 +283,9 @@ def _params(profile: Profile, options: dict[Op, str]) -> list[Param]:
     if profile.has("exception"):
         text = '1: UD2 and the letters "xen" in L2 make L1 emulate the CPUID behind them'
         params.append(Param("forced_emulation", 0, 1, "switch", text))
+    if profile.has("exception_ud"):
+        text = "1: #UD of L2 exits, to see whether it is an instruction that KVM emulates"
+        params.append(Param("ud_exits", 0, 1, "switch", text))
     for op, when in options.items():
         name = "VMREAD" if op.kind == "R" else "VMWRITE"
         text = f"1: also {name} {op.name}; really {when}"
@@ -311,8 +320,9 @@ def _includes(profile: Profile, head: Sequence[Op]) -> list[str]:
         "host-interrupts.inc": True,
         "vectoring.inc": Op("R", "IDT_VECTORING_INFO_FIELD") in head,
         "irq-window.inc": profile.has("irq_inject", "irq_window"),
-        "l2-memory.inc": profile.has("mmio_ept_misconfig_emulated", "exception"),
+        "l2-memory.inc": profile.has("mmio_ept_misconfig_emulated", "exception", "exception_ud"),
         "forced-emulation.inc": profile.has("exception"),
+        "reflect-undefined.inc": profile.has("exception_ud"),
     }
     return [f'.include "{name}"' for name, needed in wanted.items() if needed]
 
@@ -326,9 +336,10 @@ def _start(profile: Profile) -> list[str]:
         lines += code("cmp qword ptr [CR3_EXITS], 0; je cr3_is_free; mov r9d, CPU_CR3_LOAD_EXITING")
         lines.append("cr3_is_free:")
     lines += code("call write_profile_controls")
-    if profile.has("exception"):
-        lines += code("mov rbx, [FORCED_EMULATION]; shl rbx, VECTOR_UD")
-        lines += code("WRITE_FIELD EXCEPTION_BITMAP, rbx")
+    for kind, switch in (("exception", "FORCED_EMULATION"), ("exception_ud", "UD_EXITS")):
+        if profile.has(kind):
+            lines += code(f"mov rbx, [{switch}]; shl rbx, VECTOR_UD")
+            lines += code("WRITE_FIELD EXCEPTION_BITMAP, rbx")
     lines += [instruction("vmlaunch"), instruction("jmp failed", "the processor refused")]
     return lines
 
