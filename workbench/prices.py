@@ -109,9 +109,16 @@ class PricePreset:
 
     def vector(self, bound: str = "value") -> np.ndarray:
         """Cycles per event, float64, shape (N_EVENTS,); ``bound`` is value, low or high."""
-        cycles = np.zeros(N_EVENTS)
-        cycles[: len(EVENTS)] = self._rows[bound]
-        return cycles
+        return self._vectors[bound].copy()
+
+    @cached_property
+    def _vectors(self) -> dict[str, np.ndarray]:
+        """Cycles per event by bound."""
+        found = {}
+        for bound in ("value", "low", "high"):
+            found[bound] = np.zeros(N_EVENTS)
+            found[bound][: len(EVENTS)] = self._rows[bound]
+        return found
 
     def kernel_prices(self) -> np.ndarray:
         """Units of 1/1024 cycle per event, int64, shape (N_EVENTS,)."""
@@ -141,6 +148,27 @@ class PricePreset:
         cycles = counts @ self.vector()
         below, above = (np.sqrt(((counts @ side) ** 2).sum(axis=-1)) for side in self._reach)
         return {"cycles": cycles, "cycles_low": cycles - below, "cycles_high": cycles + above}
+
+    def spread_of_difference(
+        self, first: np.ndarray, second: np.ndarray
+    ) -> tuple[float, float, float]:
+        """Cycles by which ``first`` exceeds ``second``, with the least and the most.
+
+        Both are priced alike.  The bounds hold the difference at all low and at all high prices,
+        and as far as groups within their bounds move it (see :meth:`spread`).
+
+        Parameters
+        ----------
+        first, second : ndarray
+            Events counted, shape (N_EVENTS,).
+        """
+        apart = first - second
+        value = float(apart @ self.vector())
+        moves = np.array([-(apart @ self._reach[0]), apart @ self._reach[1]])
+        ends = [float(apart @ self.vector(bound)) for bound in ("low", "high")]
+        below = np.sqrt((np.minimum(moves, 0).min(axis=0) ** 2).sum())
+        above = np.sqrt((np.maximum(moves, 0).max(axis=0) ** 2).sum())
+        return value, float(min(value - below, *ends)), float(max(value + above, *ends))
 
     @cached_property
     def groups(self) -> tuple[str, ...]:

@@ -2,26 +2,30 @@
 
 import tomllib
 
+import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.container import BarContainer
 
 import workbench as wb
 from workbench import charts, questions
 from workbench.cli.figures import write_experiments
+from workbench.core.ledger import EVENTS, N_EVENTS
 from workbench.features import catalogue
-from workbench.guests import catalogue as guests
+from workbench.questions.runs import check_ends
+from workbench.questions.spec import question_table
 
 FILES = sorted((wb.data_dir() / "experiments").glob("*.toml"))
 
 
-def frame(old, new, axis=(0, 10, 20)):
-    rows = [
-        ("svm", place, name, value, value * 0.9, value * 1.1)
-        for name, values in (("old", old), ("new", new))
-        for place, value in zip(axis, values, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["backend", "axis", "alternative", "value", "low", "high"])
+def frame(old, new, axis=(0, 10, 20), reach=0.0):
+    """Two alternatives; the bounds of the prices move the gain by ``reach``."""
+    rows = []
+    for place, was, now in zip(axis, old, new, strict=True):
+        for name, value, gain in (("old", was, 0), ("new", now, was - now)):
+            bounds = (gain - reach, gain + reach) if gain else (0, 0)
+            rows.append(("svm", place, name, value, value * 0.9, value * 1.1, gain, *bounds))
+    names = ["backend", "axis", "alternative", "value", "low", "high", "gain", "gain_low"]
+    return pd.DataFrame(rows, columns=[*names, "gain_high"])
 
 
 @pytest.mark.parametrize(
@@ -36,24 +40,70 @@ def frame(old, new, axis=(0, 10, 20)):
 )
 def test_the_verdict_follows_from_the_frame(new, verdict, places):
     table = frame([10, 10, 10], new)
-    assert questions.judge(table, "new", "old", 0.01) == verdict
+    assert questions.judge(table, "new", 0.01) == verdict
     if verdict == "depends":
-        assert questions.crossovers(table, "new", "old")["svm"] == pytest.approx(places)
+        found = questions.crossovers(table, "new")
+        assert found["crossover"].tolist() == pytest.approx(places)
+        assert found["backend"].tolist() == ["svm"]
+
+
+@pytest.mark.parametrize(
+    ("new", "reach", "calls", "verdict"),
+    [
+        ([8, 9.99, 13], 0.5, ["win", "alike", "loss"], "depends"),
+        ([8, 9.7, 9.7], 0.5, ["win", "open", "open"], "supported"),
+        ([10.3, 10.3, 12], 0.5, ["open", "open", "loss"], "depends"),
+        ([9, 11, 11], 5, ["open", "open", "open"], "depends"),
+        ([12, 12, 10], 0.5, ["loss", "loss", "alike"], "refuted"),
+    ],
+)
+def test_a_point_counts_only_where_the_bounds_of_the_prices_agree(new, reach, calls, verdict):
+    table = frame([10, 10, 10], new, reach=reach)
+    mine = table[table["alternative"] == "new"]
+    assert questions.calls(mine, 0.01).tolist() == calls
+    assert questions.judge(table, "new", 0.01) == verdict
+
+
+def test_a_crossover_has_the_bounds_that_prices_give_it():
+    found = questions.crossovers(frame([10, 10, 10], [6, 10.5, 13], reach=1.0), "new").iloc[0]
+    assert found["crossover"] == pytest.approx(10 * 4 / 4.5)
+    assert found["low"] == pytest.approx(10 * 3 / 4.5)
+    assert found["high"] == pytest.approx(10 + 10 * 0.5 / 2.5)
+
+
+def test_a_second_axis_gives_a_crossover_for_each_of_its_values():
+    low = frame([10, 10, 10], [8, 9, 13]).assign(axis2=1)
+    high = frame([10, 10, 10], [8, 12, 13]).assign(axis2=2)
+    found = questions.crossovers(pd.concat([low, high]), "new")
+    assert found["axis2"].tolist() == [1, 2]
+    assert found["crossover"].tolist() == pytest.approx([12.5, 5.0])
 
 
 def test_back_ends_that_differ_make_it_depend():
     here = frame([10, 10, 10], [8, 8, 8])
     there = frame([10, 10, 10], [10, 10, 10]).assign(backend="vmx")
-    assert questions.judge(pd.concat([here, there]), "new", "old", 0.01) == "depends"
-    assert questions.judge(pd.concat([here, here.assign(backend="vmx")]), "new", "old", 0.01) == (
+    assert questions.judge(pd.concat([here, there]), "new", 0.01) == "depends"
+    assert questions.judge(pd.concat([here, here.assign(backend="vmx")]), "new", 0.01) == (
         "supported"
     )
 
 
 def test_no_crossover_on_an_axis_of_names():
     table = frame([10, 10], [8, 12], axis=("cpuid", "msr"))
-    assert questions.judge(table, "new", "old", 0.01) == "depends"
-    assert questions.crossovers(table, "new", "old") == {}
+    assert questions.judge(table, "new", 0.01) == "depends"
+    assert questions.crossovers(table, "new").empty
+
+
+def test_the_bounds_of_a_gain_price_both_runs_alike():
+    preset = wb.prices.load_preset("zen")
+    counts = np.zeros(N_EVENTS)
+    counts[EVENTS.index("HW_EXIT")] = 10
+    more = counts.copy()
+    more[EVENTS.index("L0_VMREAD")] = 5
+    value, low, high = preset.spread_of_difference(more, counts)
+    one = [5 * float(preset.vector(b)[EVENTS.index("L0_VMREAD")]) for b in ("low", "value", "high")]
+    assert [low, value, high] == pytest.approx(one)  # what both have costs both the same
+    assert preset.spread_of_difference(counts, more) == pytest.approx((-value, -high, -low))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -61,15 +111,17 @@ def test_each_file_names_what_exists(path):
     found = questions.load(path)
     known = (wb.data_dir() / "sources.bib").read_text()
     assert all("{" + key + "," in known for key in found.sources)
-    head, _, entry = found.alternatives["setting"].partition(".")
-    assert head == "features" and entry in set(catalogue())
     for backend, values in found.base.items():
         scenario = wb.Scenario(backend=backend, **values)
-        programs = found.axis["values"] if found.axis["setting"] == "l2" else [scenario.l2]
-        for program in programs:
-            guests.find(2, program, backend)
-        for value in found.alternatives["values"][backend]:
-            scenario.replace(**{found.alternatives["setting"]: value})
+        for settings in found.choices(backend).values():
+            for name in settings:
+                head, _, entry = name.partition(".")
+                assert head == "features" and entry in set(catalogue())
+            assert scenario.replace(**settings).backend == backend
+        for name in found.axes:
+            axis = getattr(found, name)
+            for value in axis["values"]:
+                assert scenario.replace(**{axis["setting"]: value}).backend == backend
 
 
 @pytest.mark.parametrize(
@@ -80,6 +132,17 @@ def test_each_file_names_what_exists(path):
         ('better = "on"', 'better = "maybe"', "maybe"),
         ("[measure]", "[measures]", "measure"),
         ("[base.svm]", "[base.svm", "gif.toml"),
+        ('claim_of = "ours"', 'claim_of = "somebody"', "somebody"),
+        ("answers = [4]", "answers = [9]", "answers"),
+        ("title =", 'function = "lay"\ntitle =', "no function called 'lay'"),
+        ("[axis]", '[[figures]]\nplot = "pie"\n[axis]', "no chart called 'pie'"),
+        ("[axis]", '[[figures]]\nplot = "bars"\nof = "it"\n[axis]', "no frame called 'it'"),
+        ("[axis]", '[[figures]]\nplot = "bars"\n[[figures]]\nplot = "bars"\n[axis]', "same name"),
+        ('setting = "l2"', 'shown = "rates"\nsetting = "l2"', "shown cannot be 'rates'"),
+        ('values = ["cpuid", "msr", "ctxsw", "mixed"]', "values = []", "no values"),
+        ("values = { svm = [false, true] }", "values = { vmx = [false, true] }", "values for svm"),
+        ('setting = "features.virtual_gif"', "", "no 'setting'"),
+        ('than = "off"', 'than = "none"', "none"),
     ],
 )
 def test_a_mistake_in_a_file_is_named(tmp_path, old, new, said):
@@ -96,34 +159,35 @@ def test_an_unknown_name_gets_a_hint():
         wb.experiment("msr-mpa")
 
 
-def test_lines_and_bars_equal_the_frame():
-    table = frame([10, 11, 12], [8, 9, 13])
-    axes = charts.experiment(table, "T", "rate", "cycles", "note", []).axes[0]
-    assert [list(line.get_ydata()) for line in axes.lines] == [[10, 11, 12], [8, 9, 13]]
-    assert axes.get_xlabel() == "rate" and axes.get_ylabel() == "cycles"
-    names = frame([10, 11], [8, 13], axis=("cpuid", "msr"))
-    axes = charts.experiment(names, "T", "program", "cycles", "note", []).axes[0]
-    bars = [box for box in axes.containers if isinstance(box, BarContainer)]
-    assert [[bar.get_height() for bar in box] for box in bars] == [[10, 11], [8, 13]]
-
-
 def test_one_from_end_to_end(tmp_path):
     written = write_experiments(["tags"], tmp_path, ["svg"])
-    assert {path.name for path in written} == {"tags.svg", "tags.csv", "tags.txt"}
+    assert {path.name for path in written} == {
+        f"tags.{e}" for e in ("svg", "csv", "parquet", "txt")
+    }
     text = (tmp_path / "tags.txt").read_text()
     assert max(map(len, text.splitlines())) <= questions.MAIL_COLUMNS
     table = pd.read_csv(tmp_path / "tags.csv")
     spec = tomllib.loads((wb.data_dir() / "experiments" / "tags.toml").read_text())["verdict"]
-    verdict = questions.judge(table, spec["better"], spec["than"], spec["tolerance"])
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "tags.parquet"), table)
+    verdict = questions.judge(table, spec["better"], spec["tolerance"])
     assert f"Claim {verdict}." in text
     assert charts.scenarios_of(tmp_path / "tags.svg")
 
 
-def test_they_are_listed():
-    assert set(wb.experiments()["name"]) == {path.stem for path in FILES}
+def test_they_are_listed_with_whose_claim_it_is():
+    table = wb.experiments()
+    assert set(table["name"]) == {path.stem for path in FILES}
+    whose = dict(zip(table["name"], table["claim_of"], strict=True))
+    assert "C1" in whose["msr-map"] and whose["tags"] == "ours"
+
+
+def test_each_of_the_eight_questions_has_an_experiment():
+    asked = set(question_table()["number"])
+    assert asked == set(range(1, 9))
+    assert {n for path in FILES for n in questions.load(path).answers} == asked
 
 
 def test_a_run_that_ends_early_is_no_measurement():
     table = pd.DataFrame({"point": ["here", "there"], "status": ["stopped", "shutdown"]})
     with pytest.raises(wb.WorkbenchError, match="probe, there: ended with shutdown"):
-        questions._check_ends("probe", table)
+        check_ends("probe", table)

@@ -11,7 +11,7 @@ from .costs import cost
 from .differences import differences
 from .effects import effects
 from .exits import exit_frequency
-from .experiment import experiment
+from .experiment import Labels, experiment
 from .interrupts import interrupts
 from .origin import scenarios_of
 from .output import alt_text, save, to_png, to_svg
@@ -21,7 +21,7 @@ from .tlb import tlb_flushes
 from .tornado import toggle_tornado, tornado
 
 __all__ = [
-    "alt_text", "cost", "depth", "differences", "effects", "exit_frequency", "experiment",
+    "Labels", "alt_text", "cost", "depth", "differences", "effects", "exit_frequency", "experiment",
     "interrupts",
     "predictions", "save", "scenarios_of", "step_table", "timeline", "tlb_flushes", "to_png",
     "to_svg", "to_text", "toggle_tornado", "tornado", "trend",

@@ -1,9 +1,10 @@
-"""The chart of an experiment: lines over a numeric axis, else bars; a panel for each back-end."""
+"""Charts of experiments: a tidy frame, one kind of chart, one panel beside another."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import textwrap
+from dataclasses import dataclass
+from itertools import pairwise
 
 import pandas as pd
 from matplotlib.artist import Artist
@@ -13,102 +14,108 @@ from matplotlib.lines import Line2D
 
 from ..result import Result
 from . import style
+from .kinds import KINDS, spaced
 
-_LINES: tuple[tuple[str, str, Any], ...] = (
-    ("#0b4f7d", "o", "-"), ("#d55e00", "s", "--"), ("#009e73", "^", ":"), ("#cc79a7", "D", "-."),
-)  # fmt: skip
+_BESIDE = 3
+_ACROSS = 26
+"""Characters of a label along the height of a panel."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Title and axes with units; ``note`` is the footer."""
+
+    title: str
+    x: str
+    y: str
+    value: str
+    note: str
+
+
+_TITLE = {"paper": 66, "panel": 80}
+"""Characters of a title's line."""
 
 
 def experiment(
-    frame: pd.DataFrame, title: str, axis: str, measure: str, note: str,
-    pairs: list[tuple[str, Result]], size: str = "paper",
+    frame: pd.DataFrame, kind: str, labels: Labels, pairs: list[tuple[str, Result]],
+    size: str = "paper", crossings: pd.DataFrame | None = None,
 ) -> Figure:  # fmt: skip
-    """Draw the alternatives of an experiment.
+    """Draw the frame of an experiment, a panel for each value of its column ``panel``.
 
     Parameters
     ----------
     frame : DataFrame
-        backend, axis, alternative, value, low, high; bands or bars reach from low to high.
-    title, axis, measure, note : str
-        Title, labels with units, and the footer.
+        As ``charts.kinds`` says.
+    kind : str
+        Of ``charts.kinds.KINDS``.
     pairs : list of (label, Result)
         Results whose scenarios go into the file.
+    crossings : DataFrame, optional
+        panel, y, x, low, high: a line over a heat map with numeric axes.
     """
-    numeric = pd.api.types.is_numeric_dtype(frame["axis"])
-    backends = list(dict.fromkeys(frame["backend"]))
-    alternatives = list(dict.fromkeys(frame["alternative"]))
+    chart = KINDS[kind]
+    names = list(dict.fromkeys(frame["panel"]))
+    series = list(dict.fromkeys(frame["series"])) if "series" in frame else []
+    wide = len(names) if len(names) <= 2 else _BESIDE if len(names) % _BESIDE == 0 else 2
+    high = -(-len(names) // wide)
+    title = textwrap.fill(labels.title, _TITLE[size])
     with style.house_style(size):
-        figure = style.new_figure(size, 3.4)
-        panels = figure.subplots(1, len(backends), squeeze=False)[0]
-        for axes, backend in zip(panels, backends, strict=True):
-            part = frame[frame["backend"] == backend]
-            (_lines if numeric else _bars)(axes, part, alternatives)
-            axes.set_title(backend.upper(), loc="left")
-            axes.set_xlabel(axis)
-            axes.grid(axis="y")
-            if numeric and _wide(part["value"]):
-                axes.set_yscale("log")
-            else:
-                axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
-            if numeric:
-                if _wide(part["axis"]):
-                    axes.set_xscale("log")
-                axes.xaxis.set_major_formatter(lambda value, _: style.compact(value))
-            axes.yaxis.set_major_formatter(lambda value, _: style.compact(value))
-        panels[0].set_ylabel(measure)
-        handles: Sequence[Artist]
-        if numeric:
-            handles = [
-                Line2D([], [], color=c, marker=m, linestyle=s, label=name.replace("_", " "))
-                for name, (c, m, s) in zip(alternatives, _LINES, strict=False)
-            ]
-        else:
-            looks = zip(alternatives, style.SERIES_LOOKS, strict=False)
-            handles = style.patches([(n.replace("_", " "), c, h) for n, (c, h) in looks])
-        style.legend(figure, title, handles, size)
-        return style.finish(figure, title, note, _alt(frame, title, measure), size, pairs)
+        handles = chart.legend(frame, series)
+        if kind == "heat":
+            handles += _read_as(labels.value, crossings is not None and not crossings.empty)
+        figure = style.new_figure(size, 0.8 + high * chart.height(frame))
+        panels = list(figure.subplots(high, wide, squeeze=False).flat)
+        for spare in panels[len(names) :]:
+            spare.set_axis_off()
+        for place, (axes, name) in enumerate(zip(panels, names, strict=False)):
+            part = frame[frame["panel"] == name]
+            chart.draw(axes, part, series)
+            if name:
+                axes.set_title(name, loc="left")
+            axes.set_xlabel(labels.x)
+            if place % wide == 0:
+                axes.set_ylabel(
+                    textwrap.fill(labels.y if kind == "heat" else labels.value, _ACROSS)
+                )
+            if crossings is not None:
+                _crossing(axes, part, crossings[crossings["panel"] == name])
+        if handles:
+            style.legend(figure, title, handles, size)
+        return style.finish(figure, title, labels.note, _alt(frame, labels), size, pairs)
 
 
-def _wide(values: pd.Series) -> bool:
-    """Does a linear scale hide most of it?"""
-    return bool(values.min() > 0 and values.max() / values.min() > 30)
+def _read_as(value: str, crossed: bool) -> list[Artist]:
+    """Legend entries of a heat map: what its numbers are, and the line over it."""
+    line = Line2D([], [], color=style.INK, lw=1.4, label="crossover (dotted: its bounds)")
+    return [*([line] if crossed else []), Line2D([], [], ls="", label=f"numbers: {spaced(value)}")]
 
 
-def _lines(axes: Axes, part: pd.DataFrame, alternatives: list[str]) -> None:
-    for number, (name, look) in enumerate(zip(alternatives, _LINES, strict=False)):
-        colour, marker, dashes = look
-        rows = part[part["alternative"] == name].sort_values("axis")
-        if rows.empty:
-            continue
-        axes.fill_between(rows["axis"], rows["low"], rows["high"], color=colour, alpha=0.12, lw=0)
-        axes.plot(rows["axis"], rows["value"], color=colour, marker=marker, ms=6 - number, ls=dashes,
-                  lw=1.3, label=name)  # fmt: skip
+def _crossing(axes: Axes, part: pd.DataFrame, line: pd.DataFrame) -> None:
+    """The line where the gain changes its sign, between the columns of a heat map."""
+    columns, rows = list(dict.fromkeys(part["x"])), list(dict.fromkeys(part["y"]))
+    if line.empty:
+        return
+    y = [rows.index(place) for place in line["y"]]
+    for end, dashes in (("low", ":"), ("high", ":"), ("x", "-")):
+        x = [_between(columns, place) for place in line[end]]
+        steps = [
+            (place, row + side) for place, row in zip(x, y, strict=True) for side in (-0.5, 0.5)
+        ]
+        axes.plot(*zip(*steps, strict=True), color=style.INK, lw=1.4, ls=dashes)
 
 
-def _bars(axes: Axes, part: pd.DataFrame, alternatives: list[str]) -> None:
-    places = list(dict.fromkeys(part["axis"]))
-    width = 0.8 / len(alternatives)
-    for number, (name, (colour, hatch)) in enumerate(
-        zip(alternatives, style.SERIES_LOOKS, strict=False)
-    ):
-        rows = part[part["alternative"] == name]
-        where = [places.index(a) + (number + 0.5) * width - 0.4 for a in rows["axis"]]
-        reach = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
-        drawn = axes.bar(where, rows["value"], width, color=colour, hatch=hatch, lw=0.5,
-                         edgecolor=style.INK, label=name)  # fmt: skip
-        if (rows["high"] > rows["low"]).any():
-            axes.errorbar(where, rows["value"], reach, fmt="none", ecolor=style.INK, lw=0.8,
-                          capsize=2)  # fmt: skip
-        else:
-            labels = [style.compact(float(f"{v:.2g}")) for v in rows["value"]]
-            axes.bar_label(drawn, labels, padding=1, fontsize=style.FONT_SIZES["paper"] - 2)
-    axes.set_xticks(range(len(places)), [str(place) for place in places])
+def _between(columns: list[float], place: float) -> float:
+    """The place of a number among the columns, as a number of columns."""
+    for left, (low, high) in enumerate(pairwise(columns)):
+        if low <= place <= high:
+            return left + (place - low) / (high - low)
+    return float("nan")
 
 
-def _alt(frame: pd.DataFrame, title: str, measure: str) -> str:
-    said = [
-        f"{row['backend'].upper()}, {row['axis']}, {row['alternative']}: "
-        f"{style.compact(row['value'])}"
-        for row in frame.head(6).to_dict("records")
-    ]
-    return f"{title}: {measure}. {'; '.join(said)}."
+def _alt(frame: pd.DataFrame, labels: Labels) -> str:
+    said = []
+    for row in frame.head(6).to_dict("records"):
+        where = (row.get("panel"), row.get("y"), row.get("x"), row.get("series"))
+        name = ", ".join(str(part) for part in where if part not in (None, ""))
+        said.append(f"{name}: {style.compact(row['value'])}")
+    return f"{labels.title}: {labels.value}. {'; '.join(said)}."

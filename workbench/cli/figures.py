@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import charts, questions, simulate
+from ..measure.table_files import write_table
 from ..paths import write_atomically
 
 if TYPE_CHECKING:
@@ -64,15 +65,22 @@ def write_experiments(
     formats: Sequence[str] = FORMATS,
     progress: simulate.ProgressCallback | None = None,
 ) -> list[Path]:
-    """Run experiments by name, or all for ``experiments``; a figure, a CSV and a text for each."""
+    """Run experiments by name, or all for ``experiments``; write figures, data and a text of each.
+
+    Files begin with the experiment's name; further figures and frames add their own.
+    """
     every = list(questions.experiments()["name"]) if "experiments" in names else list(names)
     written = []
     for chosen in [questions.find(name) for name in every]:
-        outcome = chosen.run(progress)
-        for form in formats:
-            written.append(charts.save(outcome.figure, folder / f"{chosen.name}.{form}"))
-        table = outcome.frame.to_csv(index=False, lineterminator="\n")
-        written.append(_text(folder / f"{chosen.name}.csv", table))
+        outcome = questions.run(chosen, progress)
+        for name, figure in outcome.figures.items():
+            stem = "-".join(filter(None, (chosen.name, name)))
+            for form in formats:
+                written.append(charts.save(figure, folder / f"{stem}.{form}"))
+        for name, frame in outcome.frames.items():
+            stem = chosen.name if name == questions.MAIN else f"{chosen.name}-{name}"
+            for form in ("csv", "parquet"):
+                written.append(write_table(frame, folder / f"{stem}.{form}"))
         written.append(_text(folder / f"{chosen.name}.txt", outcome.text))
     return written
 

@@ -16,7 +16,6 @@ name toggles of a design (or a table of settings with two values each).
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ScenarioError, WorkbenchError, did_you_mean
 from ..features import value_text
+from ..measure.table_files import FORMATS, write_table
 from .terminal import EXIT_ERROR, EXIT_GUEST, EXIT_OK, ProgressLine
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from ..study.point_store import Entry, PointStore
 
 KINDS = ("grid", "samples", "factorial", "one_at_a_time")
-FORMATS = (".csv", ".parquet", ".json")
 _SHOWN = ("exits_per_operation", "cycles_per_operation", "cycles_low_per_operation",
           "cycles_high_per_operation", "flushes")  # fmt: skip
 
@@ -180,27 +179,6 @@ def _check_out(path: Path | None) -> None:
         raise WorkbenchError(
             f"{path}: a table cannot be written as {path.suffix or 'that'!r}", hint
         )
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV, Parquet or JSON, by the name's ending; all or nothing."""
-    from ..paths import write_atomically
-
-    if path.suffix == ".csv":
-        data = table.to_csv(index=False, lineterminator="\n").encode()
-    elif path.suffix == ".json":
-        data = (table.to_json(orient="records", indent=1, double_precision=15) + "\n").encode()
-    else:
-        buffer = io.BytesIO()
-        mixed = [name for name in table if table[name].dtype == object]
-        kinds = {name: str for name in mixed if len(set(map(type, table[name]))) > 1}
-        table.astype(kinds).to_parquet(buffer, index=False)
-        data = buffer.getvalue()
-    try:
-        write_atomically(path, data)
-    except OSError as problem:
-        reason = problem.strerror or str(problem)
-        raise WorkbenchError(f"{path}: cannot be written: {reason}", "check the path") from None
 
 
 def _judge(table: pd.DataFrame) -> int:

@@ -1,0 +1,268 @@
+"""Kinds of charts for a tidy frame: each draws the rows of one panel, whatever they are about.
+
+Columns of such a frame: ``panel``, ``x``, ``value``; ``low`` and ``high`` (bounds); ``series`` for
+lines, bars, stacked bars and distributions; ``y`` and ``mark`` for heat maps; ``x_end`` for
+distributions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LogNorm, Normalize
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from . import style
+
+_LINES: tuple[tuple[str, str, Any], ...] = (
+    ("#0b4f7d", "o", "-"), ("#d55e00", "s", "--"), ("#009e73", "^", ":"), ("#cc79a7", "D", "-."),
+    ("#555555", "v", "-"),
+)  # fmt: skip
+_MARKS = {
+    "open": ("////", "open: within the bounds of the prices either may be lower"),
+    "unused": ("xxxx", "unused"),
+    "stale": ("....", "read when stale"),
+}
+"""Mark of a heat map's cell -> hatch and meaning."""
+_ROW_INCHES = 0.17
+_FAR = 100.0
+"""Percent; signed colours go no further."""
+_TICKS = 9
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How to draw a panel, the legend's entries, and how high a panel is [inches]."""
+
+    draw: Callable[[Axes, pd.DataFrame, Sequence[str]], None]
+    legend: Callable[[pd.DataFrame, Sequence[str]], list[Artist]]
+    height: Callable[[pd.DataFrame], float]
+
+
+def wide(values: pd.Series) -> bool:
+    """Does a linear scale hide most of it?"""
+    return bool(values.min() > 0 and values.max() / values.min() > 30)
+
+
+def spaced(name: object) -> str:
+    """A name as people read it."""
+    return str(name).replace("_", " ")
+
+
+def _usual(_: pd.DataFrame) -> float:
+    return 2.6
+
+
+# ---------------------------------------------------------------- lines
+
+
+def lines(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
+    """Lines over a numeric axis; bands reach from low to high."""
+    for number, (name, look) in enumerate(zip(series, _LINES, strict=False)):
+        colour, marker, dashes = look
+        rows = part[part["series"] == name].sort_values("x")
+        if rows.empty:
+            continue
+        axes.fill_between(rows["x"], rows["low"], rows["high"], color=colour, alpha=0.12, lw=0)
+        axes.plot(rows["x"], rows["value"], color=colour, marker=marker, ms=max(6 - number, 3),
+                  ls=dashes, lw=1.3, label=name)  # fmt: skip
+    axes.grid(axis="y")
+    if wide(part["value"]):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: style.compact(value))
+    _scale_x(axes, part["x"])
+
+
+def _scale_x(axes: Axes, values: pd.Series) -> None:
+    """A logarithmic axis where points lie far apart, with a place for zero when it is among them."""
+    positive = values[values > 0]
+    if positive.empty or not wide(positive) or values.min() < 0:
+        return
+    if values.min() == 0:
+        axes.set_xscale("symlog", linthresh=float(positive.min()), linscale=0.5)
+        axes.set_xlim(-0.3 * float(positive.min()), 1.25 * float(values.max()))
+    else:
+        axes.set_xscale("log")
+    places = sorted(set(values))
+    if len(places) <= _TICKS:
+        axes.set_xticks(places, [_tick(place) for place in places])
+        axes.minorticks_off()
+
+
+def _line_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
+    return [
+        Line2D([], [], color=c, marker=m, linestyle=s, label=spaced(name))
+        for name, (c, m, s) in zip(series, _LINES, strict=False)
+    ]
+
+
+# ---------------------------------------------------------------- bars
+
+
+def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
+    """Groups of bars over an axis of names, with whiskers or, without bounds, values."""
+    places = list(dict.fromkeys(part["x"]))
+    width = 0.8 / len(series)
+    font = float(axes.yaxis.label.get_fontsize()) - 2
+    for number, (name, (colour, hatch)) in enumerate(zip(series, style.SERIES_LOOKS, strict=False)):
+        rows = part[part["series"] == name]
+        where = [places.index(a) + (number + 0.5) * width - 0.4 for a in rows["x"]]
+        drawn = axes.bar(where, rows["value"], width, color=colour, hatch=hatch, lw=0.5,
+                         edgecolor=style.INK, label=name)  # fmt: skip
+        if (rows["high"] > rows["low"]).any():
+            reach = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
+            axes.errorbar(where, rows["value"], reach, fmt="none", ecolor=style.INK, lw=0.8,
+                          capsize=2)  # fmt: skip
+        else:
+            labels = [style.compact(float(f"{v:.2g}")) for v in rows["value"]]
+            axes.bar_label(drawn, labels, padding=1, fontsize=font)
+    _names_below(axes, places)
+
+
+def stacked(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
+    """Bars whose series stand on each other; the sum above, whiskers are those of rows ``all``."""
+    places = list(dict.fromkeys(part["x"]))
+    top = np.zeros(len(places))
+    for name, (colour, hatch) in zip(series, style.SERIES_LOOKS, strict=False):
+        rows = part[part["series"] == name].set_index("x")["value"]
+        heights = np.array([float(rows.get(place, 0.0)) for place in places])
+        axes.bar(range(len(places)), heights, 0.7, bottom=top, color=colour, hatch=hatch, lw=0.5,
+                 edgecolor=style.INK, label=name)  # fmt: skip
+        top += heights
+    font = float(axes.yaxis.label.get_fontsize()) - 1
+    for place, height in enumerate(top):
+        axes.annotate(style.reading(height), (place, height), (0, 2), fontsize=font, ha="center",
+                      textcoords="offset points")  # fmt: skip
+    _names_below(axes, places)
+
+
+def _names_below(axes: Axes, places: list[Any]) -> None:
+    axes.set_xticks(range(len(places)), [spaced(place) for place in places])
+    if max(len(str(place)) for place in places) * len(places) > 40:
+        axes.tick_params(axis="x", labelrotation=30)
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("right")
+    axes.grid(axis="y")
+    axes.grid(visible=False, axis="x")
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
+    axes.yaxis.set_major_formatter(lambda value, _: style.compact(value))
+
+
+def _bar_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
+    looks = zip(series, style.SERIES_LOOKS, strict=False)
+    return list(style.patches([(spaced(n), c, h) for n, (c, h) in looks]))
+
+
+# ---------------------------------------------------------------- distributions
+
+
+def distribution(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
+    """Steps from ``x`` to ``x_end``, one outline for each series."""
+    for name, (colour, _, dashes) in zip(series, _LINES, strict=False):
+        rows = part[part["series"] == name].sort_values("x")
+        if rows.empty:
+            continue
+        edges = [*rows["x"], rows["x_end"].iloc[-1]]
+        axes.stairs(rows["value"], edges, color=colour, ls=dashes, lw=1.5, label=name, fill=False)
+        axes.stairs(rows["value"], edges, color=colour, alpha=0.12, fill=True)
+    if part["x"].min() > 0:
+        axes.set_xscale("log")
+    axes.grid(axis="y")
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: style.compact(value))
+
+
+def _outline_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
+    return [
+        Line2D([], [], color=c, linestyle=s, label=spaced(name))
+        for name, (c, _, s) in zip(series, _LINES, strict=False)
+    ]
+
+
+# ---------------------------------------------------------------- heat maps
+
+
+def heat(axes: Axes, part: pd.DataFrame, _: Sequence[str]) -> None:
+    """A cell for each x and y with its value; what has a mark is hatched.
+
+    With negative values the colours part at zero, and signs are printed; else they start at white.
+    """
+    columns, rows = list(dict.fromkeys(part["x"])), list(dict.fromkeys(part["y"]))
+    grid = np.full((len(rows), len(columns)), np.nan)
+    texts = []
+    signed = bool((part["value"] < 0).any())
+    for cell in part.itertuples():
+        x, y = columns.index(cell.x), rows.index(cell.y)
+        value = float(cell.value)  # type: ignore[arg-type]
+        grid[y, x] = value if value or signed else np.nan
+        texts.append((x, y, value, str(getattr(cell, "mark", ""))))
+    norm, colours = _colours(part["value"], signed)
+    axes.imshow(grid, aspect="auto", cmap=colours, norm=norm, interpolation="nearest")
+    font = float(axes.yaxis.label.get_fontsize()) - 2
+    for x, y, value, mark in texts:
+        if mark in _MARKS:
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, lw=0,
+                                     hatch=_MARKS[mark][0], edgecolor="#888888"))  # fmt: skip
+        if value or signed:
+            dark = norm(value) > 0.62 if not signed else abs(norm(value) - 0.5) > 0.33
+            said = f"{value:+.0f}" if signed else style.compact(float(f"{value:.2g}"))
+            box = {"facecolor": colours(norm(value)), "lw": 0, "pad": 0.6} if mark else None
+            axes.text(x, y, "0" if said in ("+0", "-0") else said, ha="center", va="center",
+                      fontsize=font, bbox=box, color="white" if dark else style.INK)  # fmt: skip
+    axes.set_xticks(range(len(columns)), [_tick(name) for name in columns])
+    axes.set_yticks(range(len(rows)), [_tick(name) for name in rows])
+    axes.grid(visible=False)
+    if max(len(_tick(name)) for name in columns) > 6:
+        axes.tick_params(axis="x", labelrotation=60)
+        for label in axes.get_xticklabels():
+            label.set(horizontalalignment="right", rotation_mode="anchor")
+
+
+def _tick(name: object) -> str:
+    return style.compact(float(f"{name:.2g}")) if isinstance(name, (int, float)) else spaced(name)
+
+
+def _colours(values: pd.Series, signed: bool) -> tuple[Normalize, Colormap]:
+    top = float(values.abs().max()) or 1.0
+    if signed:
+        top = min(top, _FAR)
+        return Normalize(-top, top, clip=True), colormaps["PuOr"]
+    least = float(values[values > 0].min()) if (values > 0).any() else top
+    norm = LogNorm(least / 4, top) if top > 30 * least else Normalize(0, top)
+    return norm, colormaps["Blues"]
+
+
+def _marks(frame: pd.DataFrame, _: Sequence[str]) -> list[Artist]:
+    found = [m for m in _MARKS if "mark" in frame and (frame["mark"] == m).any()]
+    return [
+        Patch(
+            facecolor="white", edgecolor="#888888", hatch=_MARKS[m][0], lw=0.6, label=_MARKS[m][1]
+        )
+        for m in found
+    ]
+
+
+def _by_rows(part: pd.DataFrame) -> float:
+    return max(2.2, _ROW_INCHES * part["y"].nunique() + 1.0)
+
+
+KINDS: dict[str, Kind] = {
+    "lines": Kind(lines, _line_entries, _usual),
+    "bars": Kind(bars, _bar_entries, _usual),
+    "stacked": Kind(stacked, _bar_entries, _usual),
+    "distribution": Kind(distribution, _outline_entries, _usual),
+    "heat": Kind(heat, _marks, _by_rows),
+}
+"""Name in an experiment's file -> kind of chart."""

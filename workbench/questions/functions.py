@@ -1,0 +1,27 @@
+"""Functions that an experiment's file may name: what they compute from its runs.
+
+Each gives tidy frames for the chart kinds (:mod:`workbench.charts.kinds`), by the names listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from .runs import Run
+
+Frames = Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Function:
+    """``make`` gives the ``frames``, by name, from the runs of an experiment."""
+
+    make: Callable[[Sequence[Run]], Frames]
+    frames: tuple[str, ...]
+
+
+FUNCTIONS: dict[str, Function] = {}
+"""Name in a file -> function."""

@@ -1,0 +1,137 @@
+"""What an experiment can measure of a run: counts of the model, and cycles.
+
+Cycles are counts x prices: a priced measure gives the counts behind one unit of work, so that
+two runs can be compared at the same prices, whatever these are within their bounds.  Cycles per
+1000 instructions of L2 compare runs of the same program even where one setting makes it exit more
+often; cycles per operation, which are per exit of L2, do not.  An instruction that exits and is
+emulated is not among those that L2 retired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core.ledger import CAUSES, EVENTS
+from ..errors import WorkbenchError, did_you_mean
+from ..measure.frames import without_boot
+from ..result import Result
+
+_LOOKUP = EVENTS.index("PERMISSION_MAP_LOOKUP")
+_RUN = CAUSES.index("RUN")
+
+
+def _after_boot(result: Result) -> np.ndarray:
+    return without_boot(result.raw).sum(axis=0)
+
+
+def _per_kinstr(result: Result) -> np.ndarray:
+    counts: np.ndarray = _after_boot(result) * (1000 / max(result.l2_instructions, 1))
+    return counts
+
+
+def _per_operation(result: Result) -> np.ndarray:
+    counts: np.ndarray = _after_boot(result) / max(result.l2_operations, 1)
+    return counts
+
+
+def _per_transition(result: Result) -> np.ndarray:
+    counts: np.ndarray = _after_boot(result) / max(result.facts["virtual_exits"], 1)
+    return counts
+
+
+PRICED: dict[str, Callable[[Result], np.ndarray]] = {
+    "cycles": _after_boot,
+    "cycles_per_l2_kinstr": _per_kinstr,
+    "cycles_per_operation": _per_operation,
+    "cycles_per_transition": _per_transition,
+}
+"""Name -> events counted for one unit of work, shape (N_EVENTS,), without the set-up before the
+first entry to L2."""
+
+
+def _latency(result: Result) -> float:
+    taken = result.deliveries
+    total = taken["taken"].sum()
+    return float((taken["latency_cycles"] * taken["taken"]).sum() / total) if total else 0.0
+
+
+def _refills(result: Result) -> float:
+    return float(result.tlb["refills"].sum() / max(result.l2_operations, 1))
+
+
+def _flushes(result: Result) -> float:
+    return float(result.raw.flushes.sum() / max(result.l2_operations, 1))
+
+
+def _accesses(result: Result) -> float:
+    """Accesses of L2 that the processor looked up in a permission map, per virtual exit."""
+    return float(result.raw.counts[_RUN, _LOOKUP] / max(result.facts["virtual_exits"], 1))
+
+
+def _between(result: Result) -> float:
+    return float(result.l2_instructions / max(result.facts["virtual_exits"], 1))
+
+
+COUNTED: dict[str, Callable[[Result], float]] = {
+    "event_latency": _latency,
+    "refills_per_operation": _refills,
+    "flushes_per_operation": _flushes,
+    "accesses_per_transition": _accesses,
+    "instructions_per_transition": _between,
+}
+"""Measures that no price moves, beside the columns of a result's summary."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One measure of one run; ``counts`` where prices make it."""
+
+    value: float
+    low: float
+    high: float
+    counts: np.ndarray | None = None
+
+
+def read(result: Result, column: str) -> Reading:
+    """A measure of a run.
+
+    Raises
+    ------
+    WorkbenchError
+        No measure of that name.
+    """
+    if column in PRICED:
+        counts = PRICED[column](result)
+        spread = result.preset.spread(counts)
+        value, low, high = (float(spread[f"cycles{end}"]) for end in ("", "_low", "_high"))
+        return Reading(value, low, high, counts)
+    if column in COUNTED:
+        value = COUNTED[column](result)
+    else:
+        row = result.summary().iloc[0]
+        numbers = [str(name) for name in row.index if not isinstance(row[name], str)]
+        if column not in numbers or column.startswith("cycles"):
+            known = (*PRICED, *COUNTED, *numbers)
+            raise WorkbenchError(f"no measure called {column!r}", did_you_mean(column, known))
+        value = float(row[column])
+    return Reading(value, value, value)
+
+
+def gain(than: Result, better: Result, column: str) -> tuple[float, float, float]:
+    """How much lower a measure is in ``better``, and the least and most that prices make of it.
+
+    Both runs are priced alike: a price that is low for one is low for the other.  Only where the
+    two have different price lists, as two back-ends do, their bounds are taken apart.
+    """
+    old, new = read(than, column), read(better, column)
+    value = old.value - new.value
+    if old.counts is None or new.counts is None:
+        return value, value, value
+    if than.preset.hash != better.preset.hash:
+        below = np.hypot(old.value - old.low, new.high - new.value)
+        above = np.hypot(old.high - old.value, new.value - new.low)
+        return value, float(value - below), float(value + above)
+    return than.preset.spread_of_difference(old.counts, new.counts)
