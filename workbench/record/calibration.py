@@ -166,7 +166,8 @@ def fit(
         if case.level != SINGLE or not case.fit:
             message = f"{case.id} ({case.level}) must not be fitted to"
             raise PriceError(message, "a fit takes single-level rows with fit = y only")
-    known, rows = terms(), (*cases, *known_units)
+    known = terms()
+    rows: list[Case | Unit] = [*cases, *known_units]
     prices = preset.vector()
     counts = np.vstack([counts, *(_unit_counts(unit) for unit in known_units)])
     parts = np.array([counts @ _only(prices, term.events) for term in known]).T
