@@ -45,7 +45,8 @@ def test_parts_add_up_to_all_and_to_the_cycles(runs):
     for alternative, rows in parts.groupby("x"):
         whole = rows[rows["series"] == "all"]["value"].iloc[0]
         assert rows[rows["series"] != "all"]["value"].sum() == pytest.approx(whole)
-        cycles = made["cycles"].query("panel == 'msr' and series == @alternative")["value"]
+        cycles = made["cycles"]
+        cycles = cycles[(cycles["panel"] == "msr") & (cycles["series"] == alternative)]["value"]
         assert cycles.iloc[0] == pytest.approx(whole)
 
 

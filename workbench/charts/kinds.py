@@ -37,12 +37,12 @@ _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Mark of a heat map's cell -> meaning and look."""
 ALL = "all"
-_ROW_INCHES = 0.17
+_ROW_INCHES = 0.18
+_SMALL = 0.8
+"""Letters in a panel, beside those of its axes."""
 _FAR = 100.0
 """Percent; signed colours go no further."""
 _TICKS = 9
-_ALONG = 45
-"""Characters along the axis of a panel."""
 _FEW = 12
 """Bars of a panel whose labels have room for three digits."""
 
@@ -123,7 +123,7 @@ def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
     """Groups of bars over an axis of names, with whiskers or, without bounds, values."""
     places = list(dict.fromkeys(part["x"]))
     width = 0.8 / len(series)
-    font = float(axes.yaxis.label.get_fontsize()) - 2
+    font = _SMALL * float(axes.yaxis.label.get_fontsize())
     for number, (name, (colour, hatch)) in enumerate(zip(series, style.SERIES_LOOKS, strict=False)):
         rows = part[part["series"] == name]
         where = [places.index(a) + (number + 0.5) * width - 0.4 for a in rows["x"]]
@@ -160,7 +160,7 @@ def stacked(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
         reach = [whole["value"] - whole["low"], whole["high"] - whole["value"]]
         axes.errorbar(range(len(places)), whole["value"], reach, fmt="none", ecolor=style.INK,
                       lw=0.8, capsize=2)  # fmt: skip
-    font = float(axes.yaxis.label.get_fontsize()) - 1
+    font = 0.9 * float(axes.yaxis.label.get_fontsize())
     sums = [float(part.loc[(part["x"] == p) & (part["series"] != ALL), "value"].sum())
             for p in places]  # fmt: skip
     for place, total in enumerate(sums):
@@ -187,7 +187,7 @@ def _stack_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
 
 def _names_below(axes: Axes, places: list[Any]) -> None:
     axes.set_xticks(range(len(places)), [spaced(place) for place in places])
-    if _crowded([str(place) for place in places]):
+    if _crowded(axes, [str(place) for place in places]):
         axes.tick_params(axis="x", labelrotation=30)
         for label in axes.get_xticklabels():
             label.set_horizontalalignment("right")
@@ -197,10 +197,14 @@ def _names_below(axes: Axes, places: list[Any]) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: style.compact(value))
 
 
-def _crowded(names: list[str]) -> bool:
-    """Do neighbours touch in a panel of half the width?"""
+def _crowded(axes: Axes, names: list[str]) -> bool:
+    """Do the names of neighbours touch below their bars?"""
+    grid = axes.get_subplotspec()
+    columns = grid.get_gridspec().ncols if grid is not None else 1
+    letter = 0.62 / 72 * float(axes.xaxis.label.get_fontsize())
+    room = 0.82 * axes.figure.get_figwidth() / columns / letter / len(names)
     need = [(len(one) + len(other)) / 2 + 1 for one, other in pairwise(names)]
-    return max(need, default=0) > _ALONG / len(names)
+    return max(need, default=0) > room
 
 
 def _bar_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
@@ -254,7 +258,7 @@ def heat(axes: Axes, part: pd.DataFrame, _: Sequence[str]) -> None:
         texts.append((x, y, value, str(getattr(cell, "mark", ""))))
     norm, colours = _colours(part["value"], signed)
     axes.imshow(grid, aspect="auto", cmap=colours, norm=norm, interpolation="nearest")
-    font = float(axes.yaxis.label.get_fontsize()) - 2
+    font = _SMALL * float(axes.yaxis.label.get_fontsize())
     for x, y, value, mark in texts:
         if mark in _MARKS:
             inset = 0.05 if _MARKS[mark][1]["lw"] else 0.0
@@ -263,7 +267,8 @@ def heat(axes: Axes, part: pd.DataFrame, _: Sequence[str]) -> None:
         if value or signed:
             dark = norm(value) > 0.62 if not signed else abs(norm(value) - 0.5) > 0.33
             said = f"{value:+.0f}" if signed else _short(value)
-            box = {"facecolor": colours(norm(value)), "lw": 0, "pad": 0.6} if mark else None
+            boxed = bool(mark) or signed
+            box = {"facecolor": colours(norm(value)), "lw": 0, "pad": 0.6} if boxed else None
             axes.text(x, y, "0" if said in ("+0", "-0") else said, ha="center", va="center",
                       fontsize=font, bbox=box, color="white" if dark else style.INK)  # fmt: skip
     axes.set_xticks(range(len(columns)), [_tick(name) for name in columns])
@@ -288,7 +293,7 @@ def groups(part: pd.DataFrame) -> list[tuple[int, int, str]]:
 
 def group_names(axes: Axes, part: pd.DataFrame) -> None:
     """The names of the groups of rows, at the right of a heat map."""
-    font = float(axes.yaxis.label.get_fontsize()) - 2
+    font = _SMALL * float(axes.yaxis.label.get_fontsize())
     for first, last, name in groups(part):
         axes.text(1.02, (first + last) / 2, name, transform=axes.get_yaxis_transform(),
                   rotation=-90 if last - first > 3 else 0, va="center", fontsize=font)  # fmt: skip
