@@ -2,10 +2,12 @@
 # @param ticks   16 20 1 1000000 ticks : stop after so many
 # @param period  17 300000 1000 1000000000 cycles : between two ticks
 # @param rounds  18 3000000 1 1000000000 rounds : stop after so many rounds of the loop at the latest
+# @param cpuid   19 0 0 1000000000 rounds : execute CPUID after so many rounds, 0 for never
 #
 # Its local APIC is in x2APIC mode.  Each tick raises the task priority, works a little, lowers the
 # priority again and ends the interrupt: three accesses, each of which leaves to L1 unless the
 # processor virtualizes the APIC.  NMIs are counted.  RAX at the end: ticks, and NMIs in the upper half.
+# With CPUIDs in the loop ticks meet L0 and L1 at work, too, not L2 alone.
 #
 # A nested tick costs about 100,000 cycles on SVM and 165,000 on VMX, with APIC virtualization about
 # 50,000.  With a shorter period the next tick is always pending: the loop below gets no instruction
@@ -32,11 +34,30 @@ _start:
         wrmsr
         mov     rbx, [L2_OWN + 0*8]
         mov     rsi, [L2_OWN + 2*8]
+        mov     r8, [L2_OWN + 3*8]
+        test    r8, r8
+        jnz     with_exits
         sti
 wait:   cmp     [ticks], rbx
         jae     enough
         dec     rsi
         jnz     wait
+        jmp     enough
+
+with_exits:
+        mov     r9, rbx                     # CPUID changes RBX
+        mov     r10, r8                     # rounds until the next one
+        sti
+busy:   cmp     [ticks], r9
+        jae     enough
+        dec     r10
+        jnz     no_exit
+        mov     r10, r8
+        xor     eax, eax
+        cpuid
+no_exit:
+        dec     rsi
+        jnz     busy
 enough:
         cli
         mov     eax, [nmis]
