@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from itertools import pairwise
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ..result import Result
 from . import style
-from .kinds import KINDS
+from .kinds import KINDS, spaced
 
 _BESIDE = 3
+_ACROSS = 26
+"""Characters of a label along the height of a panel."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,10 @@ class Labels:
     y: str
     value: str
     note: str
+
+
+_TITLE = {"paper": 66, "panel": 80}
+"""Characters of a title's line."""
 
 
 def experiment(
@@ -49,8 +58,11 @@ def experiment(
     series = list(dict.fromkeys(frame["series"])) if "series" in frame else []
     wide = len(names) if len(names) <= 2 else _BESIDE if len(names) % _BESIDE == 0 else 2
     high = -(-len(names) // wide)
+    title = textwrap.fill(labels.title, _TITLE[size])
     with style.house_style(size):
         handles = chart.legend(frame, series)
+        if kind == "heat":
+            handles += _read_as(labels.value, crossings is not None and not crossings.empty)
         figure = style.new_figure(size, 0.8 + high * chart.height(frame))
         panels = list(figure.subplots(high, wide, squeeze=False).flat)
         for spare in panels[len(names) :]:
@@ -62,12 +74,20 @@ def experiment(
                 axes.set_title(name, loc="left")
             axes.set_xlabel(labels.x)
             if place % wide == 0:
-                axes.set_ylabel(labels.y if kind == "heat" else labels.value)
+                axes.set_ylabel(
+                    textwrap.fill(labels.y if kind == "heat" else labels.value, _ACROSS)
+                )
             if crossings is not None:
                 _crossing(axes, part, crossings[crossings["panel"] == name])
         if handles:
-            style.legend(figure, labels.title, handles, size)
-        return style.finish(figure, labels.title, labels.note, _alt(frame, labels), size, pairs)
+            style.legend(figure, title, handles, size)
+        return style.finish(figure, title, labels.note, _alt(frame, labels), size, pairs)
+
+
+def _read_as(value: str, crossed: bool) -> list[Artist]:
+    """Legend entries of a heat map: what its numbers are, and the line over it."""
+    line = Line2D([], [], color=style.INK, lw=1.4, label="crossover (dotted: its bounds)")
+    return [*([line] if crossed else []), Line2D([], [], ls="", label=f"numbers: {spaced(value)}")]
 
 
 def _crossing(axes: Axes, part: pd.DataFrame, line: pd.DataFrame) -> None:
@@ -75,9 +95,13 @@ def _crossing(axes: Axes, part: pd.DataFrame, line: pd.DataFrame) -> None:
     columns, rows = list(dict.fromkeys(part["x"])), list(dict.fromkeys(part["y"]))
     if line.empty:
         return
-    x = [_between(columns, place) for place in line["x"]]
     y = [rows.index(place) for place in line["y"]]
-    axes.plot(x, y, color=style.INK, lw=1.6, marker="D", ms=4, mfc="white")
+    for end, dashes in (("low", ":"), ("high", ":"), ("x", "-")):
+        x = [_between(columns, place) for place in line[end]]
+        steps = [
+            (place, row + side) for place, row in zip(x, y, strict=True) for side in (-0.5, 0.5)
+        ]
+        axes.plot(*zip(*steps, strict=True), color=style.INK, lw=1.4, ls=dashes)
 
 
 def _between(columns: list[float], place: float) -> float:
@@ -85,7 +109,7 @@ def _between(columns: list[float], place: float) -> float:
     for left, (low, high) in enumerate(pairwise(columns)):
         if low <= place <= high:
             return left + (place - low) / (high - low)
-    return float(len(columns) - 1)
+    return float("nan")
 
 
 def _alt(frame: pd.DataFrame, labels: Labels) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
@@ -25,9 +26,16 @@ _LINES: tuple[tuple[str, str, Any], ...] = (
     ("#0b4f7d", "o", "-"), ("#d55e00", "s", "--"), ("#009e73", "^", ":"), ("#cc79a7", "D", "-."),
     ("#555555", "v", "-"),
 )  # fmt: skip
-_MARKS = {"open": "////", "unused": "xxxx", "stale": ".."}
-"""Mark of a heat map's cell -> hatch."""
+_MARKS = {
+    "open": ("////", "open: within the bounds of the prices either may be lower"),
+    "unused": ("xxxx", "unused"),
+    "stale": ("....", "read when stale"),
+}
+"""Mark of a heat map's cell -> hatch and meaning."""
 _ROW_INCHES = 0.17
+_FAR = 100.0
+"""Percent; signed colours go no further."""
+_TICKS = 9
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,25 @@ def lines(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
         axes.set_yscale("log")
     else:
         axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
-    if wide(part["x"]):
-        axes.set_xscale("log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: style.compact(value))
+    _scale_x(axes, part["x"])
+
+
+def _scale_x(axes: Axes, values: pd.Series) -> None:
+    """A logarithmic axis where points lie far apart, with a place for zero when it is among them."""
+    positive = values[values > 0]
+    if positive.empty or not wide(positive) or values.min() < 0:
+        return
+    if values.min() == 0:
+        axes.set_xscale("symlog", linthresh=float(positive.min()), linscale=0.5)
+        axes.set_xlim(-0.3 * float(positive.min()), 1.25 * float(values.max()))
+    else:
+        axes.set_xscale("log")
+    places = sorted(set(values))
+    if len(places) <= _TICKS:
+        axes.set_xticks(places, [_tick(place) for place in places])
+        axes.minorticks_off()
 
 
 def _line_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
@@ -191,12 +214,13 @@ def heat(axes: Axes, part: pd.DataFrame, _: Sequence[str]) -> None:
     for x, y, value, mark in texts:
         if mark in _MARKS:
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, lw=0,
-                                     hatch=_MARKS[mark], edgecolor="#888888"))  # fmt: skip
+                                     hatch=_MARKS[mark][0], edgecolor="#888888"))  # fmt: skip
         if value or signed:
             dark = norm(value) > 0.62 if not signed else abs(norm(value) - 0.5) > 0.33
             said = f"{value:+.0f}" if signed else style.compact(float(f"{value:.2g}"))
-            axes.text(x, y, said, ha="center", va="center", fontsize=font,
-                      color="white" if dark else style.INK)  # fmt: skip
+            box = {"facecolor": colours(norm(value)), "lw": 0, "pad": 0.6} if mark else None
+            axes.text(x, y, "0" if said in ("+0", "-0") else said, ha="center", va="center",
+                      fontsize=font, bbox=box, color="white" if dark else style.INK)  # fmt: skip
     axes.set_xticks(range(len(columns)), [_tick(name) for name in columns])
     axes.set_yticks(range(len(rows)), [_tick(name) for name in rows])
     axes.grid(visible=False)
@@ -207,21 +231,25 @@ def heat(axes: Axes, part: pd.DataFrame, _: Sequence[str]) -> None:
 
 
 def _tick(name: object) -> str:
-    return style.compact(name) if isinstance(name, (int, float)) else spaced(name)
+    return style.compact(float(f"{name:.2g}")) if isinstance(name, (int, float)) else spaced(name)
 
 
-def _colours(values: pd.Series, signed: bool) -> tuple[Normalize, str]:
+def _colours(values: pd.Series, signed: bool) -> tuple[Normalize, Colormap]:
     top = float(values.abs().max()) or 1.0
     if signed:
-        return Normalize(-top, top), "PuOr"
+        top = min(top, _FAR)
+        return Normalize(-top, top, clip=True), colormaps["PuOr"]
     least = float(values[values > 0].min()) if (values > 0).any() else top
-    return (LogNorm(least / 4, top) if top > 30 * least else Normalize(0, top)), "Blues"
+    norm = LogNorm(least / 4, top) if top > 30 * least else Normalize(0, top)
+    return norm, colormaps["Blues"]
 
 
 def _marks(frame: pd.DataFrame, _: Sequence[str]) -> list[Artist]:
     found = [m for m in _MARKS if "mark" in frame and (frame["mark"] == m).any()]
     return [
-        Patch(facecolor="white", edgecolor="#888888", hatch=_MARKS[m], lw=0.6, label=m)
+        Patch(
+            facecolor="white", edgecolor="#888888", hatch=_MARKS[m][0], lw=0.6, label=_MARKS[m][1]
+        )
         for m in found
     ]
 

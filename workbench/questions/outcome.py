@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .. import charts
+from ..charts import style
 from ..charts.inputs import wrapped
 from ..result import Result
 from . import verdict
@@ -112,15 +113,15 @@ class Outcome:
         spec = self.experiment
         kind, main = plan["plot"], plan.get("of", MAIN) == MAIN
         gains = main and kind == "heat"
-        percent = f"saved by {spec.verdict['better']} over {spec.verdict['than']} (%)"
+        percent = f"saved by {spec.verdict['better']} over {spec.verdict['than']}, in percent"
         labels = charts.Labels(
-            plan.get("title", f"{spec.title}: {percent}" if gains else spec.title),
+            self._title(plan),
             plan.get("x", spec.axis["label"]),
             plan.get("y", spec.axis2.get("label", "")),
             plan.get("value", percent if gains else spec.measure["label"]),
             wrapped(self._note, size),
         )
-        frame = self._drawn(kind) if main else self.frames[plan["of"]]
+        frame = self._drawn(plan) if main else self.frames[plan["of"]]
         crossings = self._crossings if gains else None
         return charts.experiment(frame, kind, labels, list(self.results.items()), size, crossings)
 
@@ -136,19 +137,35 @@ class Outcome:
             f"{', '.join(self.sources)}"
         )
 
-    def _drawn(self, kind: str) -> pd.DataFrame:
+    def _drawn(self, plan: Settings) -> pd.DataFrame:
         """The main frame with the columns that a kind of chart takes."""
-        two = "axis2" in self.frame
-        if kind == "heat":
+        if plan["plot"] == "heat":
             rows = self.calls
             share = 100 * rows["gain"] / (rows["value"] + rows["gain"])
             return pd.DataFrame({"panel": _panel(rows), "x": rows["axis"], "y": rows["axis2"],
                                  "value": share, "mark": rows["call"].where(rows["call"] == "open", "")})  # fmt: skip
-        frame = self.frame.rename(columns={"axis": "x", "alternative": "series"})
-        panel = _panel(self.frame)
-        if two:
-            panel = panel + ", " + self.frame["axis2"].map(str) + f" {_unit(self.experiment)}"
-        return frame.assign(panel=panel.str.removeprefix(", "))
+        rows = self._at(plan)
+        panel = _panel(rows)
+        if "axis2" in rows and "at" not in plan:
+            unit = f" {_unit(self.experiment)}"
+            panel = (panel + ", " + rows["axis2"].map(style.compact) + unit).str.removeprefix(", ")
+        return rows.rename(columns={"axis": "x", "alternative": "series"}).assign(panel=panel)
+
+    def _at(self, plan: Settings) -> pd.DataFrame:
+        """The frame's rows at one value of the second axis, all without ``at``."""
+        rows = self.frame
+        if "at" not in plan:
+            return rows
+        place = list(self.experiment.axis2["values"]).index(plan["at"])
+        shown = {b: list(dict.fromkeys(p["axis2"]))[place] for b, p in rows.groupby("backend")}
+        return rows[rows["axis2"] == rows["backend"].map(shown)]
+
+    def _title(self, plan: Settings) -> str:
+        title = str(plan.get("title", self.experiment.title))
+        if "at" not in plan:
+            return title
+        places = ", ".join(dict.fromkeys(self._at(plan)["axis2"].map(style.compact)))
+        return f"{title}, at {places} {self.experiment.axis2['label']}"
 
     @property
     def _crossings(self) -> pd.DataFrame:

@@ -48,6 +48,7 @@ _OPTIONAL_IN: dict[str, dict[str, type]] = {
 _FIGURE: dict[str, type] = {"plot": str}
 _OPTIONAL_FIGURE: dict[str, type] = {
     "name": str, "of": str, "title": str, "x": str, "y": str, "value": str,
+    "at": int,
 }  # fmt: skip
 Settings = Mapping[str, Any]
 
@@ -72,7 +73,8 @@ class Experiment:
         with the settings of each.  ``across``: the back-ends are alternatives of each other.
     figures : list of mapping
         ``plot`` (a kind of ``charts.kinds``), and ``name``, ``of`` (``main``, or a frame of
-        ``function``), ``title``, ``x``, ``y``, ``value`` (labels).
+        ``function``), ``title``, ``x``, ``y``, ``value`` (labels), ``at`` (only this value of the
+        second axis' setting).
     function : str
         Name of :data:`workbench.questions.functions.FUNCTIONS`: makes further frames.
     """
@@ -255,6 +257,9 @@ def _check_figures(spec: Experiment, path: Path) -> None:
         if figure["plot"] not in KINDS:
             hint = did_you_mean(figure["plot"], KINDS)
             raise WorkbenchError(f"{where}: no chart called {figure['plot']!r}", hint)
+        if "at" in figure and figure["at"] not in spec.axis2.get("values", ()):
+            hint = "a value of [axis2]"
+            raise WorkbenchError(f"{where}: at cannot be {figure['at']!r}", hint)
         of = figure.get("of", MAIN)
         if of not in known:
             raise WorkbenchError(f"{where}: no frame called {of!r}", did_you_mean(of, known))

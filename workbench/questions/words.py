@@ -49,9 +49,17 @@ def _crossings(crossovers: pd.DataFrame) -> str:
         return ""
     told = []
     for backend, part in crossovers.groupby("backend", sort=False):
-        rows = [_crossing(row) for row in part.to_dict("records")]
+        rows = _everywhere(part) or [_crossing(row) for row in part.to_dict("records")]
         told.append(f"{_name(str(backend))} {', '.join(rows)}".strip())
     return f" Crossover: {'; '.join(told)}."
+
+
+def _everywhere(part: pd.DataFrame) -> list[str]:
+    """One crossover for all values of the second axis, where they agree to three digits."""
+    if "axis2" not in part or part["axis2"].nunique() < len(part) or len(part) < 2:
+        return []
+    told = {_crossing(row) for row in part.drop(columns="axis2").to_dict("records")}
+    return [f"{told.pop()} throughout"] if len(told) == 1 else []
 
 
 def _crossing(row: Mapping[Any, Any]) -> str:
