@@ -81,13 +81,17 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """Question, claim, tables and verdict in 72 columns."""
+        """Question, claim, tables and verdict in 72 columns; distributions are left to the files."""
         rule = self.experiment.verdict
         marks = verdict.calls(self.frame, rule["tolerance"])
         marks[self.frame["alternative"] != rule["better"]] = ""
         frame = self.frame.assign(call=marks)
         titles = {f.get("of", MAIN): f for f in self.experiment.figures}
-        parts = [(titles.get(name, {}), part) for name, part in self.frames.items() if name != MAIN]
+        parts = [
+            (titles.get(name, {}), part)
+            for name, part in self.frames.items()
+            if name != MAIN and titles.get(name, {}).get("plot") != "distribution"
+        ]
         return mail(self.experiment, frame, parts, self.said, self.sources)
 
     # ---------------------------------------------------------------- figures
