@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from ..result import Result
 from . import style
-from .kinds import KINDS, spaced
+from .kinds import KINDS, group_names, spaced
 
 _BESIDE = 3
 _ACROSS = 26
@@ -38,7 +38,7 @@ _TITLE = {"paper": 66, "panel": 80}
 
 def experiment(
     frame: pd.DataFrame, kind: str, labels: Labels, pairs: list[tuple[str, Result]],
-    size: str = "paper", crossings: pd.DataFrame | None = None,
+    size: str = "paper", crossings: pd.DataFrame | None = None, level: float | None = None,
 ) -> Figure:  # fmt: skip
     """Draw the frame of an experiment, a panel for each value of its column ``panel``.
 
@@ -50,6 +50,8 @@ def experiment(
         Of ``charts.kinds.KINDS``.
     pairs : list of (label, Result)
         Results whose scenarios go into the file.
+    level : float, optional
+        Where a line across marks what the values are relative to.
     crossings : DataFrame, optional
         panel, y, x, low, high: a line over a heat map with numeric axes.
     """
@@ -70,6 +72,8 @@ def experiment(
         for place, (axes, name) in enumerate(zip(panels, names, strict=False)):
             part = frame[frame["panel"] == name]
             chart.draw(axes, part, series)
+            if level is not None:
+                axes.axhline(level, color=style.INK, lw=0.8, ls=":")
             if name:
                 axes.set_title(name, loc="left")
             axes.set_xlabel(labels.x)
@@ -77,11 +81,20 @@ def experiment(
                 axes.set_ylabel(
                     textwrap.fill(labels.y if kind == "heat" else labels.value, _ACROSS)
                 )
+            elif kind == "heat" and _same_rows(frame, names[0], name):
+                axes.tick_params(labelleft=False)
+            if place % wide == wide - 1:
+                group_names(axes, part)
             if crossings is not None:
                 _crossing(axes, part, crossings[crossings["panel"] == name])
         if handles:
             style.legend(figure, title, handles, size)
         return style.finish(figure, title, labels.note, _alt(frame, labels), size, pairs)
+
+
+def _same_rows(frame: pd.DataFrame, first: str, other: str) -> bool:
+    rows = [list(dict.fromkeys(frame.loc[frame["panel"] == n, "y"])) for n in (first, other)]
+    return rows[0] == rows[1]
 
 
 def _read_as(value: str, crossed: bool) -> list[Artist]:

@@ -19,6 +19,8 @@ from .runs import BOTH, Run
 from .spec import MAIN, Experiment, Settings
 from .words import mail, said
 
+_WHISKERS = "Whiskers: how far prices, alike for both, move the difference. "
+
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
@@ -122,12 +124,19 @@ class Outcome:
             self._title(plan),
             plan.get("x", spec.axis["label"]),
             plan.get("y", spec.axis2.get("label", "")),
-            plan.get("value", percent if gains else spec.measure["label"]),
-            wrapped(self._note, size),
+            plan.get("value", percent if gains else self._measured(plan)),
+            wrapped(_WHISKERS + self._note if plan.get("relative") else self._note, size),
         )
         frame = self._drawn(plan) if main else self.frames[plan["of"]]
         crossings = self._crossings if gains else None
-        return charts.experiment(frame, kind, labels, list(self.results.items()), size, crossings)
+        level = 100.0 if plan.get("relative") else None
+        pairs = list(self.results.items())
+        return charts.experiment(frame, kind, labels, pairs, size, crossings, level)
+
+    def _measured(self, plan: Settings) -> str:
+        label = str(self.experiment.measure["label"])
+        than = self.experiment.verdict["than"]
+        return f"{label}, % of {than}" if plan.get("relative") else label
 
     @property
     def _note(self) -> str:
@@ -149,6 +158,9 @@ class Outcome:
             return pd.DataFrame({"panel": _panel(rows), "x": rows["axis"], "y": rows["axis2"],
                                  "value": share, "mark": rows["call"].where(rows["call"] == "open", "")})  # fmt: skip
         rows = self._at(plan)
+        if plan.get("relative"):
+            others = rows["alternative"] != self.experiment.verdict["than"]
+            rows = _relative(rows[others])
         panel = _panel(rows)
         if "axis2" in rows and "at" not in plan:
             unit = f" {_unit(self.experiment)}"
@@ -175,6 +187,14 @@ class Outcome:
     def _crossings(self) -> pd.DataFrame:
         frame = self.crossovers.rename(columns={"axis2": "y", "crossover": "x"})
         return frame.assign(panel=_panel(frame))
+
+
+def _relative(rows: pd.DataFrame) -> pd.DataFrame:
+    """Values in percent of the verdict's ``than``, with the bounds that prices alike for both give."""
+    than = rows["value"] + rows["gain"]
+    share = {end: 100 * (than - rows[gain]) / than
+             for end, gain in (("value", "gain"), ("low", "gain_high"), ("high", "gain_low"))}  # fmt: skip
+    return rows.assign(**share)
 
 
 def _panel(frame: pd.DataFrame) -> pd.Series:

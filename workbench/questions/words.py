@@ -125,11 +125,14 @@ def _line(row: Mapping[Any, Any]) -> str:
 
 def _part(plan: Settings, frame: pd.DataFrame) -> list[str]:
     title = plan.get("title", "")
-    unit = f" ({plan['value']})" if "value" in plan else ""
+    unit = f" ({plan['value']})" if plan.get("value") else ""
     lines = _wrap(f"{title}{unit}") if title else []
     keys = ["panel", *(name for name in ("y",) if name in frame)]
     for key, rows in frame.groupby(keys, sort=False):
-        head = ", ".join(str(name) for name in key if name != "")
+        head = ", ".join(_place(name) for name in key if name != "")
+        marks = set(rows["mark"]) if "mark" in rows else {""}
+        if len(marks) == 1 and marks != {""}:
+            head, rows = f"{head} ({marks.pop()})", rows.assign(mark="")
         cells = [_cell(row) for row in rows.to_dict("records")]
         told = ", ".join(cell for cell in cells if cell)
         lines += _wrap(f"{head}: {told or '-'}", "    ")
@@ -139,7 +142,7 @@ def _part(plan: Settings, frame: pd.DataFrame) -> list[str]:
 def _cell(row: Mapping[Any, Any]) -> str:
     mark = f" {row['mark']}" if row.get("mark") else ""
     if not row["value"]:
-        return mark.strip()
+        return ""
     names = [_place(row["x"]), *([str(row["series"])] if row.get("series") else [])]
     bounds = f" [{reading(row['low'])}, {reading(row['high'])}]" if row.get("low") != row.get("high") else ""  # fmt: skip
     return f"{' '.join(names)} {reading(row['value'])}{bounds}{mark}"
