@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from . import style
 
@@ -45,6 +46,9 @@ def distribution(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
     if low:
         axes.set_xlim(min(low) / 1.3 or 1, max(high) * 1.1)
         axes.set_xscale("log")
+        decades = np.log10(max(high) / min(low))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(0, 103)
     axes.set_yticks([0, 25, 50, 75, 100])
     axes.grid(visible=True, axis="x")

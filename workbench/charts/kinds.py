@@ -129,7 +129,11 @@ def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
                           capsize=2)  # fmt: skip
         else:
             least = 0.004 * float(part["value"].abs().max())
-            labels = ["≈0" if 0 < v < least else style.compact(v) for v in rows["value"]]
+            digits = 3 if len(places) * len(series) <= 6 else 2
+            labels = [
+                "≈0" if 0 < v < least else style.compact(float(f"{v:.{digits}g}"))
+                for v in rows["value"]
+            ]
             axes.bar_label(drawn, labels, padding=1, fontsize=font)
     _names_below(axes, places)
 

@@ -25,9 +25,7 @@ class Function:
 
 
 FUNCTIONS: dict[str, Function] = {
-    "delivery": Function(
-        waits.delivery, ("waits", "percentiles", "blocked", "record", "windows")
-    ),
+    "delivery": Function(waits.delivery, ("waits", "percentiles", "blocked", "record", "windows")),
     "gif": Function(waits.gif, ("waits", "percentiles", "blocked", "exits")),
     "state_layouts": Function(state_layouts.frames, ("fields", "sizes", "forgets")),
 }

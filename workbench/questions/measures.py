@@ -145,11 +145,9 @@ def gain(than: Result, better: Result, column: str) -> tuple[float, float, float
     """
     old, new = read(than, column), read(better, column)
     value = old.value - new.value
-    sampled = column in SAMPLED
-    if not sampled and (old.counts is None or new.counts is None):
-        return value, value, value
-    if sampled or than.preset.hash != better.preset.hash:
-        below = np.hypot(old.value - old.low, new.high - new.value)
-        above = np.hypot(old.high - old.value, new.value - new.low)
-        return value, float(value - below), float(value + above)
-    return than.preset.spread_of_difference(old.counts, new.counts)
+    alike = than.preset.hash == better.preset.hash
+    if old.counts is not None and new.counts is not None and alike:
+        return than.preset.spread_of_difference(old.counts, new.counts)
+    below = np.hypot(old.value - old.low, new.high - new.value)
+    above = np.hypot(old.high - old.value, new.value - new.low)
+    return value, float(value - below), float(value + above)

@@ -67,8 +67,15 @@ class Outcome:
 
     @cached_property
     def crossovers(self) -> pd.DataFrame:
-        """backend, axis2, crossover, low, high: where the two alternatives of the claim meet."""
-        return verdict.crossovers(self.frame, self.experiment.verdict["better"])
+        """backend, axis2, crossover, low, high: where the two alternatives of the claim meet.
+
+        Only lines of points of which at least one tells the alternatives apart have any.
+        """
+        calls = self.calls
+        groups = [name for name in ("backend", "axis2") if name in calls]
+        apart = calls["call"].isin([verdict.WIN, verdict.LOSS])
+        told = apart.groupby([calls[name] for name in groups]).transform("any")
+        return verdict.crossovers(calls[told], self.experiment.verdict["better"])
 
     @property
     def said(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -16,9 +16,11 @@ RECORD = ("vmexit_pending", "exitcode", "exitinfo1", "exitinfo2")
 """The nested state's part of a virtual exit that is on its way: forcevmexit of 2010."""
 WINDOWS = {
     "VINTR": "interrupt window", "INTERRUPT_WINDOW": "interrupt window",
-    "NMI_WINDOW": "NMI window", "STGI": "STGI", "CLGI": "CLGI",
+    "NMI_WINDOW": "NMI window",
 }  # fmt: skip
-"""Exits that L0 takes in order to deliver an event, and those that move GIF."""
+"""Exits that L0 takes in order to deliver an event that had to wait."""
+GIF_MOVES = {"STGI": "STGI", "CLGI": "CLGI"}
+_ORDER = ("svm_gif", "rflags_ie", "nmi_iret", "tpr", "shadow")
 _KINDS = {"interrupt": "interrupts", "nmi": "NMIs"}
 
 
@@ -89,8 +91,9 @@ def blocked(runs: Sequence[Run]) -> pd.DataFrame:
         table = pd.concat([result.interrupts for result in results])
         events = sum(int(result.deliveries["taken"].sum()) for result in results)
         cycles = table.groupby("reason")["cycles"].sum()
-        for reason, name in REASONS.items():
-            lines.append(_line(backend, name, alternative, cycles[reason] / events))
+        for reason in _ORDER:
+            share = cycles[reason] / events
+            lines.append(_line(backend, REASONS[reason], alternative, share))
     return pd.DataFrame(lines)
 
 
@@ -119,15 +122,19 @@ def record(runs: Sequence[Run]) -> pd.DataFrame:
     return _per_virtual_exit(runs, accesses)
 
 
-def windows(runs: Sequence[Run]) -> pd.DataFrame:
-    """Exits that L0 takes in order to deliver events, or for GIF, per 1000 virtual exits."""
+def served(runs: Sequence[Run], names: Mapping[str, str]) -> pd.DataFrame:
+    """Exits per 1000 virtual exits, by name and level that exited; ``names``: exit -> what it is
+    called.  Those that never happened are left out."""
 
     def exits(result: Result) -> dict[str, int]:
         table = result.exits
+        called = table["exit"].map(names)
         return {
-            name: int(table.loc[table["exit"].map(WINDOWS) == name, "count"].sum())
-            for name in dict.fromkeys(WINDOWS.values())
-        }
+            f"{level} {name}": int(table.loc[(called == name) & (table["from_level"] == level),
+                                              "count"].sum())
+            for name in dict.fromkeys(names.values())
+            for level in ("L1", "L2")
+        }  # fmt: skip
 
     frame = _per_virtual_exit(runs, exits)
     columns = ["value", "low", "high"]
@@ -138,7 +145,7 @@ def windows(runs: Sequence[Run]) -> pd.DataFrame:
 
 def delivery(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
     """For deferred and immediate exits: waits, percentiles, reasons, record, window exits."""
-    return event_frames(runs) | {"record": record(runs), "windows": windows(runs)}
+    return event_frames(runs) | {"record": record(runs), "windows": served(runs, WINDOWS)}
 
 
 def event_frames(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
@@ -148,4 +155,4 @@ def event_frames(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
 
 def gif(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
     """For emulated and virtual GIF: waits, percentiles, reasons, exits that deliver or move GIF."""
-    return event_frames(runs) | {"exits": windows(runs)}
+    return event_frames(runs) | {"exits": served(runs, WINDOWS | GIF_MOVES)}
