@@ -35,7 +35,9 @@ _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
     "stale": ("read from a copy made at the entry", {"edgecolor": "#d55e00", "lw": 1.6}),
 }
 """Mark of a heat map's cell -> meaning and look."""
-_ROW_INCHES = 0.17
+_ROW_INCHES = 0.18
+_SMALL = 0.8
+"""Letters in a panel, beside those of its axes."""
 _FAR = 100.0
 """Percent; signed colours go no further."""
 _TICKS = 9
@@ -117,7 +119,7 @@ def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
     """Groups of bars over an axis of names, with whiskers or, without bounds, values."""
     places = list(dict.fromkeys(part["x"]))
     width = 0.8 / len(series)
-    font = float(axes.yaxis.label.get_fontsize()) - 2
+    font = _SMALL * float(axes.yaxis.label.get_fontsize())
     for number, (name, (colour, hatch)) in enumerate(zip(series, style.SERIES_LOOKS, strict=False)):
         rows = part[part["series"] == name]
         where = [places.index(a) + (number + 0.5) * width - 0.4 for a in rows["x"]]
@@ -148,7 +150,7 @@ def stacked(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
         axes.bar(range(len(places)), heights, 0.7, bottom=top, color=colour, hatch=hatch, lw=0.5,
                  edgecolor=style.INK, label=name)  # fmt: skip
         top += heights
-    font = float(axes.yaxis.label.get_fontsize()) - 1
+    font = 0.9 * float(axes.yaxis.label.get_fontsize())
     for place, height in enumerate(top):
         axes.annotate(style.reading(height), (place, height), (0, 2), fontsize=font, ha="center",
                       textcoords="offset points")  # fmt: skip
@@ -191,7 +193,7 @@ def heat(axes: Axes, part: pd.DataFrame, _: Sequence[str]) -> None:
         texts.append((x, y, value, str(getattr(cell, "mark", ""))))
     norm, colours = _colours(part["value"], signed)
     axes.imshow(grid, aspect="auto", cmap=colours, norm=norm, interpolation="nearest")
-    font = float(axes.yaxis.label.get_fontsize()) - 2
+    font = _SMALL * float(axes.yaxis.label.get_fontsize())
     for x, y, value, mark in texts:
         if mark in _MARKS:
             inset = 0.05 if _MARKS[mark][1]["lw"] else 0.0
@@ -200,7 +202,8 @@ def heat(axes: Axes, part: pd.DataFrame, _: Sequence[str]) -> None:
         if value or signed:
             dark = norm(value) > 0.62 if not signed else abs(norm(value) - 0.5) > 0.33
             said = f"{value:+.0f}" if signed else _short(value)
-            box = {"facecolor": colours(norm(value)), "lw": 0, "pad": 0.6} if mark else None
+            boxed = bool(mark) or signed
+            box = {"facecolor": colours(norm(value)), "lw": 0, "pad": 0.6} if boxed else None
             axes.text(x, y, "0" if said in ("+0", "-0") else said, ha="center", va="center",
                       fontsize=font, bbox=box, color="white" if dark else style.INK)  # fmt: skip
     axes.set_xticks(range(len(columns)), [_tick(name) for name in columns])
@@ -225,7 +228,7 @@ def groups(part: pd.DataFrame) -> list[tuple[int, int, str]]:
 
 def group_names(axes: Axes, part: pd.DataFrame) -> None:
     """The names of the groups of rows, at the right of a heat map."""
-    font = float(axes.yaxis.label.get_fontsize()) - 2
+    font = _SMALL * float(axes.yaxis.label.get_fontsize())
     for first, last, name in groups(part):
         axes.text(1.02, (first + last) / 2, name, transform=axes.get_yaxis_transform(),
                   rotation=-90 if last - first > 3 else 0, va="center", fontsize=font)  # fmt: skip

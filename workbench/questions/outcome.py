@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from .. import charts
 from ..charts import style
-from ..charts.inputs import wrapped
+from ..charts.sizes import wrapped
 from ..result import Result
 from . import verdict
 from .functions import FUNCTIONS
@@ -112,8 +112,12 @@ class Outcome:
 
     @cached_property
     def figures(self) -> Mapping[str, Figure]:
-        """Name, empty for the first one that needs none, -> figure."""
-        return {figure.get("name", ""): self.draw(figure) for figure in self._plans()}
+        """Name, empty for the first one that needs none, -> figure at a page's text width."""
+        return self.sized("paper")
+
+    def sized(self, size: str) -> Mapping[str, Figure]:
+        """The same figures at a size of ``charts.SIZES``."""
+        return {figure.get("name", ""): self.draw(figure, size) for figure in self._plans()}
 
     def _plans(self) -> Sequence[Settings]:
         if self.experiment.figures:
@@ -122,7 +126,7 @@ class Outcome:
         return [{"plot": "lines" if numeric else "bars"}]
 
     def draw(self, plan: Settings, size: str = "paper") -> Figure:
-        """One figure as the experiment's file plans it, at a size of ``charts.style.WIDTHS``."""
+        """One figure as the experiment's file plans it, at a size of ``charts.SIZES``."""
         spec = self.experiment
         kind, main = plan["plot"], plan.get("of", MAIN) == MAIN
         gains = main and kind == "heat"
