@@ -21,7 +21,7 @@ from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from . import style
+from . import distribution, style
 
 _LINES: tuple[tuple[str, str, Any], ...] = (
     ("#0b4f7d", "o", "-"), ("#d55e00", "s", "--"), ("#009e73", "^", ":"), ("#cc79a7", "D", "-."),
@@ -43,7 +43,7 @@ _SMALL = 0.8
 _FAR = 100.0
 """Percent; signed colours go no further."""
 _TICKS = 9
-_FEW = 12
+_FEW = 6
 """Bars of a panel whose labels have room for three digits."""
 
 
@@ -199,10 +199,12 @@ def _names_below(axes: Axes, places: list[Any]) -> None:
 
 def _crowded(axes: Axes, names: list[str]) -> bool:
     """Do the names of neighbours touch below their bars?"""
-    grid = axes.get_subplotspec()
-    columns = grid.get_gridspec().ncols if grid is not None else 1
+    grid, figure = axes.get_subplotspec(), axes.get_figure(root=True)
+    if grid is None or figure is None:
+        return False
+    columns = grid.get_gridspec().ncols
     letter = 0.62 / 72 * float(axes.xaxis.label.get_fontsize())
-    room = 0.82 * axes.figure.get_figwidth() / columns / letter / len(names)
+    room = 0.82 * figure.get_figwidth() / columns / letter / len(names)
     need = [(len(one) + len(other)) / 2 + 1 for one, other in pairwise(names)]
     return max(need, default=0) > room
 
@@ -210,33 +212,6 @@ def _crowded(axes: Axes, names: list[str]) -> bool:
 def _bar_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
     looks = zip(series, style.SERIES_LOOKS, strict=False)
     return list(style.patches([(spaced(n), c, h) for n, (c, h) in looks]))
-
-
-# ---------------------------------------------------------------- distributions
-
-
-def distribution(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
-    """Steps from ``x`` to ``x_end``, one outline for each series."""
-    for name, (colour, _, dashes) in zip(series, _LINES, strict=False):
-        rows = part[part["series"] == name].sort_values("x")
-        if rows.empty:
-            continue
-        edges = [*rows["x"], rows["x_end"].iloc[-1]]
-        axes.stairs(rows["value"], edges, color=colour, ls=dashes, lw=1.5, label=name, fill=False)
-        axes.stairs(rows["value"], edges, color=colour, alpha=0.12, fill=True)
-    if part["x"].min() > 0:
-        axes.set_xscale("log")
-    axes.grid(axis="y")
-    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: style.compact(value))
-
-
-def _outline_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
-    return [
-        Line2D([], [], color=c, linestyle=s, label=spaced(name))
-        for name, (c, _, s) in zip(series, _LINES, strict=False)
-    ]
 
 
 # ---------------------------------------------------------------- heat maps
@@ -337,7 +312,7 @@ KINDS: dict[str, Kind] = {
     "lines": Kind(lines, _line_entries, _usual),
     "bars": Kind(bars, _bar_entries, _usual),
     "stacked": Kind(stacked, _stack_entries, _usual),
-    "distribution": Kind(distribution, _outline_entries, _usual),
+    "distribution": Kind(distribution.distribution, distribution.entries, _usual),
     "heat": Kind(heat, _marks, _by_rows),
 }
 """Name in an experiment's file -> kind of chart."""
