@@ -234,7 +234,7 @@ def trend(
             same = [c for c in known if c.represented and c.preset == name
                     and c.level == level and c.cause in ("CPUID", "HYPERCALL")
                     and c.measure.split()[0] in ("operation", "per_second")
-                    and not c.id.startswith("kut-")]  # fmt: skip
+                    and c.processor_known]  # fmt: skip
             row[f"measured_{level}"] = same[-1].measured if same else math.nan
             sources += [c.source for c in same[-1:]]
         made.append(row | {"sources": " ".join(dict.fromkeys(sources))})
