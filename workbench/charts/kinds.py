@@ -20,7 +20,7 @@ from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from . import style
+from . import distribution, style
 
 _LINES: tuple[tuple[str, str, Any], ...] = (
     ("#0b4f7d", "o", "-"), ("#d55e00", "s", "--"), ("#009e73", "^", ":"), ("#cc79a7", "D", "-."),
@@ -35,7 +35,9 @@ _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
     "stale": ("read from a copy made at the entry", {"edgecolor": "#d55e00", "lw": 1.6}),
 }
 """Mark of a heat map's cell -> meaning and look."""
-_ROW_INCHES = 0.17
+_ROW_INCHES = 0.18
+_SMALL = 0.8
+"""Letters in a panel, beside those of its axes."""
 _FAR = 100.0
 """Percent; signed colours go no further."""
 _TICKS = 9
@@ -117,7 +119,7 @@ def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
     """Groups of bars over an axis of names, with whiskers or, without bounds, values."""
     places = list(dict.fromkeys(part["x"]))
     width = 0.8 / len(series)
-    font = float(axes.yaxis.label.get_fontsize()) - 2
+    font = _SMALL * float(axes.yaxis.label.get_fontsize())
     for number, (name, (colour, hatch)) in enumerate(zip(series, style.SERIES_LOOKS, strict=False)):
         rows = part[part["series"] == name]
         where = [places.index(a) + (number + 0.5) * width - 0.4 for a in rows["x"]]
@@ -129,7 +131,11 @@ def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
                           capsize=2)  # fmt: skip
         else:
             least = 0.004 * float(part["value"].abs().max())
-            labels = ["≈0" if 0 < v < least else style.compact(v) for v in rows["value"]]
+            digits = 3 if len(places) * len(series) <= 6 else 2
+            labels = [
+                "≈0" if 0 < v < least else style.compact(float(f"{v:.{digits}g}"))
+                for v in rows["value"]
+            ]
             axes.bar_label(drawn, labels, padding=1, fontsize=font)
     _names_below(axes, places)
 
@@ -144,7 +150,7 @@ def stacked(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
         axes.bar(range(len(places)), heights, 0.7, bottom=top, color=colour, hatch=hatch, lw=0.5,
                  edgecolor=style.INK, label=name)  # fmt: skip
         top += heights
-    font = float(axes.yaxis.label.get_fontsize()) - 1
+    font = 0.9 * float(axes.yaxis.label.get_fontsize())
     for place, height in enumerate(top):
         axes.annotate(style.reading(height), (place, height), (0, 2), fontsize=font, ha="center",
                       textcoords="offset points")  # fmt: skip
@@ -168,33 +174,6 @@ def _bar_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
     return list(style.patches([(spaced(n), c, h) for n, (c, h) in looks]))
 
 
-# ---------------------------------------------------------------- distributions
-
-
-def distribution(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
-    """Steps from ``x`` to ``x_end``, one outline for each series."""
-    for name, (colour, _, dashes) in zip(series, _LINES, strict=False):
-        rows = part[part["series"] == name].sort_values("x")
-        if rows.empty:
-            continue
-        edges = [*rows["x"], rows["x_end"].iloc[-1]]
-        axes.stairs(rows["value"], edges, color=colour, ls=dashes, lw=1.5, label=name, fill=False)
-        axes.stairs(rows["value"], edges, color=colour, alpha=0.12, fill=True)
-    if part["x"].min() > 0:
-        axes.set_xscale("log")
-    axes.grid(axis="y")
-    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: style.compact(value))
-
-
-def _outline_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
-    return [
-        Line2D([], [], color=c, linestyle=s, label=spaced(name))
-        for name, (c, _, s) in zip(series, _LINES, strict=False)
-    ]
-
-
 # ---------------------------------------------------------------- heat maps
 
 
@@ -214,7 +193,7 @@ def heat(axes: Axes, part: pd.DataFrame, _: Sequence[str]) -> None:
         texts.append((x, y, value, str(getattr(cell, "mark", ""))))
     norm, colours = _colours(part["value"], signed)
     axes.imshow(grid, aspect="auto", cmap=colours, norm=norm, interpolation="nearest")
-    font = float(axes.yaxis.label.get_fontsize()) - 2
+    font = _SMALL * float(axes.yaxis.label.get_fontsize())
     for x, y, value, mark in texts:
         if mark in _MARKS:
             inset = 0.05 if _MARKS[mark][1]["lw"] else 0.0
@@ -223,7 +202,8 @@ def heat(axes: Axes, part: pd.DataFrame, _: Sequence[str]) -> None:
         if value or signed:
             dark = norm(value) > 0.62 if not signed else abs(norm(value) - 0.5) > 0.33
             said = f"{value:+.0f}" if signed else _short(value)
-            box = {"facecolor": colours(norm(value)), "lw": 0, "pad": 0.6} if mark else None
+            boxed = bool(mark) or signed
+            box = {"facecolor": colours(norm(value)), "lw": 0, "pad": 0.6} if boxed else None
             axes.text(x, y, "0" if said in ("+0", "-0") else said, ha="center", va="center",
                       fontsize=font, bbox=box, color="white" if dark else style.INK)  # fmt: skip
     axes.set_xticks(range(len(columns)), [_tick(name) for name in columns])
@@ -248,7 +228,7 @@ def groups(part: pd.DataFrame) -> list[tuple[int, int, str]]:
 
 def group_names(axes: Axes, part: pd.DataFrame) -> None:
     """The names of the groups of rows, at the right of a heat map."""
-    font = float(axes.yaxis.label.get_fontsize()) - 2
+    font = _SMALL * float(axes.yaxis.label.get_fontsize())
     for first, last, name in groups(part):
         axes.text(1.02, (first + last) / 2, name, transform=axes.get_yaxis_transform(),
                   rotation=-90 if last - first > 3 else 0, va="center", fontsize=font)  # fmt: skip
@@ -292,7 +272,7 @@ KINDS: dict[str, Kind] = {
     "lines": Kind(lines, _line_entries, _usual),
     "bars": Kind(bars, _bar_entries, _usual),
     "stacked": Kind(stacked, _bar_entries, _usual),
-    "distribution": Kind(distribution, _outline_entries, _usual),
+    "distribution": Kind(distribution.distribution, distribution.entries, _usual),
     "heat": Kind(heat, _marks, _by_rows),
 }
 """Name in an experiment's file -> kind of chart."""
