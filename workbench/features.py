@@ -112,6 +112,11 @@ def applicable(backend: str) -> tuple[Feature, ...]:
 
 def defaults(backend: str, l0: str = "xen") -> dict[str, Any]:
     """Every feature of a back-end at its default beside a personality of L0."""
+    return dict(_defaults(backend, l0))
+
+
+@cache
+def _defaults(backend: str, l0: str) -> dict[str, Any]:
     return {f.id: f.default_of(l0) for f in applicable(backend)}
 
 

@@ -6,8 +6,10 @@ and images into the RAM buffer and puts the processor into 64-bit mode (memory m
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -59,6 +61,7 @@ _SWITCHES = (
     "vmcb_clean_bits",
     "flush_by_asid",
     "pml",
+    "full_vmcs_switch",
     "apicv",
     "virtual_nmi",
 )
@@ -66,7 +69,45 @@ _POLICIES = ("own", "shared_flush", "xen_2013", "kvm")
 _NP2M_FLUSHES = ("lazy", "eager", "generation")
 _P2M_EVENTS = ("none", "balloon", "log_dirty")
 _MSR_MAPS = ("merged", "intercept_all", "none")
+_BARRIERS = ("off", "vmcs_switch", "virtual_exit")
 _IO_MAPS = ("xen", "merged", "intercept_all")
+
+
+def _zeroed(size: int) -> np.ndarray:
+    """So many zero bytes that cost nothing until they are touched.
+
+    ``np.zeros`` clears memory that it had before; of a machine's megabytes a run touches few.
+    """
+    return np.frombuffer(mmap.mmap(-1, size), np.uint8)
+
+
+@lru_cache(maxsize=16)
+def _page_tables(
+    root: int, ranges: tuple[tuple[int, int, int], ...], shift: int, table_bits: int, leaf_bits: int
+) -> np.ndarray:
+    """The words of 4-level tables that begin at ``root``; see :meth:`SimulatedMachine.map_range`."""
+    large = PTE_PS if shift > 12 else 0
+    step = 1 << shift
+    tables: dict[int, np.ndarray] = {root: np.zeros(512, np.int64)}
+    for source, target, size in ranges:
+        for start in range(0, size, step * 512):
+            address = source + start
+            table, level = root, 39
+            while level > shift:
+                slot = (address >> level) & 511
+                if tables[table][slot] == 0:
+                    free = root + len(tables) * lay.PAGE
+                    tables[free] = np.zeros(512, np.int64)
+                    tables[table][slot] = free | table_bits
+                table, level = int(tables[table][slot]) & ~0xFFF, level - 9
+            n = min(512, -(-(size - start) // step))
+            first = (address >> shift) & 511
+            tables[table][first : first + n] = (
+                np.arange(target + start, target + start + n * step, step) | leaf_bits | large
+            )
+    words = np.concatenate(list(tables.values()))
+    words.flags.writeable = False
+    return words
 
 
 class SimulatedMachine:
@@ -77,9 +118,9 @@ class SimulatedMachine:
 
     def __init__(self, backend: str, l1_bytes: int, l2_bytes: int, geometry: TlbGeometry):
         self.backend = backend
-        self.record = np.zeros(1, lay.MACHINE)
+        self.record = _zeroed(lay.MACHINE.itemsize).view(lay.MACHINE)
         sizes = (mm.BANK0_BYTES, l1_bytes, l2_bytes) if backend != "none" else (l1_bytes, 0, 0)
-        self.ram = np.zeros(sum(sizes) + lay.PAGE, np.uint8)
+        self.ram = _zeroed(sum(sizes) + lay.PAGE)
         self.words = self.ram[: sum(sizes)].view(np.int64)
         m = self.record
         m["ram"] = self.ram.ctypes.data
@@ -147,27 +188,10 @@ class SimulatedMachine:
 
         ``ranges`` are (from, to, bytes); entries point to addresses in the bank's own space.
         """
-        base = self.bank_offset(bank) >> 3
-        words = self.words
-        free = root + lay.PAGE
-        large = PTE_PS if shift > 12 else 0
-        step = 1 << shift
-        for source, target, size in ranges:
-            for start in range(0, size, step * 512):
-                address = source + start
-                table, level = root, 39
-                while level > shift:
-                    slot = base + (table >> 3) + ((address >> level) & 511)
-                    if words[slot] == 0:
-                        words[slot] = free | table_bits
-                        free += lay.PAGE
-                    table, level = int(words[slot]) & ~0xFFF, level - 9
-                n = min(512, -(-(size - start) // step))
-                slot = base + (table >> 3) + ((address >> shift) & 511)
-                words[slot : slot + n] = (
-                    np.arange(target + start, target + start + n * step, step) | leaf_bits | large
-                )
-        return free
+        tables = _page_tables(root, tuple(ranges), shift, table_bits, leaf_bits)
+        start = (self.bank_offset(bank) + root) >> 3
+        self.words[start : start + len(tables)] = tables
+        return root + tables.nbytes
 
     # ------------------------------------------------------------ boot
 
@@ -217,6 +241,7 @@ class SimulatedMachine:
         f["vmexit_immediate"] = str(features["vmexit_delivery"]) == "immediate"
         f["msr_map"] = _MSR_MAPS.index(str(features["msr_map"]))
         f["msr_switch"] = features.get("msr_switch") == "lists"
+        f["branch_barrier"] = _BARRIERS.index(str(features.get("branch_barrier", "off")))
         f["io_map"] = _IO_MAPS.index(str(features["io_map"]))
         f["l0_page_shift"] = PAGE_SHIFTS[str(features["l0_page_size"])]
         for name in _SWITCHES:

@@ -73,6 +73,12 @@ def check_l0(l0: Any) -> str:
     return l0
 
 
+@cache
+def _own(l0: str, backend: str) -> dict[str, bool]:
+    """Every deviation of a back-end: does the personality show it?"""
+    return {d.id: l0 in d.l0.split() for d in applicable(backend)}
+
+
 def resolve(l0: str, backend: str, given: Mapping[str, Any]) -> dict[str, bool]:
     """Every deviation of a back-end with its state: the personality's, then what was given.
 
@@ -81,7 +87,7 @@ def resolve(l0: str, backend: str, given: Mapping[str, Any]) -> dict[str, bool]:
     ScenarioError
         Unknown deviation, one of the other back-end, or a state that is neither on nor off.
     """
-    complete = {d.id: l0 in d.l0.split() for d in applicable(backend)}
+    complete = dict(_own(l0, backend))
     for name, state in given.items():
         if name not in catalogue():
             raise ScenarioError(f"no deviation called {name!r}", did_you_mean(name, complete))

@@ -109,9 +109,16 @@ class PricePreset:
 
     def vector(self, bound: str = "value") -> np.ndarray:
         """Cycles per event, float64, shape (N_EVENTS,); ``bound`` is value, low or high."""
-        cycles = np.zeros(N_EVENTS)
-        cycles[: len(EVENTS)] = self._rows[bound]
-        return cycles
+        return self._vectors[bound].copy()
+
+    @cached_property
+    def _vectors(self) -> dict[str, np.ndarray]:
+        """Cycles per event by bound."""
+        found = {}
+        for bound in ("value", "low", "high"):
+            found[bound] = np.zeros(N_EVENTS)
+            found[bound][: len(EVENTS)] = self._rows[bound]
+        return found
 
     def kernel_prices(self) -> np.ndarray:
         """Units of 1/1024 cycle per event, int64, shape (N_EVENTS,)."""

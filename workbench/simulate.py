@@ -180,6 +180,7 @@ class Run:
 
         started = time.perf_counter()
         target = min(self.steps + steps, self.scenario.max_instructions)
+        machine = self.machine.address
         while not self.status:
             left = target - self.steps
             if left <= 0:
@@ -188,7 +189,7 @@ class Run:
                 break
             before = self.steps
             began = time.thread_time()
-            outcome = self._run(self.machine.address, left)
+            outcome = self._run(machine, left)
             self.kernel_seconds += time.thread_time() - began
             if outcome == lay.ST_OK:  # all steps are used up, even if few instructions completed
                 self._idle_steps += left - (self.steps - before)

@@ -154,3 +154,34 @@ def test_two_decoders_share_nothing():
         bare.execute(b"\xb0" + bytes((value,)) + b"\xf4")
     assert (first.get(lay.RAX), second.get(lay.RAX)) == (1, 2)
     assert isinstance(first.decoder, Decoder)
+
+
+def test_a_remembered_block_leaves_the_map_and_the_micro_ops_of_a_decoded_one():
+    # inc eax; the loop's head: dec ecx; jnz head; then a jump over to hlt
+    code = bytes.fromhex("ffc0 ffc9 75fc eb02 9090 f4")
+    kept = []
+    Decoder._blocks.clear()
+    for _ in range(3):
+        bare = Bare()
+        bare.write(CODE, code)
+        bare.set(lay.RCX, 5)
+        bare.rip = CODE
+        assert bare.run(1000) == lay.ST_HALT
+        assert bare.get(lay.RAX) == 1
+        found = bare.record["code"]
+        slot = int(found["slot_of_page"][0, CODE // PAGE]) - 1
+        kept.append((found["map"][0, slot].tobytes(), found["uops"][0, :32].tobytes()))
+    assert Decoder._blocks
+    assert kept[0] == kept[1] == kept[2]
+
+
+def test_a_remembered_block_stops_at_code_that_is_decoded_already():
+    """The second way in meets the first block's code: its own copy there would not be chained."""
+    code = bytes.fromhex("ffc0 ffc3 ffc1 f4")
+    for first in (CODE + 4, CODE):
+        bare = Bare()
+        bare.write(CODE, code)
+        for rip in (first, CODE, CODE + 2):
+            bare.rip = rip
+            assert bare.run(100) == lay.ST_HALT
+        assert bare.decoder.instructions_decoded <= 4

@@ -119,9 +119,8 @@ def test_each_file_names_what_exists(path):
                 assert head == "features" and entry in set(catalogue())
             assert scenario.replace(**settings).backend == backend
         for name in found.axes:
-            axis = getattr(found, name)
-            for value in axis["values"]:
-                assert scenario.replace(**{axis["setting"]: value}).backend == backend
+            for settings in found.points(name).values():
+                assert scenario.replace(**settings).backend == backend
 
 
 @pytest.mark.parametrize(
@@ -141,7 +140,8 @@ def test_each_file_names_what_exists(path):
         ('setting = "l2"', 'shown = "rates"\nsetting = "l2"', "shown cannot be 'rates'"),
         ('values = ["cpuid", "msr", "ctxsw", "mixed"]', "values = []", "no values"),
         ("values = { svm = [false, true] }", "values = { vmx = [false, true] }", "values for svm"),
-        ('setting = "features.virtual_gif"', "", "no 'setting'"),
+        ('setting = "features.virtual_gif"', "", "alternatives.: no 'setting'"),
+        ('setting = "l2"', "", "axis.: no 'setting'"),
         ('than = "off"', 'than = "none"', "none"),
     ],
 )

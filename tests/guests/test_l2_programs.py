@@ -66,6 +66,15 @@ def test_write_percent_is_met_exactly(name, read, write, percent):
     assert made[read] == 200 - 2 * percent + (name == "msr")  # msr reads the value once before
 
 
+@pytest.mark.parametrize(
+    ("accesses", "made"), [(0, 0), (1, 2), (70, 140), (100, 200), (1250, 2500)]
+)
+def test_rates_are_met_exactly(accesses, made):
+    machine = run("rates", iterations=200, work=10, accesses=accesses)
+    counts = Counter(machine.specials)
+    assert counts["cpuid"] == 200 and counts["rdmsr"] == made == machine["rax"]
+
+
 def test_msr_writes_put_the_value_back():
     machine = run("msr", iterations=10, write_percent=100, msr=0x4B564D00)
     assert machine.msrs == {0x4B564D00: 0x1_0000_0002}

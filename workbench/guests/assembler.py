@@ -135,10 +135,29 @@ def _expand(path: Path, text: str, depth: int, shown: str = "") -> list[SourceLi
     return found
 
 
+def includes(text: str, folder: Path) -> list[Path]:
+    """Every place where the text's ``.include``s, and theirs, are looked for; not all are there."""
+    found: dict[Path, None] = {}
+    todo = [(text, folder)]
+    while todo:
+        text, folder = todo.pop()
+        for include in filter(None, map(_INCLUDE.match, text.splitlines())):
+            for place in _places(folder, include[1]):
+                if place not in found and place.is_file():
+                    inside = place.read_text(encoding="utf-8", errors="replace")
+                    todo.append((inside, place.parent))
+                found[place] = None
+    return list(found)
+
+
+def _places(folder: Path, name: str) -> list[Path]:
+    return [folder / name, data_dir() / "guests" / "include" / name]
+
+
 def _find_include(here: SourceLine, folder: Path, name: str) -> Path:
-    for place in (folder, data_dir() / "guests" / "include"):
-        if (place / name).is_file():
-            return place / name
+    for place in _places(folder, name):
+        if place.is_file():
+            return place
     raise _error(here, f"cannot find {name!r}", f"Put it beside {here.file}, or correct the name.")
 
 

@@ -31,9 +31,10 @@ from typing import Any
 from ..errors import GuestError, did_you_mean
 from ..paths import data_dir
 from . import profiles
-from .assembler import assemble
+from .assembler import assemble, includes
 from .image import Image
-from .load import load_image
+from .kept_images import image_of
+from .load import SOURCE_SUFFIXES, load_image, program_files
 from .mixed import TABLE_ADDRESS, build_mixed_table
 
 BACKENDS = ("svm", "vmx")
@@ -43,7 +44,6 @@ PARAMETER_PAGE = 0x8000
 PAGE_WORDS = 512
 FIRST_OWN_WORD = 16
 """Words below belong to the loader (see data/guests/include/l1.inc and l2.inc)."""
-SOURCE_SUFFIXES = (".s", ".asm")
 PROGRAM_SUFFIXES = (*SOURCE_SUFFIXES, ".elf", ".o", ".bin", ".img", ".raw")
 
 
@@ -117,9 +117,17 @@ class Guest:
 
     def image(self) -> Image:
         """The program, assembled or loaded."""
-        if self.text:
-            return assemble(self.text, str(self.path), data_dir() / "guests" / "l1")
-        return load_image(self.path)
+        folder = data_dir() / "guests" / "l1" if self.text else self.path.parent
+
+        def make() -> Image:
+            if self.text:
+                return assemble(self.text, str(self.path), folder)
+            return load_image(self.path)
+
+        def files() -> list[Path]:
+            return includes(self.text, folder) if self.text else program_files(self.path)
+
+        return image_of(self.path, self.text, make, files)
 
     def blobs(self, values: Mapping[str, int], seed: int = 0) -> list[tuple[int, bytes]]:
         """What the program needs in its memory besides its image.
@@ -461,11 +469,11 @@ def param_page(
     bytes
         4096 bytes, little-endian 64-bit words.
     """
-    words = [0] * PAGE_WORDS
-    for word, value in (reserved or {}).items():
+    page = bytearray(8 * PAGE_WORDS)
+    words = {param.word: values[param.name] for param in guest.params}
+    for word in reserved or {}:
         if not 0 <= word < FIRST_OWN_WORD:
             raise ValueError(f"word {word} does not belong to the loader")
-        words[word] = value
-    for param in guest.params:
-        words[param.word] = values[param.name]
-    return struct.pack(f"<{PAGE_WORDS}Q", *(w & (1 << 64) - 1 for w in words))
+    for word, value in (words | dict(reserved or {})).items():
+        struct.pack_into("<Q", page, 8 * word, value & (1 << 64) - 1)
+    return bytes(page)

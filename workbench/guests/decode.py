@@ -4,9 +4,13 @@ A block runs from the requested byte to the first instruction that never falls t
 already decoded, or to the end of its page; in the latter two cases a NEXT micro-op ends it.  An
 instruction that crosses into the following page is guarded by STRADDLE, which checks on every pass
 that the second page is still the one it was decoded from.
+
+What a block becomes depends on its bytes alone, so blocks are remembered across machines.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from iced_x86 import Decoder as IcedDecoder
@@ -23,7 +27,27 @@ MAX_LENGTH = 15
 _ROOM = MAX_BLOCK + 4
 _NEXT = Fields(op=OPS["NEXT"]).pack(0, 0)
 _NO_UOP, _INSIDE = -1, -2
+_EMPTY_ROW = np.full(PAGE, _NO_UOP, np.int32).data
+_INSIDE_ROW = np.full(PAGE, _INSIDE, np.int32).data
 _NEXT_FIELD = UOP.fields["next"][1]  # type: ignore[index]
+
+
+_REACH = (MAX_BLOCK + 1) * MAX_LENGTH
+"""No block depends on more bytes than these."""
+MAX_REMEMBERED = 1 << 13
+
+
+class Block(NamedTuple):
+    """What the bytes of a block become, wherever it lies.
+
+    ``micro_ops``: packed, a NEXT included; ``starts``: offset of each instruction from the first;
+    ``branches``: (instruction, offset of the target of its direct branch); ``length`` in bytes.
+    """
+
+    micro_ops: bytes
+    starts: tuple[int, ...]
+    branches: tuple[tuple[int, int], ...]
+    length: int
 
 
 class Decoder:
@@ -38,13 +62,15 @@ class Decoder:
     """
 
     _memo: dict[bytes, tuple[bytes, bool, int | None]] = {}
+    _blocks: dict[bytes, Block] = {}
 
     def __init__(self, machine: np.ndarray, ram: np.ndarray):
         self._machine = machine
         self._ram = memoryview(ram)  # type: ignore[arg-type]
         code = machine["code"]
         self._uops = memoryview(code["uops"][0].view(np.uint8).reshape(-1))
-        self._map = code["map"][0]
+        # single items of a memoryview take a third of the time of an array's
+        self._map = memoryview(code["map"][0].reshape(-1))
         self._slot_of_page = code["slot_of_page"][0]
         self._page_of_slot = code["page_of_slot"][0]
         self._epoch = code["epoch"]
@@ -54,8 +80,7 @@ class Decoder:
 
     def drop_all(self) -> None:
         """Forget all decoded code."""
-        self._map[:] = _NO_UOP
-        self._slot_of_page[:] = 0
+        self._slot_of_page[self._page_of_slot[self._page_of_slot >= 0]] = 0
         self._page_of_slot[:] = -1
         self._epoch[0] += 1
         self._machine["code_page"][0] = -1
@@ -88,13 +113,20 @@ class Decoder:
             slot = int(np.argmax(self._page_of_slot < 0))
             self._page_of_slot[slot] = page
             self._slot_of_page[page] = slot + 1
+            self._row(slot)[:] = _EMPTY_ROW
             self._machine["tlb"]["fast_write"][0][:] = -1
         return slot
 
+    def _row(self, slot: int) -> memoryview:
+        """The map of a slot's page: byte offset -> micro-op."""
+        return self._map[slot * PAGE : (slot + 1) * PAGE]
+
     def _append(self, packed: bytes) -> int:
+        """Put micro-ops behind those that are there; the index of the first."""
         index = self._used
-        self._uops[index * UOP.itemsize : (index + 1) * UOP.itemsize] = packed
-        self._used = index + 1
+        start = index * UOP.itemsize
+        self._uops[start : start + len(packed)] = packed
+        self._used = index + len(packed) // UOP.itemsize
         return index
 
     # ------------------------------------------------------------ blocks
@@ -112,46 +144,82 @@ class Decoder:
         return made
 
     def _decode_block(self, slot: int, offset: int, data: bytes) -> None:
-        row = self._map[slot]
+        row, key = self._row(slot), data[:_REACH]
+        block = self._blocks.get(key)
+        if block is not None and row[offset : offset + block.length] == _EMPTY_ROW[: block.length]:
+            self._place(block, row, offset)
+            return
+        block = self._decode_anew(row, offset, data)
+        if block is not None:
+            if len(self._blocks) >= MAX_REMEMBERED:
+                self._blocks.clear()
+            self._blocks[key] = block
+
+    def _place(self, block: Block, row: memoryview, offset: int) -> None:
+        """Enter a remembered block into a part of a page's map where nothing is decoded yet."""
+        first = self._append(block.micro_ops)
+        row[offset : offset + block.length] = _INSIDE_ROW[: block.length]
+        for number, start in enumerate(block.starts, first):
+            row[offset + start] = number
+        for number, target in block.branches:
+            self._chain(row, first + number, offset + target)
+        self.instructions_decoded += len(block.starts)
+
+    def _decode_anew(self, row: memoryview, offset: int, data: bytes) -> Block | None:
+        """Decode a block; None when it ran into decoded code, or is the guard of a straddling one."""
         iced = IcedDecoder(64, data, ip=0)
         instruction = Instruction()
-        position = 0
+        position, ends, complete = 0, False, True
+        made: list[bytes] = []
+        starts: list[int] = []
+        branches: list[tuple[int, int]] = []
         for _ in range(MAX_BLOCK):
             here = offset + position
-            if here >= PAGE or (position and row[here] >= 0):
+            if here >= PAGE:
+                break
+            if position and row[here] >= 0:
+                complete = False
                 break
             iced.decode_out(instruction)
             if iced.last_error == DecoderError.NO_MORE_BYTES:
                 if position:
                     break
                 row[here] = self._append(_straddle(-1, -1))
-                tail = row[here + 1 :]
-                tail[tail < 0] = _INSIDE
-                return
+                for k in range(here + 1, PAGE):
+                    if row[k] < 0:
+                        row[k] = _INSIDE
+                return None
             raw = data[position : position + instruction.len]
             packed, ends, branch = self._micro_op(instruction, raw)
+            made.append(packed)
+            starts.append(position)
             index = self._append(packed)
             self._mark(row, here, len(raw), index)
-            if branch is not None:
-                self._chain(row, index, here + len(raw) + branch)
-            self.instructions_decoded += 1
             position += len(raw)
+            if branch is not None:
+                branches.append((len(made) - 1, position + branch))
+                self._chain(row, index, offset + position + branch)
+            self.instructions_decoded += 1
             if ends:
-                return
-        self._append(_NEXT)
+                break
+        if not ends:
+            made.append(_NEXT)
+            self._append(_NEXT)
+        found = Block(b"".join(made), tuple(starts), tuple(branches), position)
+        return found if complete else None
 
-    def _mark(self, row: np.ndarray, start: int, length: int, index: int) -> None:
+    def _mark(self, row: memoryview, start: int, length: int, index: int) -> None:
         """Enter an instruction into the page's map."""
         row[start] = index
         for k in range(start + 1, min(start + length, PAGE)):
             if row[k] == _NO_UOP:
                 row[k] = _INSIDE
 
-    def _chain(self, row: np.ndarray, index: int, target: int) -> None:
+    def _chain(self, row: memoryview, index: int, target: int) -> None:
         """A direct branch to code of this page that is already decoded needs no look-up."""
-        if 0 <= target < PAGE and row[target] >= 0:
+        if 0 <= target < PAGE and 0 <= row[target] <= index:
             at = index * UOP.itemsize + _NEXT_FIELD
-            self._uops[at : at + 4] = int(row[target]).to_bytes(4, "little")
+            self._uops[at : at + 4] = row[target].to_bytes(4, "little")
 
     def _decode_straddling(self, slot: int, offset: int, data: bytes, following: int) -> bool:
         """Decode one instruction with bytes of the next page; False when it does not need them."""
@@ -164,18 +232,18 @@ class Decoder:
             return False
         raw = (data + second)[: instruction.len]
         packed, ends, _ = self._micro_op(instruction, raw)
-        second_row = self._map[self._slot(following // PAGE)]
+        second_row = self._row(self._slot(following // PAGE))
         self._mark_tail(second_row, len(raw) - len(data))
         guard = self._append(_straddle(following, int(self._epoch[0])))
         self._append(packed)
         if not ends:
             self._append(_NEXT)
-        self._mark(self._map[slot], offset, len(raw), guard)
+        self._mark(self._row(slot), offset, len(raw), guard)
         self.instructions_decoded += 1
         self._machine["code_page"][0] = -1
         return True
 
-    def _mark_tail(self, row: np.ndarray, length: int) -> None:
+    def _mark_tail(self, row: memoryview, length: int) -> None:
         for k in range(length):
             if row[k] == _NO_UOP:
                 row[k] = _INSIDE

@@ -10,10 +10,11 @@ import io
 from pathlib import Path
 
 from ..errors import GuestError
-from .assembler import assemble_file
+from .assembler import assemble_file, includes
 from .image import ADDRESS_LIMIT, IMAGE_BASE, Image, read_program
 from .link import link
 
+SOURCE_SUFFIXES = (".s", ".asm")
 FLAT_SUFFIXES = (".bin", ".img", ".raw")
 
 
@@ -33,7 +34,7 @@ def load_image(path: str | Path) -> Image:
         The file is assembly with an error in it.
     """
     path = Path(path)
-    if path.suffix.lower() in (".s", ".asm"):
+    if path.suffix.lower() in SOURCE_SUFFIXES:
         return assemble_file(path)
     content = read_program(path)
     if content[:4] == b"\x7fELF":
@@ -44,6 +45,14 @@ def load_image(path: str | Path) -> Image:
         f"{path}: neither assembly nor an ELF executable",
         "Give a .S file, a static x86-64 ELF, or a flat binary named .bin, .img or .raw.",
     )
+
+
+def program_files(path: Path) -> list[Path]:
+    """A program's file, and with assembly what it includes (:func:`assembler.includes`)."""
+    if path.suffix.lower() not in SOURCE_SUFFIXES or not path.is_file():
+        return [path]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return [path, *includes(text, path.parent)]
 
 
 def flat_image(content: bytes, name: str = "flat binary") -> Image:

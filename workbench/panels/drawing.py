@@ -178,7 +178,7 @@ def headline_html(results: Mapping[str, Result]) -> str:
 
 
 def _card(label: str, result: Result) -> str:
-    row = result.summary().iloc[0]
+    row = result.totals()
     flushes = row["flushes"] / max(row["l2_instructions"], 1) * 1000
     low, high = row["cycles_low_per_operation"], row["cycles_high_per_operation"]
     figures = [

@@ -3,7 +3,8 @@
 Cycles are counts x prices: a priced measure gives the counts behind one unit of work, so that
 two runs can be compared at the same prices, whatever these are within their bounds.  Cycles per
 1000 instructions of L2 compare runs of the same program even where one setting makes it exit more
-often; cycles per operation, which are per exit of L2, do not.
+often; cycles per operation, which are per exit of L2, do not.  An instruction that exits and is
+emulated is not among those that L2 retired.
 """
 
 from __future__ import annotations
@@ -36,10 +37,16 @@ def _per_operation(result: Result) -> np.ndarray:
     return counts
 
 
+def _per_transition(result: Result) -> np.ndarray:
+    counts: np.ndarray = _after_boot(result) / max(result.facts["virtual_exits"], 1)
+    return counts
+
+
 PRICED: dict[str, Callable[[Result], np.ndarray]] = {
     "cycles": _after_boot,
     "cycles_per_l2_kinstr": _per_kinstr,
     "cycles_per_operation": _per_operation,
+    "cycles_per_transition": _per_transition,
 }
 """Name -> events counted for one unit of work, shape (N_EVENTS,), without the set-up before the
 first entry to L2."""

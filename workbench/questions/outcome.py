@@ -10,13 +10,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .. import charts
-from ..charts.inputs import wrapped
+from ..charts import style
+from ..charts.sizes import wrapped
 from ..result import Result
 from . import verdict
 from .functions import FUNCTIONS
 from .runs import BOTH, Run
 from .spec import MAIN, Experiment, Settings
 from .words import mail, said
+
+_WHISKERS = "Whiskers: how far prices, alike for both, move the difference. "
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +101,12 @@ class Outcome:
 
     @cached_property
     def figures(self) -> Mapping[str, Figure]:
-        """Name, empty for the first one that needs none, -> figure."""
-        return {figure.get("name", ""): self.draw(figure) for figure in self._plans()}
+        """Name, empty for the first one that needs none, -> figure at a page's text width."""
+        return self.sized("paper")
+
+    def sized(self, size: str) -> Mapping[str, Figure]:
+        """The same figures at a size of ``charts.SIZES``."""
+        return {figure.get("name", ""): self.draw(figure, size) for figure in self._plans()}
 
     def _plans(self) -> Sequence[Settings]:
         if self.experiment.figures:
@@ -108,21 +115,28 @@ class Outcome:
         return [{"plot": "lines" if numeric else "bars"}]
 
     def draw(self, plan: Settings, size: str = "paper") -> Figure:
-        """One figure as the experiment's file plans it, at a size of ``charts.style.WIDTHS``."""
+        """One figure as the experiment's file plans it, at a size of ``charts.SIZES``."""
         spec = self.experiment
         kind, main = plan["plot"], plan.get("of", MAIN) == MAIN
         gains = main and kind == "heat"
-        percent = f"saved by {spec.verdict['better']} over {spec.verdict['than']} (%)"
+        percent = f"saved by {spec.verdict['better']} over {spec.verdict['than']}, in percent"
         labels = charts.Labels(
-            plan.get("title", f"{spec.title}: {percent}" if gains else spec.title),
+            self._title(plan),
             plan.get("x", spec.axis["label"]),
             plan.get("y", spec.axis2.get("label", "")),
-            plan.get("value", percent if gains else spec.measure["label"]),
-            wrapped(self._note, size),
+            plan.get("value", percent if gains else self._measured(plan)),
+            wrapped(_WHISKERS + self._note if plan.get("relative") else self._note, size),
         )
-        frame = self._drawn(kind) if main else self.frames[plan["of"]]
+        frame = self._drawn(plan) if main else self.frames[plan["of"]]
         crossings = self._crossings if gains else None
-        return charts.experiment(frame, kind, labels, list(self.results.items()), size, crossings)
+        level = 100.0 if plan.get("relative") else None
+        pairs = list(self.results.items())
+        return charts.experiment(frame, kind, labels, pairs, size, crossings, level)
+
+    def _measured(self, plan: Settings) -> str:
+        label = str(self.experiment.measure["label"])
+        than = self.experiment.verdict["than"]
+        return f"{label}, % of {than}" if plan.get("relative") else label
 
     @property
     def _note(self) -> str:
@@ -136,24 +150,51 @@ class Outcome:
             f"{', '.join(self.sources)}"
         )
 
-    def _drawn(self, kind: str) -> pd.DataFrame:
+    def _drawn(self, plan: Settings) -> pd.DataFrame:
         """The main frame with the columns that a kind of chart takes."""
-        two = "axis2" in self.frame
-        if kind == "heat":
+        if plan["plot"] == "heat":
             rows = self.calls
             share = 100 * rows["gain"] / (rows["value"] + rows["gain"])
             return pd.DataFrame({"panel": _panel(rows), "x": rows["axis"], "y": rows["axis2"],
                                  "value": share, "mark": rows["call"].where(rows["call"] == "open", "")})  # fmt: skip
-        frame = self.frame.rename(columns={"axis": "x", "alternative": "series"})
-        panel = _panel(self.frame)
-        if two:
-            panel = panel + ", " + self.frame["axis2"].map(str) + f" {_unit(self.experiment)}"
-        return frame.assign(panel=panel.str.removeprefix(", "))
+        rows = self._at(plan)
+        if plan.get("relative"):
+            others = rows["alternative"] != self.experiment.verdict["than"]
+            rows = _relative(rows[others])
+        panel = _panel(rows)
+        if "axis2" in rows and "at" not in plan:
+            unit = f" {_unit(self.experiment)}"
+            panel = (panel + ", " + rows["axis2"].map(style.compact) + unit).str.removeprefix(", ")
+        return rows.rename(columns={"axis": "x", "alternative": "series"}).assign(panel=panel)
+
+    def _at(self, plan: Settings) -> pd.DataFrame:
+        """The frame's rows at one value of the second axis, all without ``at``."""
+        rows = self.frame
+        if "at" not in plan:
+            return rows
+        place = list(self.experiment.axis2["values"]).index(plan["at"])
+        shown = {b: list(dict.fromkeys(p["axis2"]))[place] for b, p in rows.groupby("backend")}
+        return rows[rows["axis2"] == rows["backend"].map(shown)]
+
+    def _title(self, plan: Settings) -> str:
+        title = str(plan.get("title", self.experiment.title))
+        if "at" not in plan:
+            return title
+        places = ", ".join(dict.fromkeys(self._at(plan)["axis2"].map(style.compact)))
+        return f"{title}, at {places} {self.experiment.axis2['label']}"
 
     @property
     def _crossings(self) -> pd.DataFrame:
         frame = self.crossovers.rename(columns={"axis2": "y", "crossover": "x"})
         return frame.assign(panel=_panel(frame))
+
+
+def _relative(rows: pd.DataFrame) -> pd.DataFrame:
+    """Values in percent of the verdict's ``than``, with the bounds that prices alike for both give."""
+    than = rows["value"] + rows["gain"]
+    share = {end: 100 * (than - rows[gain]) / than
+             for end, gain in (("value", "gain"), ("low", "gain_high"), ("high", "gain_low"))}  # fmt: skip
+    return rows.assign(**share)
 
 
 def _panel(frame: pd.DataFrame) -> pd.Series:

@@ -49,9 +49,17 @@ def _crossings(crossovers: pd.DataFrame) -> str:
         return ""
     told = []
     for backend, part in crossovers.groupby("backend", sort=False):
-        rows = [_crossing(row) for row in part.to_dict("records")]
+        rows = _everywhere(part) or [_crossing(row) for row in part.to_dict("records")]
         told.append(f"{_name(str(backend))} {', '.join(rows)}".strip())
     return f" Crossover: {'; '.join(told)}."
+
+
+def _everywhere(part: pd.DataFrame) -> list[str]:
+    """One crossover for all values of the second axis, where they agree to three digits."""
+    if "axis2" not in part or part["axis2"].nunique() < len(part) or len(part) < 2:
+        return []
+    told = {_crossing(row) for row in part.drop(columns="axis2").to_dict("records")}
+    return [f"{told.pop()} throughout"] if len(told) == 1 else []
 
 
 def _crossing(row: Mapping[Any, Any]) -> str:
@@ -117,11 +125,14 @@ def _line(row: Mapping[Any, Any]) -> str:
 
 def _part(plan: Settings, frame: pd.DataFrame) -> list[str]:
     title = plan.get("title", "")
-    unit = f" ({plan['value']})" if "value" in plan else ""
+    unit = f" ({plan['value']})" if plan.get("value") else ""
     lines = _wrap(f"{title}{unit}") if title else []
     keys = ["panel", *(name for name in ("y",) if name in frame)]
     for key, rows in frame.groupby(keys, sort=False):
-        head = ", ".join(str(name) for name in key if name != "")
+        head = ", ".join(_place(name) for name in key if name != "")
+        marks = set(rows["mark"]) if "mark" in rows else {""}
+        if len(marks) == 1 and marks != {""}:
+            head, rows = f"{head} ({marks.pop()})", rows.assign(mark="")
         cells = [_cell(row) for row in rows.to_dict("records")]
         told = ", ".join(cell for cell in cells if cell)
         lines += _wrap(f"{head}: {told or '-'}", "    ")
@@ -131,7 +142,7 @@ def _part(plan: Settings, frame: pd.DataFrame) -> list[str]:
 def _cell(row: Mapping[Any, Any]) -> str:
     mark = f" {row['mark']}" if row.get("mark") else ""
     if not row["value"]:
-        return mark.strip()
+        return ""
     names = [_place(row["x"]), *([str(row["series"])] if row.get("series") else [])]
     bounds = f" [{reading(row['low'])}, {reading(row['high'])}]" if row.get("low") != row.get("high") else ""  # fmt: skip
     return f"{' '.join(names)} {reading(row['value'])}{bounds}{mark}"

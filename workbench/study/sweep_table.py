@@ -24,8 +24,7 @@ _NOT_MEASURED = ("backend", "l1", "l2", "status", "run_seconds", "mips")
 
 def measure(result: Result, measures: Measures) -> dict[str, Any]:
     """The measures of one run: its summary without wall time, and what the caller adds."""
-    summary = result.summary().iloc[0].to_dict()
-    row = {str(name): v for name, v in summary.items() if name not in _NOT_MEASURED}
+    row = {name: v for name, v in result.totals().items() if name not in _NOT_MEASURED}
     return row | {name: function(result) for name, function in measures.items()}
 
 

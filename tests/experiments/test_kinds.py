@@ -66,13 +66,26 @@ def test_a_heat_map_prints_its_values_and_hatches_marks():
     assert axes.get_xlabel() == "rate" and axes.get_ylabel() == "work"
 
 
+def test_small_numbers_of_a_heat_map_stay_short():
+    axes = drawn("heat", ROWS.assign(value=[0.001, 0.027, 0.5, 3.14159, 1400, 0], mark=""))
+    assert [text.get_text() for text in axes.texts] == ["≈0", "0.03", "0.50", "3.1", "1.4k"]
+
+
+def test_groups_of_rows_are_parted_and_named():
+    axes = drawn("heat", ROWS.assign(group=["one", "two"] * 3, mark=""))
+    assert [list(line.get_ydata()) for line in axes.lines] == [[0.5, 0.5]]
+    assert [text.get_text() for text in axes.texts][-2:] == ["one", "two"]
+
+
 def test_a_heat_map_of_gains_parts_at_zero_and_shows_the_crossover():
     frame = ROWS.assign(value=[-20, 30, 0, 4, 5, 6], mark="")
-    line = pd.DataFrame({"panel": ["SVM"], "x": [1.5], "y": ["a"]})
+    line = pd.DataFrame({"panel": ["SVM"], "x": [1.5], "low": [1.25], "high": [3], "y": ["a"]})
     axes = drawn("heat", frame, crossings=line)
     assert axes.images[0].norm.vmin == -axes.images[0].norm.vmax == -30
     assert axes.texts[0].get_text() == "-20" and axes.texts[1].get_text() == "+30"
-    assert axes.lines[0].get_xydata().tolist() == [[0.5, 0.0]]
+    assert [line.get_xydata().tolist() for line in axes.lines] == [
+        [[place, -0.5], [place, 0.5]] for place in (0.25, 2.0, 0.5)
+    ]
 
 
 def test_a_panel_for_each_value_of_the_column():
