@@ -97,5 +97,7 @@ def _exported(made: Any, symbol: str) -> ir.Module:
 @cache
 def linker() -> llvm.ExecutionEngine:
     """The engine that all units are loaded into."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
