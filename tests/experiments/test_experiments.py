@@ -242,3 +242,20 @@ def test_the_unit_of_work_does_not_change_with_what_exits(backend):
         .exits.query("from_level == 'L2' and cause in ('CPUID', 'HLT', 'HYPERCALL')")["count"]
         .sum()
     )
+
+
+def test_what_if_changes_every_run_and_says_so(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text((wb.data_dir() / "experiments" / "tags.toml").read_text())
+    outcome = wb.experiment(str(path), changes={"l0": "kvm", "l2_page_size": "4k"})
+    assert {run.result.scenario.l0 for run in outcome.runs} == {"kvm"}
+    assert {run.result.scenario.l2_page_size for run in outcome.runs} == {"4k"}
+    assert "Changed: l0=kvm, l2_page_size=4k." in outcome.text
+    assert "Changed: l0=kvm" in outcome.figure.get_supxlabel()
+
+
+def test_what_an_experiment_varies_cannot_be_changed():
+    with pytest.raises(wb.WorkbenchError, match="l2_tag_policy is what experiment tags"):
+        wb.experiment("tags", changes={"features.l2_tag_policy": "own"})
+    with pytest.raises(wb.WorkbenchError, match="no_such"):
+        wb.experiment("tags", changes={"no_such": 1})
