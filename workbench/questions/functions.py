@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from . import state_layouts, waits
+from . import paging, state_layouts, waits
 from .runs import Run
 
 Frames = Mapping[str, pd.DataFrame]
@@ -27,6 +27,7 @@ class Function:
 FUNCTIONS: dict[str, Function] = {
     "delivery": Function(waits.delivery, ("waits", "percentiles", "blocked", "record", "windows")),
     "gif": Function(waits.gif, ("waits", "percentiles", "blocked", "exits")),
+    "paging": Function(paging.paging, ("pairs", "walks", "exits", "flushes")),
     "state_layouts": Function(state_layouts.frames, ("fields", "sizes", "forgets")),
 }
 """Name in a file -> function."""
