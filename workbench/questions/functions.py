@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from . import paging, state_layouts, waits
+from . import paging, state_layouts, vendors, waits
 from .runs import Run
 
 Frames = Mapping[str, pd.DataFrame]
@@ -29,5 +29,6 @@ FUNCTIONS: dict[str, Function] = {
     "gif": Function(waits.gif, ("waits", "percentiles", "blocked", "exits")),
     "paging": Function(paging.paging, ("pairs", "walks", "exits", "flushes")),
     "state_layouts": Function(state_layouts.frames, ("fields", "sizes", "forgets")),
+    "vendors": Function(vendors.frames, ("cycles", "parts", "tlb")),
 }
 """Name in a file -> function."""
