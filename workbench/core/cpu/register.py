@@ -1,6 +1,6 @@
 """Control, debug and segment registers, and INVPCID: family REGISTER.
 
-Not modelled: debug breakpoints (the registers hold what is written), XCR0 (XSETBV raises #UD).
+What debug registers do is in ``debug``.  Not modelled: XCR0 (XSETBV raises #UD).
 """
 
 from __future__ import annotations
