@@ -61,6 +61,7 @@ _SWITCHES = (
     "vmcb_clean_bits",
     "flush_by_asid",
     "pml",
+    "full_vmcs_switch",
     "apicv",
     "virtual_nmi",
 )
@@ -68,6 +69,7 @@ _POLICIES = ("own", "shared_flush", "xen_2013", "kvm")
 _NP2M_FLUSHES = ("lazy", "eager", "generation")
 _P2M_EVENTS = ("none", "balloon", "log_dirty")
 _MSR_MAPS = ("merged", "intercept_all", "none")
+_BARRIERS = ("off", "vmcs_switch", "virtual_exit")
 _IO_MAPS = ("xen", "merged", "intercept_all")
 
 
@@ -239,6 +241,7 @@ class SimulatedMachine:
         f["vmexit_immediate"] = str(features["vmexit_delivery"]) == "immediate"
         f["msr_map"] = _MSR_MAPS.index(str(features["msr_map"]))
         f["msr_switch"] = features.get("msr_switch") == "lists"
+        f["branch_barrier"] = _BARRIERS.index(str(features.get("branch_barrier", "off")))
         f["io_map"] = _IO_MAPS.index(str(features["io_map"]))
         f["l0_page_shift"] = PAGE_SHIFTS[str(features["l0_page_size"])]
         for name in _SWITCHES:

@@ -29,7 +29,7 @@ from workbench.paths import data_dir
 
 L2_NAMES = {
     "cpuid", "msr", "pio", "hypercall", "touch", "ctxsw", "compute", "mixed", "remap", "spin",
-    "tick", "cr0", "rates",
+    "tick", "cr0", "rates", "ud",
 }  # fmt: skip
 ALL = [*l1_guests(), *l2_guests()]
 IDS = [f"{g.name}-{g.backends[0]}" for g in ALL]
@@ -40,6 +40,7 @@ def test_every_program_of_the_plan_is_there():
         ("minimal", ("svm",)), ("minimal", ("vmx",)), ("twin", ("svm",)), ("twin", ("vmx",)),
         ("shadow", ("svm",)), ("shadow", ("vmx",)),
         ("kvm-6.12", ("svm",)), ("kvm-6.12", ("vmx",)), ("kvm-2.6.35", ("vmx",)),
+            ("kvm-87", ("vmx",)),
         ("kvm-uncached", ("vmx",)), ("xen-4.2x", ("svm",)), ("xen-4.2x", ("vmx",)),
         ("virtualbox-7", ("svm",)), ("virtualbox-7", ("vmx",)), ("tick", ("svm",)), ("tick", ("vmx",))}  # fmt: skip
     assert {g.name for g in l2_guests()} == L2_NAMES

@@ -43,6 +43,8 @@ def test_every_source_is_used_and_every_use_is_listed():
     used |= {key for r in data_table("tlb_geometry").rows for key in source_keys(r["source"])}
     used |= {key for r in data_table("cache_geometry").rows for key in source_keys(r["source"])}
     used |= {key for r in data_table("nested_layouts").rows for key in source_keys(r["source"])}
+    used |= {word.strip("(),;") for r in data_table("published/scenarios").rows
+             for word in r["why"].split()} & set(bibliography())  # fmt: skip
     assert used == set(bibliography())
 
 
@@ -150,7 +152,8 @@ def own(tmp_path, monkeypatch, name, text):
 def test_every_processor_of_the_list_has_a_preset_with_its_own_tlb():
     cores = {
         "nehalem": "Nehalem", "sandybridge": "Sandy Bridge", "haswell": "Haswell",
-        "skylake": "Skylake server", "cascadelake": "Cascade Lake", "piledriver": "Piledriver",
+        "skylake": "Skylake server", "cascadelake": "Cascade Lake",
+        "cascadelake-4216": "Cascade Lake", "piledriver": "Piledriver",
         "zen": "Zen", "zen2": "Zen 2", "zen3": "Zen 3",
     }  # fmt: skip
     assert {name: load_preset(name).core for name in PRESETS} == cores

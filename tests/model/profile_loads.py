@@ -62,6 +62,7 @@ VMX_LOADS = {
     "mmio_fast_ioeventfd": Load(
         own("device"), "NESTED_PAGE_FAULT", l2_params={"doorbell": 1}, reason="EPT_MISCONFIG"
     ),
+    "exception_ud": Load("ud", "EXCEPTION", l1_params={"ud_exits": 1}),
     "exception": Load(own("forced"), "EXCEPTION", l1_params={"forced_emulation": 1}),
 }
 SVM_LOADS = {
@@ -98,7 +99,7 @@ def scenario(
 ) -> Scenario:
     """The load under a profile; the rest of the handler is left out to keep runs short."""
     given = {"handler_work": 0, **load.l1_params, **(l1_params or {})}
-    checked = load is HALT and profile.name == "kvm-2.6.35" and l0 == "xen"
+    checked = load is HALT and profile.name in ("kvm-2.6.35", "kvm-87") and l0 == "xen"
     return Scenario(
         backend=profile.backend, l0=l0, deviations=CHECKED_ENTRY if checked else {},
         l1=profile.name, l2=load.l2, l1_params=given,

@@ -167,6 +167,8 @@ SHOWN_BY = {
     },
     "paging": {"l1": "shadow"},
     "pml": {"ept_ad": True, "numbers": {"l0": "manual"}},
+    "full_vmcs_switch": {"numbers": {"l0": "kvm"}},
+    "branch_barrier": {"numbers": {"l0": "kvm"}},
 }
 """Runs in which a feature has something to act on; the others show with L1 minimal."""
 

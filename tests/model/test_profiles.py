@@ -51,6 +51,12 @@ ASSISTS = {"svm": {"virtual_gif": True, "virtual_vmload_vmsave": True},
            "vmx": {"vmcs_shadowing": True}}  # fmt: skip
 
 
+def as_seen(ops: tuple[Op, ...]) -> list[Op]:
+    """Operations as their exits name them: which MSR it was is not in the timeline."""
+    seen = {"RDMSR": Op("I", "MSR_READ"), "WRMSR": Op("I", "MSR_WRITE")}
+    return [seen.get(op.name.partition("-")[0], op) for op in ops]
+
+
 def rotated(ops: tuple[Op, ...]) -> list[Op]:
     """A round of SVM as it is seen from one exit of L2 to the next entry."""
     behind = ops.index(Op("I", "VMRUN")) + 1
@@ -64,7 +70,7 @@ def test_every_kind_of_exit_is_run_or_said_to_be_out_of_reach():
 
 @pytest.mark.parametrize(
     ("name", "backend", "exits"),
-    [("kvm-6.12", "vmx", 9), ("kvm-2.6.35", "vmx", 11), ("kvm-uncached", "vmx", 15),
+    [("kvm-6.12", "vmx", 9), ("kvm-2.6.35", "vmx", 11), ("kvm-87", "vmx", 11), ("kvm-uncached", "vmx", 15),
      ("xen-4.2x", "vmx", 16), ("virtualbox-7", "vmx", 18), ("kvm-6.12", "svm", 7),
      ("xen-4.2x", "svm", 4), ("virtualbox-7", "svm", 8)],
 )  # fmt: skip
@@ -87,7 +93,7 @@ def test_trapping_operations_are_those_of_the_table(profile, row):
 @EACH_ROW
 def test_operations_happen_in_the_order_of_the_table(profile, row):
     load = loads(profile.backend)[row.exit_kind]
-    expected = list(row.ops) if profile.backend == "vmx" else rotated(row.ops)
+    expected = as_seen(row.ops) if profile.backend == "vmx" else rotated(row.ops)
     assert executed(simulated(scenario(profile, load, 24)), load) == expected
 
 
@@ -102,7 +108,7 @@ def test_under_kvm_shadowing_leaves_what_the_table_says(profile, row):
         return
     assert assisted.of_l1 == KVM_TRAPS[profile.name, row.exit_kind]
     shadowed = simulated(scenario(profile, load, 24, ASSISTS["vmx"], l0="kvm"))
-    assert executed(shadowed, load) == list(row.ops), "shadowed, but executed all the same"
+    assert executed(shadowed, load) == as_seen(row.ops), "shadowed, but executed all the same"
 
 
 @EACH_ROW
@@ -116,7 +122,7 @@ def test_assists_leave_the_operations_that_xen_still_emulates(profile, row):
             if op.kind == "I" or (op.kind == "W" and op.name in XEN_TRAPS_WRITES_OF)]  # fmt: skip
     assert measured.of_l1 == len(left)
     shadowed = simulated(scenario(profile, load, 24, ASSISTS["vmx"]))
-    assert executed(shadowed, load) == list(row.ops), "shadowed, but executed all the same"
+    assert executed(shadowed, load) == as_seen(row.ops), "shadowed, but executed all the same"
 
 
 @pytest.mark.parametrize("name", ["kvm-6.12", "xen-4.2x", "virtualbox-7"])

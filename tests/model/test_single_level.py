@@ -7,7 +7,7 @@ import pytest
 import workbench as wb
 from workbench.charts import anatomy
 
-PROGRAMS = ("compute", "cpuid", "ctxsw", "hypercall", "mixed", "msr", "pio", "spin", "touch")
+PROGRAMS = ("compute", "cpuid", "ctxsw", "hypercall", "mixed", "msr", "pio", "spin", "touch", "ud")
 
 
 @pytest.mark.parametrize("backend", ["svm", "vmx"])

@@ -98,7 +98,7 @@ def test_a_saved_preset_can_be_loaded(nehalem, tmp_path):
 
 def test_a_preset_without_rows_is_a_clear_error():
     with pytest.raises(PriceError, match="no single-level rows"):
-        calibrate("haswell")
+        calibrate("zen2")
 
 
 def test_every_term_is_of_events_that_exist():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,11 +13,10 @@ from matplotlib.lines import Line2D
 
 from ..result import Result
 from . import style
-from .kinds import KINDS, spaced
+from .kinds import KINDS, group_names, spaced
+from .sizes import named
 
 _BESIDE = 3
-_ACROSS = 26
-"""Characters of a label along the height of a panel."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +30,9 @@ class Labels:
     note: str
 
 
-_TITLE = {"paper": 66, "panel": 80}
-"""Characters of a title's line."""
-
-
 def experiment(
     frame: pd.DataFrame, kind: str, labels: Labels, pairs: list[tuple[str, Result]],
-    size: str = "paper", crossings: pd.DataFrame | None = None,
+    size: str = "paper", crossings: pd.DataFrame | None = None, level: float | None = None,
 ) -> Figure:  # fmt: skip
     """Draw the frame of an experiment, a panel for each value of its column ``panel``.
 
@@ -50,15 +44,16 @@ def experiment(
         Of ``charts.kinds.KINDS``.
     pairs : list of (label, Result)
         Results whose scenarios go into the file.
+    level : float, optional
+        Where a line across marks what the values are relative to.
     crossings : DataFrame, optional
         panel, y, x, low, high: a line over a heat map with numeric axes.
     """
     chart = KINDS[kind]
     names = list(dict.fromkeys(frame["panel"]))
     series = list(dict.fromkeys(frame["series"])) if "series" in frame else []
-    wide = len(names) if len(names) <= 2 else _BESIDE if len(names) % _BESIDE == 0 else 2
+    wide = _columns(len(names), size)
     high = -(-len(names) // wide)
-    title = textwrap.fill(labels.title, _TITLE[size])
     with style.house_style(size):
         handles = chart.legend(frame, series)
         if kind == "heat":
@@ -70,24 +65,39 @@ def experiment(
         for place, (axes, name) in enumerate(zip(panels, names, strict=False)):
             part = frame[frame["panel"] == name]
             chart.draw(axes, part, series)
+            if level is not None:
+                axes.axhline(level, color=style.INK, lw=0.8, ls=":")
             if name:
                 axes.set_title(name, loc="left")
             axes.set_xlabel(labels.x)
-            if place % wide == 0:
-                axes.set_ylabel(
-                    textwrap.fill(labels.y if kind == "heat" else labels.value, _ACROSS)
-                )
+            if place % wide == 0:  # of those that stand beside each other the first says it for all
+                axes.set_ylabel(labels.y if kind == "heat" else labels.value)
+            elif kind == "heat" and _same_rows(frame, names[0], name):
+                axes.tick_params(labelleft=False)
+            if place % wide == wide - 1:
+                group_names(axes, part)
             if crossings is not None:
                 _crossing(axes, part, crossings[crossings["panel"] == name])
         if handles:
-            style.legend(figure, title, handles, size)
-        return style.finish(figure, title, labels.note, _alt(frame, labels), size, pairs)
+            style.legend(figure, labels.title, handles, size)
+        return style.finish(figure, labels.title, labels.note, _alt(frame, labels), size, pairs)
+
+
+def _same_rows(frame: pd.DataFrame, first: str, other: str) -> bool:
+    rows = [list(dict.fromkeys(frame.loc[frame["panel"] == n, "y"])) for n in (first, other)]
+    return rows[0] == rows[1]
 
 
 def _read_as(value: str, crossed: bool) -> list[Artist]:
     """Legend entries of a heat map: what its numbers are, and the line over it."""
     line = Line2D([], [], color=style.INK, lw=1.4, label="crossover (dotted: its bounds)")
     return [*([line] if crossed else []), Line2D([], [], ls="", label=f"numbers: {spaced(value)}")]
+
+
+def _columns(panels: int, size: str) -> int:
+    if named(size).stacked:
+        return 1
+    return panels if panels <= 2 else _BESIDE if panels % _BESIDE == 0 else 2
 
 
 def _crossing(axes: Axes, part: pd.DataFrame, line: pd.DataFrame) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..features import defaults
 from ..measure.frames import without_boot
 from ..result import Result
+from .sizes import wrapped
 
 Results = Result | Mapping[str, Result] | Iterable[Result]
-_FOOTER_CHARACTERS = {"paper": 118, "panel": 142}
 
 
 def labelled(results: Results) -> list[tuple[str, Result]]:
@@ -92,8 +91,3 @@ def footer(pairs: list[tuple[str, Result]], size: str, prices: bool, note: str =
 def _sources(result: Result) -> tuple[str, ...]:
     """Of the prices that met a count after the set-up, which no chart shows."""
     return result.preset.sources_for(without_boot(result.raw).sum(axis=0))
-
-
-def wrapped(text: str, size: str) -> str:
-    """Small print in lines as wide as the figure."""
-    return "\n".join(textwrap.wrap(text, _FOOTER_CHARACTERS[size], break_on_hyphens=False))

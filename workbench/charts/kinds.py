@@ -20,19 +20,24 @@ from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from . import style
+from . import distribution, style
 
 _LINES: tuple[tuple[str, str, Any], ...] = (
     ("#0b4f7d", "o", "-"), ("#d55e00", "s", "--"), ("#009e73", "^", ":"), ("#cc79a7", "D", "-."),
     ("#555555", "v", "-"),
 )  # fmt: skip
-_MARKS = {
-    "open": ("////", "open: within the bounds of the prices either may be lower"),
-    "unused": ("xxxx", "unused"),
-    "stale": ("....", "read when stale"),
+_MARKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "open": (
+        "open: within the bounds of the prices either may be lower",
+        {"hatch": "////", "edgecolor": "#888888", "lw": 0},
+    ),
+    "unused": ("unused: no event reads it", {"hatch": "xxxx", "edgecolor": "#888888", "lw": 0}),
+    "stale": ("read from a copy made at the entry", {"edgecolor": "#d55e00", "lw": 1.6}),
 }
-"""Mark of a heat map's cell -> hatch and meaning."""
-_ROW_INCHES = 0.17
+"""Mark of a heat map's cell -> meaning and look."""
+_ROW_INCHES = 0.18
+_SMALL = 0.8
+"""Letters in a panel, beside those of its axes."""
 _FAR = 100.0
 """Percent; signed colours go no further."""
 _TICKS = 9
@@ -114,7 +119,7 @@ def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
     """Groups of bars over an axis of names, with whiskers or, without bounds, values."""
     places = list(dict.fromkeys(part["x"]))
     width = 0.8 / len(series)
-    font = float(axes.yaxis.label.get_fontsize()) - 2
+    font = _SMALL * float(axes.yaxis.label.get_fontsize())
     for number, (name, (colour, hatch)) in enumerate(zip(series, style.SERIES_LOOKS, strict=False)):
         rows = part[part["series"] == name]
         where = [places.index(a) + (number + 0.5) * width - 0.4 for a in rows["x"]]
@@ -125,7 +130,12 @@ def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
             axes.errorbar(where, rows["value"], reach, fmt="none", ecolor=style.INK, lw=0.8,
                           capsize=2)  # fmt: skip
         else:
-            labels = [style.compact(float(f"{v:.2g}")) for v in rows["value"]]
+            least = 0.004 * float(part["value"].abs().max())
+            digits = 3 if len(places) * len(series) <= 6 else 2
+            labels = [
+                "≈0" if 0 < v < least else style.compact(float(f"{v:.{digits}g}"))
+                for v in rows["value"]
+            ]
             axes.bar_label(drawn, labels, padding=1, fontsize=font)
     _names_below(axes, places)
 
@@ -140,7 +150,7 @@ def stacked(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
         axes.bar(range(len(places)), heights, 0.7, bottom=top, color=colour, hatch=hatch, lw=0.5,
                  edgecolor=style.INK, label=name)  # fmt: skip
         top += heights
-    font = float(axes.yaxis.label.get_fontsize()) - 1
+    font = 0.9 * float(axes.yaxis.label.get_fontsize())
     for place, height in enumerate(top):
         axes.annotate(style.reading(height), (place, height), (0, 2), fontsize=font, ha="center",
                       textcoords="offset points")  # fmt: skip
@@ -164,33 +174,6 @@ def _bar_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
     return list(style.patches([(spaced(n), c, h) for n, (c, h) in looks]))
 
 
-# ---------------------------------------------------------------- distributions
-
-
-def distribution(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
-    """Steps from ``x`` to ``x_end``, one outline for each series."""
-    for name, (colour, _, dashes) in zip(series, _LINES, strict=False):
-        rows = part[part["series"] == name].sort_values("x")
-        if rows.empty:
-            continue
-        edges = [*rows["x"], rows["x_end"].iloc[-1]]
-        axes.stairs(rows["value"], edges, color=colour, ls=dashes, lw=1.5, label=name, fill=False)
-        axes.stairs(rows["value"], edges, color=colour, alpha=0.12, fill=True)
-    if part["x"].min() > 0:
-        axes.set_xscale("log")
-    axes.grid(axis="y")
-    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: style.compact(value))
-
-
-def _outline_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
-    return [
-        Line2D([], [], color=c, linestyle=s, label=spaced(name))
-        for name, (c, _, s) in zip(series, _LINES, strict=False)
-    ]
-
-
 # ---------------------------------------------------------------- heat maps
 
 
@@ -210,24 +193,56 @@ def heat(axes: Axes, part: pd.DataFrame, _: Sequence[str]) -> None:
         texts.append((x, y, value, str(getattr(cell, "mark", ""))))
     norm, colours = _colours(part["value"], signed)
     axes.imshow(grid, aspect="auto", cmap=colours, norm=norm, interpolation="nearest")
-    font = float(axes.yaxis.label.get_fontsize()) - 2
+    font = _SMALL * float(axes.yaxis.label.get_fontsize())
     for x, y, value, mark in texts:
         if mark in _MARKS:
-            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, lw=0,
-                                     hatch=_MARKS[mark][0], edgecolor="#888888"))  # fmt: skip
+            inset = 0.05 if _MARKS[mark][1]["lw"] else 0.0
+            axes.add_patch(Rectangle((x - 0.5 + inset, y - 0.5 + inset), 1 - 2 * inset,
+                                     1 - 2 * inset, fill=False, **_MARKS[mark][1]))  # fmt: skip
         if value or signed:
             dark = norm(value) > 0.62 if not signed else abs(norm(value) - 0.5) > 0.33
-            said = f"{value:+.0f}" if signed else style.compact(float(f"{value:.2g}"))
-            box = {"facecolor": colours(norm(value)), "lw": 0, "pad": 0.6} if mark else None
+            said = f"{value:+.0f}" if signed else _short(value)
+            boxed = bool(mark) or signed
+            box = {"facecolor": colours(norm(value)), "lw": 0, "pad": 0.6} if boxed else None
             axes.text(x, y, "0" if said in ("+0", "-0") else said, ha="center", va="center",
                       fontsize=font, bbox=box, color="white" if dark else style.INK)  # fmt: skip
     axes.set_xticks(range(len(columns)), [_tick(name) for name in columns])
-    axes.set_yticks(range(len(rows)), [_tick(name) for name in rows])
+    axes.set_yticks(range(len(rows)), [_row(name) for name in rows])
     axes.grid(visible=False)
+    for group in groups(part)[1:]:
+        axes.axhline(group[0] - 0.5, color=style.INK, lw=0.8)
     if max(len(_tick(name)) for name in columns) > 6:
         axes.tick_params(axis="x", labelrotation=60)
         for label in axes.get_xticklabels():
             label.set(horizontalalignment="right", rotation_mode="anchor")
+
+
+def groups(part: pd.DataFrame) -> list[tuple[int, int, str]]:
+    """First row, last row and name of each group of a heat map's rows."""
+    if "group" not in part:
+        return []
+    names = part.drop_duplicates("y")["group"].tolist()
+    last = len(names) - 1
+    return [(names.index(n), last - names[::-1].index(n), n) for n in dict.fromkeys(names)]
+
+
+def group_names(axes: Axes, part: pd.DataFrame) -> None:
+    """The names of the groups of rows, at the right of a heat map."""
+    font = _SMALL * float(axes.yaxis.label.get_fontsize())
+    for first, last, name in groups(part):
+        axes.text(1.02, (first + last) / 2, name, transform=axes.get_yaxis_transform(),
+                  rotation=-90 if last - first > 3 else 0, va="center", fontsize=font)  # fmt: skip
+
+
+def _short(value: float) -> str:
+    """A number for a cell."""
+    if value < 0.005:
+        return "≈0"
+    return style.compact(float(f"{value:.2g}")) if value >= 0.995 else f"{value:.2f}"
+
+
+def _row(name: object) -> str:
+    return _tick(name) if isinstance(name, (int, float)) else str(name)
 
 
 def _tick(name: object) -> str:
@@ -246,12 +261,7 @@ def _colours(values: pd.Series, signed: bool) -> tuple[Normalize, Colormap]:
 
 def _marks(frame: pd.DataFrame, _: Sequence[str]) -> list[Artist]:
     found = [m for m in _MARKS if "mark" in frame and (frame["mark"] == m).any()]
-    return [
-        Patch(
-            facecolor="white", edgecolor="#888888", hatch=_MARKS[m][0], lw=0.6, label=_MARKS[m][1]
-        )
-        for m in found
-    ]
+    return [Patch(facecolor="white", label=_MARKS[m][0], **_MARKS[m][1]) for m in found]
 
 
 def _by_rows(part: pd.DataFrame) -> float:
@@ -262,7 +272,7 @@ KINDS: dict[str, Kind] = {
     "lines": Kind(lines, _line_entries, _usual),
     "bars": Kind(bars, _bar_entries, _usual),
     "stacked": Kind(stacked, _bar_entries, _usual),
-    "distribution": Kind(distribution, _outline_entries, _usual),
+    "distribution": Kind(distribution.distribution, distribution.entries, _usual),
     "heat": Kind(heat, _marks, _by_rows),
 }
 """Name in an experiment's file -> kind of chart."""

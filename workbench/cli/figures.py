@@ -27,6 +27,7 @@ def write_figures(
     folder: Path,
     formats: Sequence[str] = FORMATS,
     progress: simulate.ProgressCallback | None = None,
+    size: str = "paper",
 ) -> list[Path]:
     """Run each scenario once and chart them side by side.
 
@@ -40,6 +41,8 @@ def write_figures(
         Of :data:`FORMATS`.
     progress : callable, optional
         See :func:`workbench.simulate.run`.
+    size : str
+        Of ``charts.SIZES``: where the figures are used.
 
     Returns
     -------
@@ -53,7 +56,8 @@ def write_figures(
     written = []
     for name, (chart, table) in FIGURES.items():
         for form in formats:
-            written.append(charts.save(chart(results), folder / f"{name}.{form}"))
+            path = folder / f"{name}.{form}"
+            written.append(charts.save(chart(results, size), path, charts.SIZES[size].dots))
         written.append(_text(folder / f"{name}.txt", charts.to_text(table, results)))
     written.append(_text(folder / "summary.txt", charts.to_text("summary", results)))
     return written
@@ -64,6 +68,7 @@ def write_experiments(
     folder: Path,
     formats: Sequence[str] = FORMATS,
     progress: simulate.ProgressCallback | None = None,
+    size: str = "paper",
 ) -> list[Path]:
     """Run experiments by name, or all for ``experiments``; write figures, data and a text of each.
 
@@ -73,10 +78,11 @@ def write_experiments(
     written = []
     for chosen in [questions.find(name) for name in every]:
         outcome = questions.run(chosen, progress)
-        for name, figure in outcome.figures.items():
+        for name, figure in outcome.sized(size).items():
             stem = "-".join(filter(None, (chosen.name, name)))
             for form in formats:
-                written.append(charts.save(figure, folder / f"{stem}.{form}"))
+                path = folder / f"{stem}.{form}"
+                written.append(charts.save(figure, path, charts.SIZES[size].dots))
         for name, frame in outcome.frames.items():
             stem = chosen.name if name == questions.MAIN else f"{chosen.name}-{name}"
             for form in ("csv", "parquet"):

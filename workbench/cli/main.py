@@ -98,6 +98,13 @@ def _add_simple(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     figures.add_argument(
         "--formats", default="png,svg,pdf", metavar="LIST", help="of png, svg, pdf (default: all)"
     )
+    figures.add_argument(
+        "--size",
+        default="paper",
+        choices=("paper", "column", "projector", "panel"),
+        help="where they are used: a page's text width (default), one of two columns, a slide, the "
+        "browser",
+    )
     commands.add_parser("warmup", help="compile the core now, with a visible progress")
     commands.add_parser("doctor", help="versions, cache, CPU, and what is missing")
     listing = commands.add_parser(

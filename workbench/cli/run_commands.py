@@ -219,10 +219,12 @@ def figures(options: argparse.Namespace) -> int:
             raise WorkbenchError(f"no format called {form!r}", did_you_mean(form, FORMATS))
     with ProgressLine() as line:
         if options.names:
-            written = write_experiments(options.names, options.out, formats, line.report)
+            written = write_experiments(
+                options.names, options.out, formats, line.report, options.size
+            )
         else:
             scenarios = {name: read_scenario(name) for name in shipped_scenarios()}
-            written = write_figures(scenarios, options.out, formats, line.report)
+            written = write_figures(scenarios, options.out, formats, line.report, options.size)
     print("\n".join(str(path) for path in written))
     return EXIT_OK
 

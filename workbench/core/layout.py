@@ -322,6 +322,8 @@ FEATURES = np.dtype(
         ("l0_page_shift", "i8"),       # 12, 21 or 30
         ("msr_switch", "i8"),          # 1: VMX MSR areas, 0: on demand
         ("pml", "i8"),
+        ("full_vmcs_switch", "i8"),
+        ("branch_barrier", "i8"),      # BARRIER_*
         ("max_tag", "i8"),
         ("l0", "i8"),                  # L0_*: whose way of nested HVM
         ("deviations", "i8"),          # arch/deviations: what L0 does otherwise than the manuals
@@ -335,6 +337,7 @@ NP2M_LAZY, NP2M_EAGER, NP2M_GENERATION = range(3)
 P2M_EVENT_NONE, P2M_EVENT_BALLOON, P2M_EVENT_LOG_DIRTY = range(3)
 MSR_MAP_MERGED, MSR_MAP_INTERCEPT_ALL, MSR_MAP_NONE = range(3)
 IO_MAP_XEN, IO_MAP_MERGED, IO_MAP_INTERCEPT_ALL = range(3)
+BARRIER_OFF, BARRIER_VMCS_SWITCH, BARRIER_VIRTUAL_EXIT = range(3)
 
 MAX_UOPS = 1 << 16
 CODE_SLOTS = 256

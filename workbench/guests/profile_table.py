@@ -14,6 +14,7 @@ from ..arch.table import rows
 TITLES = {
     "kvm-6.12": "KVM of Linux 6.12",
     "kvm-2.6.35": "KVM of Linux 2.6.35 (2010)",
+    "kvm-87": "KVM 87 (2009), as in the Turtles paper",
     "kvm-uncached": "KVM without any register cache: the upper bound",
     "xen-4.2x": "Xen 4.2x",
     "virtualbox-7": "VirtualBox 7",
@@ -29,7 +30,10 @@ kinds of exit."""
 
 
 class Op(NamedTuple):
-    """One operation: ``R`` VMREAD or ``W`` VMWRITE of a field, ``I`` another instruction."""
+    """One operation: ``R`` VMREAD or ``W`` VMWRITE of a field, ``I`` another instruction.
+
+    ``RDMSR-X`` and ``WRMSR-X`` are accesses to MSR X.
+    """
 
     kind: str
     name: str

@@ -40,9 +40,14 @@ SET_BEFORE_WRITE = {
     "HOST_CR0": "mov rax, cr0; mov [v_HOST_CR0], rax",
     "HOST_RSP": "mov [v_HOST_RSP], rsp",
     "VM_ENTRY_INTR_INFO_FIELD": "call choose_interrupt",
+    "EPT_POINTER": "mov rax, [invept_descriptor]; mov [v_EPT_POINTER], rax",
 }
 """How L1 comes by a value that it writes without having read it."""
-INITIAL = {"VMX_PREEMPTION_TIMER_VALUE": 0xFFFF, "VIRTUAL_PROCESSOR_ID": 1, "TPR_THRESHOLD": 0}
+INITIAL = {
+    "VMX_PREEMPTION_TIMER_VALUE": 0xFFFF, "VIRTUAL_PROCESSOR_ID": 1, "TPR_THRESHOLD": 0,
+    "EXCEPTION_BITMAP": 0, "HOST_FS_SELECTOR": "SEL_DATA", "HOST_GS_SELECTOR": "SEL_DATA",
+    "HOST_FS_BASE": 0, "HOST_GS_BASE": 0,
+}  # fmt: skip
 """Values that are written as they are."""
 
 
@@ -87,7 +92,11 @@ class Exit:
     prepare: str = ""
 
 
+INSIDE_A_PATH = ("RDMSR-", "WRMSR-", "INVEPT", "INVVPID")
+"""Instructions other than VMREAD and VMWRITE that a row may have before its VMRESUME."""
+
 NOTHING_TO_FIX = "unknown_exit"
+REFLECT_UD = "reflect_undefined"
 FAST_MSRS = "mov eax, [l2_gpr + GPR_RCX]; cmp eax, MSR_TSC_DEADLINE; je {target}; cmp eax, MSR_X2APIC_ICR; je {target}"
 EXITS = (
     Exit("EXIT_CPUID", (Path("cpuid", "emulate_cpuid", True),)),
@@ -117,7 +126,10 @@ EXITS = (
     Exit("EXIT_PREEMPTION_TIMER", (Path("preemption_timer"),)),
     Exit("EXIT_EXCEPTION_NMI", (
         Path("exception", "handle_exception"),
-        Path("exception_pf_shadow_paging", NOTHING_TO_FIX))),
+        Path("exception_ud", REFLECT_UD,
+             when="cmp byte ptr [v_VM_EXIT_INTR_INFO], VECTOR_UD; je {target}"),
+        Path("exception_pf_shadow_paging", NOTHING_TO_FIX)),
+        "VM_EXIT_INTR_INFO"),
 )  # fmt: skip
 CR4_LEFT_TO_L2 = "0x1078e"
 """PVI, TSD, DE, PGE, PCE, OSFXSR, OSXMMEXCPT, FSGSBASE: what KVM lets a guest change without exit
@@ -135,6 +147,7 @@ class Writer:
         self.lines: list[str] = []
         self.settled = 0
         self.effect_done = False
+        self.host_msrs: set[str] = set()
 
     def emit(self, op: Op) -> None:
         """One operation of the row."""
@@ -143,6 +156,8 @@ class Writer:
             self.lines.append(instruction(f"READ {op.name}"))
             return
         self.bring_about()
+        if op.kind == "I":
+            self.lines += self.special(op.name)
         if op.kind == "W":
             self.lines += self.value(op.name)
             self.lines.append(instruction(f"WRITE {op.name}"))
@@ -159,6 +174,15 @@ class Writer:
                 self.lines.append(instruction(f"call {self.path.effect}"))
         self.effect_done = True
 
+    def special(self, name: str) -> list[str]:
+        """RDMSR keeps the guest's value; the first WRMSR of an MSR brings L1's own, the next L2's."""
+        verb, _, msr = name.partition("-")
+        if verb == "WRMSR":
+            whose = "GUEST" if msr in self.host_msrs else "HOST"
+            self.host_msrs.add(msr)
+            return [instruction(f"WRMSR_{whose} {msr}")]
+        return [instruction(f"{verb}_GUEST {msr}".strip())]
+
     def value(self, field: str) -> list[str]:
         """Make the copy of ``field`` what it is to become."""
         path = self.path
@@ -170,6 +194,8 @@ class Writer:
         if field == "CPU_BASED_VM_EXEC_CONTROL" and self.settled < len(path.settle):
             self.settled += 1
             return code(f"call {path.settle[self.settled - 1]}")
+        if field == "VM_ENTRY_INTR_INFO_FIELD" and path.effect == REFLECT_UD:
+            return []
         if field in SET_BEFORE_WRITE:
             return code(SET_BEFORE_WRITE[field])
         made = {"handle_cr0_write": ("CR0_READ_SHADOW", "GUEST_CR0"),
@@ -257,6 +283,9 @@ def _params(profile: Profile, options: dict[Op, str]) -> list[Param]:
     if profile.has("exception"):
         text = '1: UD2 and the letters "xen" in L2 make L1 emulate the CPUID behind them'
         params.append(Param("forced_emulation", 0, 1, "switch", text))
+    if profile.has("exception_ud"):
+        text = "1: #UD of L2 exits, to see whether it is an instruction that KVM emulates"
+        params.append(Param("ud_exits", 0, 1, "switch", text))
     for op, when in options.items():
         name = "VMREAD" if op.kind == "R" else "VMWRITE"
         text = f"1: also {name} {op.name}; really {when}"
@@ -291,8 +320,9 @@ def _includes(profile: Profile, head: Sequence[Op]) -> list[str]:
         "host-interrupts.inc": True,
         "vectoring.inc": Op("R", "IDT_VECTORING_INFO_FIELD") in head,
         "irq-window.inc": profile.has("irq_inject", "irq_window"),
-        "l2-memory.inc": profile.has("mmio_ept_misconfig_emulated", "exception"),
+        "l2-memory.inc": profile.has("mmio_ept_misconfig_emulated", "exception", "exception_ud"),
         "forced-emulation.inc": profile.has("exception"),
+        "reflect-undefined.inc": profile.has("exception_ud"),
     }
     return [f'.include "{name}"' for name, needed in wanted.items() if needed]
 
@@ -306,9 +336,10 @@ def _start(profile: Profile) -> list[str]:
         lines += code("cmp qword ptr [CR3_EXITS], 0; je cr3_is_free; mov r9d, CPU_CR3_LOAD_EXITING")
         lines.append("cr3_is_free:")
     lines += code("call write_profile_controls")
-    if profile.has("exception"):
-        lines += code("mov rbx, [FORCED_EMULATION]; shl rbx, VECTOR_UD")
-        lines += code("WRITE_FIELD EXCEPTION_BITMAP, rbx")
+    for kind, switch in (("exception", "FORCED_EMULATION"), ("exception_ud", "UD_EXITS")):
+        if profile.has(kind):
+            lines += code(f"mov rbx, [{switch}]; shl rbx, VECTOR_UD")
+            lines += code("WRITE_FIELD EXCEPTION_BITMAP, rbx")
     lines += [instruction("vmlaunch"), instruction("jmp failed", "the processor refused")]
     return lines
 
@@ -364,7 +395,8 @@ def _exit(
 
 
 def _path(path: Path, row: Row, shared: Sequence[Op], options: dict[Op, str]) -> list[str]:
-    if row.ops[-1] != VMRESUME or any(op.kind == "I" for op in row.ops[:-1]):
+    before = [op.name for op in row.ops[:-1] if op.kind == "I"]
+    if row.ops[-1] != VMRESUME or any(not name.startswith(INSIDE_A_PATH) for name in before):
         raise ValueError(f"row {row.exit_kind} does not end in its only VMRESUME")
     lines = [*row_comment(row, path.kind), f"exit_{path.kind}:"]
     if path.kind not in FAST_KINDS:
@@ -372,8 +404,9 @@ def _path(path: Path, row: Row, shared: Sequence[Op], options: dict[Op, str]) ->
             if "exit" in when:
                 lines += _option(op, path.kind)
     writer = Writer(path, shared)
-    for op in row.ops[len(shared) :]:
+    for op in row.ops[len(shared) : -1]:
         writer.emit(op)
+    writer.bring_about()
     lines += writer.lines
     if path.then:
         lines += code(f"call {path.then}")
@@ -425,4 +458,11 @@ def _data(served: Sequence[Row], profile: Profile, options: dict[Op, str]) -> li
     lines = ["", "        .data", "        .balign 64", *comment("L1's copies of fields")]
     for name in dict.fromkeys(names):
         lines.append(f"{f'v_{name}:':<39} .quad   {INITIAL.get(name, 0)}")
+    for name in dict.fromkeys(_msrs(used)):
+        lines += [f"{f'{whose}_{name}:':<39} .quad   0" for whose in ("guest", "host")]
     return lines
+
+
+def _msrs(rows: Sequence[Row]) -> list[str]:
+    """MSRs that L1 switches between its own values and L2's."""
+    return [op.name.partition("-")[2] for row in rows for op in row.ops if "MSR-" in op.name]

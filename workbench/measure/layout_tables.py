@@ -6,6 +6,8 @@ result.  A cache line has 64 bytes, and every structure starts on one.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
@@ -84,21 +86,13 @@ def layout_traffic(result: Result) -> pd.DataFrame:
         layout, event, reads, writes, bytes (of all accesses to kept fields), fields and lines
         (different ones, each counted once), fetches (reads that went to vmcx12).
     """
-    frame = layouts()
     scenario = result.scenario
-    mine = frame["layout"].eq(str(scenario.all_features["state_layout"]))
-    table = frame[mine & frame["backend"].eq(scenario.backend) & frame["field"].ne("")]
-    seen = result.fields.merge(table, on="field", suffixes=("", "_of"))
-    seen = seen[seen["place"] == seen["place_of"]]
+    seen = _seen(result)
     lines = []
     for event, part in seen.groupby("event", sort=False):
         kept = part[part["place"] != "fetched"]
         accesses = kept["reads"] + kept["writes"]
-        touched = {
-            (_structure(row.struct), line)
-            for row in tuples(kept)
-            for line in range(int(row.first_line), int(row.first_line) + int(row.lines))
-        }
+        touched = _lines(kept)
         lines.append(
             {
                 "layout": str(scenario.all_features["state_layout"]),
@@ -113,3 +107,27 @@ def layout_traffic(result: Result) -> pd.DataFrame:
         )
     names = ["layout", "event", "reads", "writes", "bytes", "fields", "lines", "fetches"]
     return pd.DataFrame(lines, columns=names)
+
+
+def lines_touched(result: Result, events: Collection[str]) -> int:
+    """Different cache lines of the nested state that some events touched, each counted once."""
+    seen = _seen(result)
+    return len(_lines(seen[seen["event"].isin(events) & seen["place"].ne("fetched")]))
+
+
+def _seen(result: Result) -> pd.DataFrame:
+    """The accesses to fields of the nested state, with where the layout has them."""
+    frame = layouts()
+    scenario = result.scenario
+    mine = frame["layout"].eq(str(scenario.all_features["state_layout"]))
+    table = frame[mine & frame["backend"].eq(scenario.backend) & frame["field"].ne("")]
+    seen = result.fields.merge(table, on="field", suffixes=("", "_of"))
+    return seen[seen["place"] == seen["place_of"]]
+
+
+def _lines(kept: pd.DataFrame) -> set[tuple[str, int]]:
+    return {
+        (_structure(row.struct), line)
+        for row in tuples(kept)
+        for line in range(int(row.first_line), int(row.first_line) + int(row.lines))
+    }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from . import state_layouts, waits
 from .runs import Run
 
 Frames = Mapping[str, pd.DataFrame]
@@ -23,5 +24,9 @@ class Function:
     frames: tuple[str, ...]
 
 
-FUNCTIONS: dict[str, Function] = {}
+FUNCTIONS: dict[str, Function] = {
+    "delivery": Function(waits.delivery, ("waits", "percentiles", "blocked", "record", "windows")),
+    "gif": Function(waits.gif, ("waits", "percentiles", "blocked", "exits")),
+    "state_layouts": Function(state_layouts.frames, ("fields", "sizes", "forgets")),
+}
 """Name in a file -> function."""

@@ -11,13 +11,15 @@ from matplotlib.figure import Figure
 
 from .. import charts
 from ..charts import style
-from ..charts.inputs import wrapped
+from ..charts.sizes import wrapped
 from ..result import Result
 from . import verdict
 from .functions import FUNCTIONS
 from .runs import BOTH, Run
 from .spec import MAIN, Experiment, Settings
 from .words import mail, said
+
+_WHISKERS = "Whiskers: how far prices, alike for both, move the difference. "
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +67,15 @@ class Outcome:
 
     @cached_property
     def crossovers(self) -> pd.DataFrame:
-        """backend, axis2, crossover, low, high: where the two alternatives of the claim meet."""
-        return verdict.crossovers(self.frame, self.experiment.verdict["better"])
+        """backend, axis2, crossover, low, high: where the two alternatives of the claim meet.
+
+        Only lines of points of which at least one tells the alternatives apart have any.
+        """
+        calls = self.calls
+        groups = [name for name in ("backend", "axis2") if name in calls]
+        apart = calls["call"].isin([verdict.WIN, verdict.LOSS])
+        told = apart.groupby([calls[name] for name in groups]).transform("any")
+        return verdict.crossovers(calls[told], self.experiment.verdict["better"])
 
     @property
     def said(self) -> str:
@@ -81,13 +90,17 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """Question, claim, tables and verdict in 72 columns."""
+        """Question, claim, tables and verdict in 72 columns; distributions are left to the files."""
         rule = self.experiment.verdict
         marks = verdict.calls(self.frame, rule["tolerance"])
         marks[self.frame["alternative"] != rule["better"]] = ""
         frame = self.frame.assign(call=marks)
         titles = {f.get("of", MAIN): f for f in self.experiment.figures}
-        parts = [(titles.get(name, {}), part) for name, part in self.frames.items() if name != MAIN]
+        parts = [
+            (titles.get(name, {}), part)
+            for name, part in self.frames.items()
+            if name != MAIN and titles.get(name, {}).get("plot") != "distribution"
+        ]
         return mail(self.experiment, frame, parts, self.said, self.sources)
 
     # ---------------------------------------------------------------- figures
@@ -99,8 +112,12 @@ class Outcome:
 
     @cached_property
     def figures(self) -> Mapping[str, Figure]:
-        """Name, empty for the first one that needs none, -> figure."""
-        return {figure.get("name", ""): self.draw(figure) for figure in self._plans()}
+        """Name, empty for the first one that needs none, -> figure at a page's text width."""
+        return self.sized("paper")
+
+    def sized(self, size: str) -> Mapping[str, Figure]:
+        """The same figures at a size of ``charts.SIZES``."""
+        return {figure.get("name", ""): self.draw(figure, size) for figure in self._plans()}
 
     def _plans(self) -> Sequence[Settings]:
         if self.experiment.figures:
@@ -109,7 +126,7 @@ class Outcome:
         return [{"plot": "lines" if numeric else "bars"}]
 
     def draw(self, plan: Settings, size: str = "paper") -> Figure:
-        """One figure as the experiment's file plans it, at a size of ``charts.style.WIDTHS``."""
+        """One figure as the experiment's file plans it, at a size of ``charts.SIZES``."""
         spec = self.experiment
         kind, main = plan["plot"], plan.get("of", MAIN) == MAIN
         gains = main and kind == "heat"
@@ -118,12 +135,19 @@ class Outcome:
             self._title(plan),
             plan.get("x", spec.axis["label"]),
             plan.get("y", spec.axis2.get("label", "")),
-            plan.get("value", percent if gains else spec.measure["label"]),
-            wrapped(self._note, size),
+            plan.get("value", percent if gains else self._measured(plan)),
+            wrapped(_WHISKERS + self._note if plan.get("relative") else self._note, size),
         )
         frame = self._drawn(plan) if main else self.frames[plan["of"]]
         crossings = self._crossings if gains else None
-        return charts.experiment(frame, kind, labels, list(self.results.items()), size, crossings)
+        level = 100.0 if plan.get("relative") else None
+        pairs = list(self.results.items())
+        return charts.experiment(frame, kind, labels, pairs, size, crossings, level)
+
+    def _measured(self, plan: Settings) -> str:
+        label = str(self.experiment.measure["label"])
+        than = self.experiment.verdict["than"]
+        return f"{label}, % of {than}" if plan.get("relative") else label
 
     @property
     def _note(self) -> str:
@@ -145,6 +169,9 @@ class Outcome:
             return pd.DataFrame({"panel": _panel(rows), "x": rows["axis"], "y": rows["axis2"],
                                  "value": share, "mark": rows["call"].where(rows["call"] == "open", "")})  # fmt: skip
         rows = self._at(plan)
+        if plan.get("relative"):
+            others = rows["alternative"] != self.experiment.verdict["than"]
+            rows = _relative(rows[others])
         panel = _panel(rows)
         if "axis2" in rows and "at" not in plan:
             unit = f" {_unit(self.experiment)}"
@@ -171,6 +198,14 @@ class Outcome:
     def _crossings(self) -> pd.DataFrame:
         frame = self.crossovers.rename(columns={"axis2": "y", "crossover": "x"})
         return frame.assign(panel=_panel(frame))
+
+
+def _relative(rows: pd.DataFrame) -> pd.DataFrame:
+    """Values in percent of the verdict's ``than``, with the bounds that prices alike for both give."""
+    than = rows["value"] + rows["gain"]
+    share = {end: 100 * (than - rows[gain]) / than
+             for end, gain in (("value", "gain"), ("low", "gain_high"), ("high", "gain_low"))}  # fmt: skip
+    return rows.assign(**share)
 
 
 def _panel(frame: pd.DataFrame) -> pd.Series:

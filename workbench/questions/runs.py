@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -52,10 +52,10 @@ def run_all(spec: Experiment, progress: ProgressCallback | None = None) -> list[
     found = []
     for backend, values in spec.base.items():
         scenario = Scenario.from_dict({"backend": backend, **values}, spec.name)
-        axes = [getattr(spec, name) for name in spec.axes]
+        axes = [spec.points(name).items() for name in spec.axes]
         points = [
-            (place, name, dict(zip([a["setting"] for a in axes], place, strict=True)) | settings)
-            for place in itertools.product(*(axis["values"] for axis in axes))
+            (tuple(value for value, _ in place), name, _merged([s for _, s in place], settings))
+            for place in itertools.product(*axes)
             for name, settings in spec.choices(backend).items()
         ]
         table = sweep(scenario, [settings for _, _, settings in points], progress=progress)
@@ -66,6 +66,10 @@ def run_all(spec: Experiment, progress: ProgressCallback | None = None) -> list[
         for (place, name, _), label in zip(points, table["point"], strict=True):
             found.append(Run(backend, place, name, table.results[label]))
     return found
+
+
+def _merged(axes: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(itertools.chain(*(given.items() for given in (*axes, settings))))
 
 
 def check_ends(name: str, table: pd.DataFrame) -> None:
@@ -84,7 +88,7 @@ def frame(spec: Experiment, runs: Sequence[Run]) -> pd.DataFrame:
     DataFrame
         backend, axis, axis2 (of an experiment with two), alternative, value, low, high; gain,
         gain_low, gain_high: how much lower the value is than with the verdict's ``than`` at the
-        same point and the same prices.  Bounds are those of the prices.
+        same point and the same prices.  Bounds are those of the prices, or of a sample of events.
     """
     column, than = spec.measure["column"], spec.verdict["than"]
     base = {_point(spec, run): run.result for run in runs if run.alternative == than}

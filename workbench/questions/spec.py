@@ -32,8 +32,8 @@ _KEYS: dict[str, type] = {
     "base": dict, "axis": dict, "alternatives": dict, "measure": dict, "verdict": dict,
 }  # fmt: skip
 _OPTIONAL: dict[str, type] = {"axis2": dict, "function": str, "figures": list, "notes": str}
-_AXIS: dict[str, type] = {"setting": str, "label": str, "values": list}
-_TABLES: dict[str, dict[str, type]] = {
+_AXIS: dict[str, Any] = {"label": str, "values": (list, dict)}
+_TABLES: dict[str, dict[str, Any]] = {
     "axis": _AXIS,
     "axis2": _AXIS,
     "alternatives": {"label": str, "values": dict},
@@ -41,14 +41,14 @@ _TABLES: dict[str, dict[str, type]] = {
     "verdict": {"better": str, "than": str, "tolerance": float},
 }
 _OPTIONAL_IN: dict[str, dict[str, type]] = {
-    "axis": {"shown": str},
-    "axis2": {"shown": str},
+    "axis": {"setting": str, "shown": str},
+    "axis2": {"setting": str, "shown": str},
     "alternatives": {"setting": str, "across": bool},
 }
 _FIGURE: dict[str, type] = {"plot": str}
 _OPTIONAL_FIGURE: dict[str, type] = {
     "name": str, "of": str, "title": str, "x": str, "y": str, "value": str,
-    "at": int,
+    "at": int, "relative": bool,
 }  # fmt: skip
 Settings = Mapping[str, Any]
 
@@ -66,15 +66,16 @@ class Experiment:
     base : mapping
         Back-end -> settings that stay the same.
     axis, axis2 : mapping
-        ``setting``, ``label``, ``values``, and ``shown``: the count of the run with ``than`` that
-        stands for the setting in frame and figures.
+        ``label`` and ``values``: a list of values of ``setting``, or a table of names with the
+        settings of each.  ``shown``: the count of the run with ``than`` that stands for the value
+        in frame and figures.
     alternatives : mapping
         ``label`` and ``values``: by back-end a list of values of ``setting``, or a table of names
         with the settings of each.  ``across``: the back-ends are alternatives of each other.
     figures : list of mapping
         ``plot`` (a kind of ``charts.kinds``), and ``name``, ``of`` (``main``, or a frame of
         ``function``), ``title``, ``x``, ``y``, ``value`` (labels), ``at`` (only this value of the
-        second axis' setting).
+        second axis' setting), ``relative`` (to the verdict's ``than``, in percent).
     function : str
         Name of :data:`workbench.questions.functions.FUNCTIONS`: makes further frames.
     """
@@ -96,6 +97,13 @@ class Experiment:
     figures: Sequence[Settings] = ()
     function: str = ""
     notes: str = ""
+
+    def points(self, axis: str) -> dict[Any, dict[str, Any]]:
+        """Value, or name, of each point of an axis -> its settings."""
+        spec = getattr(self, axis)
+        if isinstance(spec["values"], dict):
+            return dict(spec["values"])
+        return {value: {spec["setting"]: value} for value in spec["values"]}
 
     def choices(self, backend: str) -> dict[str, dict[str, Any]]:
         """Name of each alternative of a back-end -> its settings."""
@@ -176,7 +184,7 @@ def load(path: Path) -> Experiment:
 
 
 def _check(
-    values: Settings, keys: Mapping[str, type], where: str, optional: Mapping[str, type]
+    values: Settings, keys: Mapping[str, Any], where: str, optional: Mapping[str, Any]
 ) -> None:
     known = {**keys, **optional}
     for key in values:
@@ -184,10 +192,15 @@ def _check(
             raise WorkbenchError(f"{where}: unknown key {key!r}", did_you_mean(key, known))
     for key, kind in known.items():
         if key in keys and key not in values:
-            raise WorkbenchError(f"{where}: no {key!r}", f"give it as {kind.__name__}")
+            raise WorkbenchError(f"{where}: no {key!r}", f"give it as {_said(kind)}")
         if key in values and not isinstance(values[key], kind):
-            hint = f"it is of type {kind.__name__}"
+            hint = f"it is of type {_said(kind)}"
             raise WorkbenchError(f"{where}: {key} cannot be {values[key]!r}", hint)
+
+
+def _said(kind: Any) -> str:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return " or ".join(one.__name__ for one in kinds)
 
 
 def _check_whose(spec: Experiment, path: Path) -> None:
@@ -205,6 +218,9 @@ def _check_axes(spec: Experiment, path: Path) -> None:
         axis = getattr(spec, name)
         if not axis["values"]:
             raise WorkbenchError(f"{path}, [{name}]: no values", "give at least one")
+        if isinstance(axis["values"], list) and "setting" not in axis:
+            hint = "name the setting, or give each value as a table"
+            raise WorkbenchError(f"{path}, [{name}]: no 'setting'", hint)
         shown = axis.get("shown")
         if shown is not None and shown not in COUNTED:
             message = f"{path}, [{name}]: shown cannot be {shown!r}"

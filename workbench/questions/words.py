@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..charts.style import reading
 from . import verdict
+from .measures import SAMPLED
 from .runs import BOTH
 from .spec import Experiment, Settings
 
@@ -38,7 +39,7 @@ def _points(calls: pd.DataFrame) -> str:
     count = calls["call"].value_counts()
     texts = {
         verdict.WIN: "for it", verdict.LOSS: "against it", verdict.ALIKE: "alike",
-        verdict.OPEN: "open within the bounds of the prices",
+        verdict.OPEN: "open within their bounds",
     }  # fmt: skip
     found = [f"{count[name]} {text}" for name, text in texts.items() if count.get(name, 0)]
     return f"Of {len(calls)} points: {', '.join(found)}."
@@ -97,9 +98,9 @@ def mail(
         f"Claim ({spec.claim_of}): {spec.claim}",
         f"Refuted if: {spec.refuted_if}",
         *([spec.notes] if spec.notes else []),
-        f"Rows: {rows}. Values: {spec.measure['label']}; in brackets the bounds of the prices, "
-        f"where they matter. Against {rule['than']} at the same prices, {rule['better']} is lower "
-        "(+), higher (-), alike (=), or the prices decide (?).",
+        f"Rows: {rows}. Values: {spec.measure['label']}; in brackets {_bounds(spec)}. Against "
+        f"{rule['than']} at the same prices, {rule['better']} is lower (+), higher (-), alike (=), "
+        "or open within the bounds (?).",
     ]
     lines = [spec.title, "=" * len(spec.title), ""]
     for text in texts:
@@ -109,6 +110,12 @@ def mail(
         lines += ["", *_part(plan, part)]
     lines += ["", *_wrap(f"Verdict: {verdict_said}"), "", *_wrap(f"Sources: {', '.join(sources)}")]
     return "\n".join(lines) + "\n"
+
+
+def _bounds(spec: Experiment) -> str:
+    if spec.measure["column"] in SAMPLED:
+        return "two standard errors to either side, of the sample of events"
+    return "the bounds of the prices, where they matter"
 
 
 def _wrap(text: str, indent: str = "") -> list[str]:
@@ -125,11 +132,14 @@ def _line(row: Mapping[Any, Any]) -> str:
 
 def _part(plan: Settings, frame: pd.DataFrame) -> list[str]:
     title = plan.get("title", "")
-    unit = f" ({plan['value']})" if "value" in plan else ""
+    unit = f" ({plan['value']})" if plan.get("value") else ""
     lines = _wrap(f"{title}{unit}") if title else []
     keys = ["panel", *(name for name in ("y",) if name in frame)]
     for key, rows in frame.groupby(keys, sort=False):
-        head = ", ".join(str(name) for name in key if name != "")
+        head = ", ".join(_place(name) for name in key if name != "")
+        marks = set(rows["mark"]) if "mark" in rows else {""}
+        if len(marks) == 1 and marks != {""}:
+            head, rows = f"{head} ({marks.pop()})", rows.assign(mark="")
         cells = [_cell(row) for row in rows.to_dict("records")]
         told = ", ".join(cell for cell in cells if cell)
         lines += _wrap(f"{head}: {told or '-'}", "    ")
@@ -139,7 +149,7 @@ def _part(plan: Settings, frame: pd.DataFrame) -> list[str]:
 def _cell(row: Mapping[Any, Any]) -> str:
     mark = f" {row['mark']}" if row.get("mark") else ""
     if not row["value"]:
-        return mark.strip()
+        return ""
     names = [_place(row["x"]), *([str(row["series"])] if row.get("series") else [])]
     bounds = f" [{reading(row['low'])}, {reading(row['high'])}]" if row.get("low") != row.get("high") else ""  # fmt: skip
     return f"{' '.join(names)} {reading(row['value'])}{bounds}{mark}"

@@ -7,8 +7,9 @@ together.  They minimise
     sum over rows of ((predicted - measured) / measured)^2
         + RIDGE * sum over terms of (factor - 1)^2,        low <= factor <= high,
 
-so a term that no row speaks of stays as the preset has it.  Cycles are linear in the factors, since
-they are counts @ prices; the counts come from one run per row.
+over single-level operations and unit costs, so a term that no row speaks of stays as the preset has
+it.  Cycles are linear in the factors, since they are counts @ prices; the counts come from one run
+per operation, those of a unit cost from ``data/published/units.csv``.
 
 The split is honest by construction: :func:`calibrate` gets its rows from
 :func:`workbench.record.published.single_level` and refuses any other.  Some rows decide a term alone and
@@ -25,14 +26,14 @@ import numpy as np
 import pandas as pd
 
 from .. import simulate
-from ..core.ledger import CAUSES, EVENTS
+from ..core.ledger import CAUSES, EVENTS, N_EVENTS
 from ..errors import PriceError, did_you_mean
 from ..paths import write_atomically
 from ..prices import PricePreset, load_preset, preset_from_frame
 from ..result import Result
 from ..study.point_store import PointStore
 from ..tables import data_table
-from .published import SINGLE, Case, single_level
+from .published import SINGLE, Case, Unit, presets_with_units, single_level, units
 
 RIDGE = 1e-4
 """Weight of the preset's own values; small, so that a row that speaks of a term decides it."""
@@ -62,7 +63,8 @@ class Calibration:
         term, events, low, high (bounds of the factor), factor, before, after [cycles, sum of the
         events' prices], rows (ids that speak of it).
     rows : DataFrame
-        id, operation, measured, before, after [cycles], residual (share of measured).
+        id, operation, kind ("operation" or "unit"), measured, before, after [cycles], residual
+        (share of measured).
     """
 
     preset: PricePreset
@@ -101,8 +103,9 @@ def terms() -> tuple[Term, ...]:
 
 
 def presets_with_rows() -> tuple[str, ...]:
-    """Price presets for which there are single-level rows to fit."""
-    return tuple(dict.fromkeys(case.preset for case in single_level() if case.fit))
+    """Price presets for which there are single-level rows or unit costs to fit."""
+    fitted = (case.preset for case in single_level() if case.fit)
+    return tuple(dict.fromkeys((*fitted, *presets_with_units())))
 
 
 def calibrate(
@@ -130,17 +133,20 @@ def calibrate(
         No such preset, or none with single-level rows.
     """
     cases = [case for case in single_level() if case.fit and case.preset == preset]
-    if not cases:
+    known_units = units(preset)
+    if not cases and not known_units:
         known = presets_with_rows()
         hint = did_you_mean(preset, known) or f"presets with rows: {', '.join(known)}"
         raise PriceError(f"no single-level rows to fit {preset!r} to", hint)
     results = run_cases(cases, None, progress, store)
     counts = np.array([_counts(case, r) for case, r in zip(cases, results, strict=True)])
-    return fit(load_preset(preset), cases, counts)
+    return fit(load_preset(preset), cases, counts.reshape(-1, N_EVENTS), known_units)
 
 
-def fit(preset: PricePreset, cases: Sequence[Case], counts: np.ndarray) -> Calibration:
-    """Fit the terms to rows whose events per operation are known.
+def fit(
+    preset: PricePreset, cases: Sequence[Case], counts: np.ndarray, known_units: Sequence[Unit] = ()
+) -> Calibration:
+    """Fit the terms to rows whose events per operation are known, and to unit costs.
 
     Parameters
     ----------
@@ -148,6 +154,8 @@ def fit(preset: PricePreset, cases: Sequence[Case], counts: np.ndarray) -> Calib
         Single-level ones that may be fitted.
     counts : ndarray
         Events per operation, float64, shape (cases, N_EVENTS).
+    known_units : sequence of Unit
+        Unit costs that speak of these prices.
 
     Raises
     ------
@@ -159,30 +167,43 @@ def fit(preset: PricePreset, cases: Sequence[Case], counts: np.ndarray) -> Calib
             message = f"{case.id} ({case.level}) must not be fitted to"
             raise PriceError(message, "a fit takes single-level rows with fit = y only")
     known = terms()
+    rows: list[Case | Unit] = [*cases, *known_units]
     prices = preset.vector()
+    counts = np.vstack([counts, *(_unit_counts(unit) for unit in known_units)])
     parts = np.array([counts @ _only(prices, term.events) for term in known]).T
-    measured = np.array([case.measured for case in cases])
+    measured = np.array([row.measured for row in rows])
     rest = counts @ prices - parts.sum(axis=1)
     low, high = (np.array([getattr(t, side) for t in known]) for side in ("low", "high"))
     factors = bounded_least_squares(
         np.vstack([parts / measured[:, None], np.sqrt(RIDGE) * np.eye(len(known))]),
         np.concatenate([1 - rest / measured, np.full(len(known), np.sqrt(RIDGE))]), low, high,
     )  # fmt: skip
-    fitted = _fitted(preset, known, factors, cases, parts)
+    fitted = _fitted(preset, known, factors, rows, parts)
     before, after = rest + parts.sum(axis=1), counts @ fitted.vector()
-    rows = pd.DataFrame({
-        "id": [case.id for case in cases], "operation": [case.operation for case in cases],
+    table = pd.DataFrame({
+        "id": [row.id for row in rows], "operation": [row.operation for row in rows],
+        "kind": ["operation"] * len(cases) + ["unit"] * len(known_units),
         "measured": measured, "before": before, "after": after,
         "residual": after / measured - 1,
     })  # fmt: skip
-    table = pd.DataFrame({
+    found = pd.DataFrame({
         "term": [t.name for t in known], "events": [" ".join(t.events) for t in known],
         "low": low, "high": high, "factor": factors,
         "before": [_only(prices, t.events).sum() for t in known],
         "after": [_only(fitted.vector(), t.events).sum() for t in known],
-        "rows": [" ".join(_speaking(cases, column)) for column in parts.T],
+        "rows": [" ".join(_speaking(rows, column)) for column in parts.T],
     })  # fmt: skip
-    return Calibration(fitted, table, rows)
+    return Calibration(fitted, found, table)
+
+
+def _unit_counts(unit: Unit) -> np.ndarray:
+    counts = np.zeros((1, N_EVENTS))
+    for event, number in unit.events.items():
+        if event not in EVENTS:
+            hint = did_you_mean(event, EVENTS)
+            raise PriceError(f"units.csv, {unit.id}: no event called {event!r}", hint)
+        counts[0, EVENTS.index(event)] = number
+    return counts
 
 
 def bounded_least_squares(
@@ -230,7 +251,10 @@ def run_cases(
 
 def _counts(case: Case, result: Result) -> np.ndarray:
     operations = result.operations.set_index("cause")["operations"]
-    return result.raw.counts[CAUSES.index(case.cause)] / float(operations[case.cause])
+    counts = result.raw.counts[CAUSES.index(case.cause)] / float(operations[case.cause])
+    if case.measure.startswith("handling"):
+        counts[[EVENTS.index("HW_EXIT"), EVENTS.index("HW_ENTRY")]] = 0
+    return counts
 
 
 def _only(prices: np.ndarray, events: Sequence[str]) -> np.ndarray:
@@ -240,13 +264,13 @@ def _only(prices: np.ndarray, events: Sequence[str]) -> np.ndarray:
     return kept
 
 
-def _speaking(cases: Sequence[Case], column: np.ndarray) -> list[str]:
-    return [case.id for case, part in zip(cases, column, strict=True) if part > 0]
+def _speaking(rows: Sequence[Case | Unit], column: np.ndarray) -> list[str]:
+    return [row.id for row, part in zip(rows, column, strict=True) if part > 0]
 
 
 def _fitted(
-    preset: PricePreset, known: Sequence[Term], factors: np.ndarray, cases: Sequence[Case],
-    parts: np.ndarray,
+    preset: PricePreset, known: Sequence[Term], factors: np.ndarray,
+    cases: Sequence[Case | Unit], parts: np.ndarray,
 ) -> PricePreset:  # fmt: skip
     rows = {row["event"]: row for row in preset.frame.to_dict("records")}
     for term, factor, column in zip(known, factors, parts.T, strict=True):

@@ -179,17 +179,29 @@ def as_text(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-GENERATIONS: tuple[tuple[str, str, dict[str, bool], str], ...] = (
-    ("nehalem", "kvm-2.6.35", {}, "no shadow VMCS"),
+_SHADOWING: dict[str, bool | str] = {"vmcs_shadowing": True}
+GENERATIONS: tuple[tuple[str, str, dict[str, bool | str], str], ...] = (
+    ("nehalem", "kvm-87", {"full_vmcs_switch": True}, "no shadow VMCS, KVM 87"),
     ("sandybridge", "kvm-6.12", {}, "no shadow VMCS"),
-    ("haswell", "kvm-6.12", {"vmcs_shadowing": True}, "VMCS shadowing"),
-    ("skylake", "kvm-6.12", {"vmcs_shadowing": True}, "VMCS shadowing"),
-    ("cascadelake", "kvm-6.12", {"vmcs_shadowing": True}, "VMCS shadowing"),
+    ("haswell", "kvm-6.12", _SHADOWING, "VMCS shadowing"),
+    (
+        "skylake",
+        "kvm-6.12",
+        _SHADOWING | {"full_vmcs_switch": True, "branch_barrier": "vmcs_switch"},
+        "VMCS shadowing, KVM 4.18 with barriers",
+    ),
+    (
+        "cascadelake",
+        "kvm-6.12",
+        _SHADOWING | {"full_vmcs_switch": True},
+        "VMCS shadowing, KVM 4.19",
+    ),
     ("piledriver", "kvm-6.12", {}, "no virtual GIF"),
     ("zen", "kvm-6.12", {"virtual_gif": True, "virtual_vmload_vmsave": True}, "vGIF, vVMLOAD"),
     ("zen3", "kvm-6.12", {"virtual_gif": True, "virtual_vmload_vmsave": True}, "vGIF, vVMLOAD"),
 )
-"""Preset, L1 program, features and what they are called: KVM with what each processor offers."""
+"""Preset, L1 program, features and what they are called: KVM with what each processor offers, and of
+the age at which it was measured there."""
 
 
 def trend(
@@ -229,11 +241,11 @@ def trend(
     return pd.DataFrame(made)
 
 
-def _cpuid_case(preset: str, l1: str, level: str, features: dict[str, bool]) -> Case:
+def _cpuid_case(preset: str, l1: str, level: str, features: dict[str, bool | str]) -> Case:
     settings = {
         "backend": load_preset(preset).backend, "l0": "kvm", "l1": l1, "l2": "cpuid",
         "l1_params": dict.fromkeys(("with_host_rsp", "with_tpr_threshold"), 1)
-        if l1 == "kvm-2.6.35" else {},
+        if l1 == "kvm-87" else {},
         "l2_params": {"iterations": ITERATIONS, "work": 0},
         "features": features if level == NESTED else {},
     }  # fmt: skip

@@ -11,16 +11,15 @@ what it returns has no way to the nested ones.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ResultError
-from ..measure.frames import rows
 from ..prices import PricePreset, load_preset
 from ..result import Result
 from ..scenario import Scenario
 from ..tables import data_table
+from .legs import LEGS, leg_counts
 
 SINGLE, NESTED = "single", "nested"
 CLEAR_OF_MEMORY = ("seen", "seen-2nd", "fig")
@@ -28,6 +27,7 @@ CLEAR_OF_MEMORY = ("seen", "seen-2nd", "fig")
 COUNTED = ("seen", "fig")
 """Confidences of figures that the record of predictions is judged by."""
 ITERATIONS = 50
+FROM_SINGLE = "single"
 _HANDLER_PARTS = ("L0_EXIT_DISPATCH", "L0_INSTRUCTION_EMULATED")
 _COUNTED_APART = 91
 """Instructions of the shortest path of an L1 program besides ``handler_work`` (see there)."""
@@ -50,7 +50,8 @@ class Case:
     preset : str
         Prices of the processor.
     extra : str
-        Event whose price L1 pays for this kind of exit besides the common part, or empty.
+        Event whose price L1 pays for this kind of exit besides the common part, or empty; "single":
+        L1 pays what the single-level figure of the row says.
     exits : int or None
         Hardware exits per operation where published.
     fit : bool
@@ -63,6 +64,8 @@ class Case:
         Arguments of :class:`Scenario` without prices.
     processor_known : bool
         False: the source does not say it, and the preset is an assumption.
+    single : float or None
+        The single-level figure of the same row, in cycles.
     """
 
     id: str
@@ -81,6 +84,7 @@ class Case:
     why: str
     settings: dict[str, Any]
     processor_known: bool = True
+    single: float | None = None
 
     @property
     def represented(self) -> bool:
@@ -102,18 +106,46 @@ class Case:
         changed: Any = _differences(prices, preset) if preset is not None else {}
         settings = dict(self.settings)
         if self.level == NESTED:
-            work = handler_work(preset or prices, self.extra)
+            work = handler_work(preset or prices, self.extra, self.single)
             settings["l1_params"] = settings["l1_params"] | {"handler_work": work}
         return Scenario(prices=self.preset, price_values=changed, **settings)
 
 
-def handler_work(preset: PricePreset, extra: str = "") -> int:
+@dataclass(frozen=True)
+class Unit:
+    """A published unit cost: the figure of a known handful of events.
+
+    Attributes
+    ----------
+    id, source, operation : str
+        As in the table of published rows.
+    measured : float
+        Cycles.
+    events : dict
+        Event -> how many the figure covers.
+    why : str
+        What it is.
+    """
+
+    id: str
+    source: str
+    operation: str
+    measured: float
+    events: dict[str, float]
+    why: str
+
+
+def handler_work(preset: PricePreset, extra: str = "", single: float | None = None) -> int:
     """Instructions that stand for the rest of L1's handler: L0's software of such an exit.
 
     One instruction for each cycle that dispatch, emulation and ``extra`` cost L0, less those that
-    an L1 program executes anyway.
+    an L1 program executes anyway.  With ``extra`` = "single" for each cycle of the single-level
+    figure that is not the hardware's.
     """
-    cycles = sum(preset.price(event) for event in (*_HANDLER_PARTS, extra) if event)
+    if extra == FROM_SINGLE and single is not None:
+        cycles = single - preset.price("HW_EXIT") - preset.price("HW_ENTRY")
+    else:
+        cycles = sum(preset.price(event) for event in (*_HANDLER_PARTS, extra) if event)
     return max(0, round(cycles) - _COUNTED_APART)
 
 
@@ -138,6 +170,32 @@ def single_level() -> list[Case]:
 def nested() -> list[Case]:
     """Every nested figure: what is predicted, never fitted."""
     return _cases(NESTED)
+
+
+def units(preset: str) -> list[Unit]:
+    """Unit costs that a fit of this preset sees; single-level figures, too."""
+    numbers = {row["id"]: row for row in data_table("published/published").rows}
+    made = []
+    for row in data_table("published/units").rows:
+        if preset not in row["prices"].split():
+            continue
+        about = numbers.get(row["id"], {})
+        if not about.get("single_level") or about["confidence"] not in CLEAR_OF_MEMORY:
+            message = f"units.csv: {row['id']} has no single-level figure that somebody has read"
+            raise ResultError(message, "correct the id; a fit sees no other figures")
+        events = {
+            name: float(n) for name, _, n in (e.partition("=") for e in row["events"].split())
+        }
+        cycles = _cycles(float(about["single_level"]), about, {"prices": preset})
+        made.append(Unit(row["id"], about["source_key"], about["operation"], cycles, events,
+                         row["why"]))  # fmt: skip
+    return made
+
+
+def presets_with_units() -> tuple[str, ...]:
+    """Presets for which ``units.csv`` has a row."""
+    named = (name for row in data_table("published/units").rows for name in row["prices"].split())
+    return tuple(dict.fromkeys(named))
 
 
 def _cases(level: str) -> list[Case]:
@@ -169,6 +227,8 @@ def _case(row: dict[str, str], about: dict[str, str], figure: float) -> Case:
         row["prices"], row["extra"], int(row["exits"]) if row["exits"] else None,
         row["fit"] == "y", tuple(row["informs"].split()), row["why"],
         _settings(row, about) if represented else {}, about["cpu"] != "not stated",
+        _cycles(float(about["single_level"]), about, row)
+        if represented and about["single_level"] else None,
     )  # fmt: skip
 
 
@@ -198,9 +258,8 @@ def _pairs(text: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in text.split():
         name, _, value = part.partition("=")
-        found[name] = {"on": True, "off": False}.get(value)
-        if found[name] is None:
-            found[name] = int(value, 0)
+        number = value[:1].isdigit()
+        found[name] = int(value, 0) if number else {"on": True, "off": False}.get(value, value)
     return found
 
 
@@ -233,49 +292,23 @@ def per_operation(case: Case, result: Result) -> tuple[dict[str, float], float]:
     whole = {name: float(row[f"{name}_per_operation"]) for name in names}
     if kind in ("operation", "per_second"):
         return whole, float(row["exits_per_operation"])
+    if kind == "handling":
+        return _without_switches(whole, result.preset), float(row["exits_per_operation"])
     if kind == "reflected":
         table = result.exits
         table = table[(table["from_level"] == "L2") & (table["cause"] == case.cause)]
         share = table["count"].sum() / table.loc[table["handled_by"] == "L1", "count"].sum()
         scaled = {name: float(cycles * share) for name, cycles in whole.items()}
         return scaled, float(row["exits_per_operation"] * share)
-    part, exits = _leg(result, kind, case.cause)
-    share = part / whole["cycles"]
-    return {name: cycles * share for name, cycles in whole.items()}, exits
+    if kind in LEGS:
+        counts = leg_counts(result.scenario, kind, case.cause)
+        return {n: float(v) for n, v in result.preset.spread(counts).items()}, 1.0
+    known = ", ".join(("operation", "handling", "reflected", "per_second", *LEGS))
+    raise ResultError(f"no measure called {kind!r}", f"there are: {known}")
 
 
-_LEGS = {
-    "exit_leg": ("L2", "L1"),
-    "entry_leg": ("L1", "L2"),
-    "virtual_round_trip": ("L1", "L1"),
-}
-"""Measure -> level that is left, and the one whose entry ends the leg."""
-_ENTERING = ("VMRESUME", "VMLAUNCH", "VMRUN")
-
-
-def _leg(result: Result, kind: str, cause: str) -> tuple[float, float]:
-    """Mean cycles from an exit to an entry, taken from the timeline, and the exits on the way."""
-    if kind not in _LEGS:
-        known = ", ".join(("operation", "reflected", "per_second", *_LEGS))
-        raise ResultError(f"no measure called {kind!r}", f"there are: {known}")
-    left, entered = _LEGS[kind]
-    steps = result.timeline
-    steps = steps[(steps["cause"] == cause) | (steps["cause"] == "RUN")]
-    spans: list[float] = []
-    exits, inside, start = 0, 0, math.nan
-    seen_l2 = False
-    for step in rows(steps):
-        if step.kind == "hw_exit":
-            inside += 1
-            seen_l2 |= step.from_level == "L2"
-            if step.from_level == left and (left == "L2" or step.reason in _ENTERING):
-                start, inside, seen_l2 = step.cycles, 1, left == "L2"
-        elif step.kind == "hw_entry" and step.to_level == entered and not math.isnan(start):
-            if entered == "L1" and not seen_l2:
-                continue
-            spans.append(step.cycles - start)
-            exits, start = exits + inside, math.nan
-    spans = spans[2:]  # the first ones touch pages for the first time
-    if not spans:
-        raise ResultError(f"the timeline has no {kind} of {cause}", "record more of it")
-    return sum(spans) / len(spans), exits / (len(spans) + 2)
+def _without_switches(cycles: dict[str, float], preset: PricePreset) -> dict[str, float]:
+    """What the software of one exit took: without the hardware's exit and entry."""
+    prices = preset.frame.set_index("event").loc[["HW_EXIT", "HW_ENTRY"]].sum(numeric_only=True)
+    columns = {"cycles": "value", "cycles_low": "low", "cycles_high": "high"}
+    return {name: value - float(prices[columns[name]]) for name, value in cycles.items()}

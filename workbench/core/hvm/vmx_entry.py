@@ -17,7 +17,6 @@ from ..layout import L0_KVM, ST_OK, Machine
 from ..ledger import (
     C_ENTRY_FAILURE,
     E_L0_VMCLEAR,
-    E_L0_VMPTRLD,
     F_L1_WITHOUT_VPID,
     F_TAG_RENEWED,
     P_ENTRY,
@@ -56,7 +55,7 @@ from .vmx_check_util import word as field_of
 from .vmx_checks import QUALIFICATION, guest_state_wrong, refuse
 from .vmx_controls import CR4_FIXED0, CR4_L0_MASK
 from .vmx_hw import ENTRY_FAILED
-from .vmx_kvm import MOVED, N_MOVED, kvm_sync_rare
+from .vmx_kvm import MOVED, N_MOVED, count_vmcs_switch, kvm_sync_rare
 from .vmx_merge import merged_shadow, own_word, vmx_load_shadow_control
 from .vmx_msr_lists import vmx_load_l1_list
 
@@ -239,7 +238,7 @@ def vmx_enter_n2(m):
     # 1. VMCLEAR vmcs01 (and the shadow VMCS), VMPTRLD vmcs02; KVM keeps both loaded on the processor
     if m.feat.l0 != L0_KVM:
         count(m, E_L0_VMCLEAR, 1 + nv.shadow_active)
-    count(m, E_L0_VMPTRLD, 1)
+    count_vmcs_switch(m, 0)
     set_vmswitch_in_progress(m, 1)
     enter_n2_guest(m, 1)
     # 2. merge

@@ -4,7 +4,8 @@ VMPTRLD copies L1's whole page; VMCLEAR, VMPTRLD of another VMCS and VMXOFF writ
 between the two L1's memory does not follow.  With VMCS shadowing the processor serves L1 from a VMCS
 of L0's own that holds a few fields (column kvm_shadowed of vmcs_fields.csv): they are copied to the
 copy before each nested entry, and back after each nested exit.  Guest-state fields that L1 rarely
-touches move to vmcs02 only when the copy is dirty, and back only when L1 asks for one of them.
+touches move to vmcs02 only when the copy is dirty, and back only when L1 asks for one of them
+(before 5.3, feature ``full_vmcs_switch``: back at every nested exit).
 Source: Linux 6.12, kvm/vmx/nested.c.
 
 The hardware is taken to have every field of the lists (KVM drops those it does not find).
@@ -16,11 +17,15 @@ import numpy as np
 
 from ...arch import vmcs
 from ..jit import inner, unit
-from ..layout import L0_KVM, PAGE, Machine
+from ..layout import BARRIER_VIRTUAL_EXIT, BARRIER_VMCS_SWITCH, L0_KVM, PAGE, Machine
 from ..ledger import (
+    E_L0_BRANCH_BARRIER,
     E_L0_BYTE_COPIED,
     E_L0_GUEST_PAGE_MAPPED,
+    E_L0_HOST_STATE_SWITCHED,
     E_L0_SHADOW_VMCS_SYNCED,
+    E_L0_VIRTUAL_ENTRY,
+    E_L0_VIRTUAL_EXIT,
     E_L0_VMCLEAR,
     E_L0_VMPTRLD,
     count,
@@ -168,6 +173,27 @@ def kvm_before_access(m, slot):
     """L1's VMREAD or VMWRITE of a field is emulated."""
     if m.feat.l0 == L0_KVM and IS_RARE[slot]:
         kvm_sync_rare(m)
+
+
+# ---------------------------------------------------------------- switching the VMCS
+
+
+@inner
+def count_vmcs_switch(m, exiting):
+    """Another of vmcs01 and vmcs02 becomes current; ``exiting`` 1: L2 -> L1.
+
+    Besides VMPTRLD and the fields: KVM before 5.3 also put the guest's state away and loaded the
+    host's (``full_vmcs_switch``); 4.16 to 5.7 executed a branch-prediction barrier at each switch,
+    since 6.2 it does at a virtual exit of an L1 that has IBRS (``branch_barrier``).
+    """
+    count(m, E_L0_VMPTRLD, 1)
+    count(m, E_L0_VIRTUAL_EXIT if exiting else E_L0_VIRTUAL_ENTRY, 1)
+    if m.feat.l0 == L0_KVM:
+        if m.feat.full_vmcs_switch:
+            count(m, E_L0_HOST_STATE_SWITCHED, 1)
+        barrier = m.feat.branch_barrier
+        if barrier == BARRIER_VMCS_SWITCH or (barrier == BARRIER_VIRTUAL_EXIT and exiting):
+            count(m, E_L0_BRANCH_BARRIER, 1)
 
 
 # ---------------------------------------------------------------- the copy

@@ -12,7 +12,7 @@ import numpy as np
 from ...arch import deviations, vmcs, vmx
 from ..jit import inner, unit
 from ..layout import L0_KVM, ST_OK, Machine
-from ..ledger import E_L0_VMCLEAR, E_L0_VMPTRLD, P_EXIT, count, count_field
+from ..ledger import E_L0_VMCLEAR, P_EXIT, count, count_field
 from ..structs import i64
 from ..words import lshr
 from .memory_map import VMCX01_MA, VMCX02_MA
@@ -38,7 +38,13 @@ from .vmx_check_util import word
 from .vmx_controls import CR4_FIXED0
 from .vmx_entry import EFER_LMA_LME, GUEST_COPY, N_GUEST_COPY
 from .vmx_hw import ENTRY_FAILED
-from .vmx_kvm import KVM_SHADOW_ACTIVE, MOVED, N_MOVED, kvm_vmcs12_to_shadow
+from .vmx_kvm import (
+    KVM_SHADOW_ACTIVE,
+    MOVED,
+    N_MOVED,
+    count_vmcs_switch,
+    kvm_vmcs12_to_shadow,
+)
 from .vmx_msr_lists import (
     ABORT_LOAD_MSR,
     ABORT_SAVE_MSR,
@@ -145,7 +151,7 @@ def _sync_guest_state(m, v, n2):
     dr7 = get(v, vmcs.SLOT_GUEST_DR7)
     debugctl = get(v, vmcs.SLOT_GUEST_IA32_DEBUGCTL)
     timer = get(v, vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE)
-    if m.feat.l0 == L0_KVM:
+    if m.feat.l0 == L0_KVM and m.feat.full_vmcs_switch == 0:
         m.kvm.rare_in_02 = 1
         for i in range(N_MOVED):
             slot = MOVED[i]
@@ -311,7 +317,7 @@ def vmx_exit_n2(m):
     # 2. VMCLEAR vmcs02 (and the shadow VMCS), VMPTRLD vmcs01; KVM keeps both loaded on the processor
     if m.feat.l0 != L0_KVM:
         count(m, E_L0_VMCLEAR, 1 + nv.shadow_active)
-    count(m, E_L0_VMPTRLD, 1)
+    count_vmcs_switch(m, 1)
     enter_n2_guest(m, 0)
     # 3. L1's host state
     vmx_load_vvmcs_host_state(m, v)

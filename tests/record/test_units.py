@@ -1,0 +1,88 @@
+"""Unit costs in the fit, and the legs that their events are counted by."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import workbench as wb
+from workbench.core.ledger import CAUSES, EVENTS
+from workbench.errors import PriceError, ResultError
+from workbench.prices import load_preset
+from workbench.record import calibration, published
+from workbench.record.legs import leg_counts
+from workbench.tables import data_table
+
+KVM = {
+    "backend": "vmx", "l0": "kvm", "l1": "kvm-6.12", "l2": "cpuid",
+    "l2_params": {"iterations": 20, "work": 0},
+}  # fmt: skip
+VMRESUME = {
+    "linux-msrmerge-vmresume": {"vmcs_shadowing": True, "full_vmcs_switch": True},
+    "hyperturtle-vmresume": {"vmcs_shadowing": True},
+}
+"""Unit costs of an emulated VMRESUME, and what L0 does in it."""
+
+
+def all_units():
+    names = published.presets_with_units()
+    return {unit.id: (unit, name) for name in names for unit in published.units(name)}
+
+
+@pytest.mark.parametrize("name", VMRESUME)
+def test_the_events_of_a_vmresume_are_those_that_the_kernel_counts(name):
+    unit, preset = all_units()[name]
+    scenario = wb.Scenario(features=VMRESUME[name], prices=preset, **KVM)
+    counted = leg_counts(scenario, "entry_leg", "CPUID")
+    found = {event: n for event, n in zip(EVENTS, counted, strict=False) if n}
+    hardware = {"HW_EXIT", "HW_ENTRY"} - set(unit.events)
+    listed = set(unit.events) | hardware | {"L0_SHADOW_VMCS_SYNCED"}
+    free = {e for e in found if not load_preset(preset).price(e)}
+    assert set(found) - listed <= free | {"PERMISSION_MAP_LOOKUP"}
+    assert {e: found[e] for e in unit.events} == unit.events
+
+
+def test_legs_add_up_to_the_operation():
+    scenario = wb.Scenario(features={"vmcs_shadowing": True}, prices="cascadelake", **KVM)
+    legs = [leg_counts(scenario, kind, "CPUID") for kind in ("exit_leg", "entry_leg")]
+    whole = wb.run(scenario).raw.counts[CAUSES.index("CPUID")] / 20
+    for event in ("HW_EXIT", "HW_ENTRY", "L0_VMREAD", "L0_VMWRITE", "L0_VIRTUAL_ENTRY"):
+        place = EVENTS.index(event)
+        assert legs[0][place] + legs[1][place] == pytest.approx(whole[place], rel=0.05)
+    software = leg_counts(scenario, "handling_leg", "CPUID")
+    assert software[EVENTS.index("HW_EXIT")] == 0 and (software <= legs[0]).all()
+
+
+def test_what_is_no_leg_is_said():
+    scenario = wb.Scenario(**KVM)
+    with pytest.raises(ResultError, match="no leg called"):
+        leg_counts(scenario, "arm", "CPUID")
+    with pytest.raises(ResultError, match="0 legs of RDMSR"):
+        leg_counts(scenario, "exit_leg", "RDMSR")
+
+
+def test_units_are_single_level_figures_of_known_events():
+    rows = {row["id"]: row for row in data_table("published/published").rows}
+    found = all_units()
+    assert len(found) == len(data_table("published/units").rows)
+    for unit, _ in found.values():
+        assert float(rows[unit.id]["single_level"]) > 0
+        assert set(unit.events) <= set(EVENTS) and unit.measured > 0
+
+
+def test_a_unit_decides_its_term():
+    one = calibration.fit(load_preset("skylake"), [], np.zeros((0, 96)), published.units("skylake"))
+    dear = [
+        dataclasses.replace(u, measured=2 * u.measured) if u.id == "kvm-ibpb-saved" else u
+        for u in published.units("skylake")
+    ]
+    two = calibration.fit(load_preset("skylake"), [], np.zeros((0, 96)), dear)
+    price = "L0_BRANCH_BARRIER"
+    assert two.preset.price(price) == pytest.approx(2 * one.preset.price(price), rel=0.01)
+    assert "kvm-ibpb-saved" in one.terms.set_index("term").loc["branch barrier", "rows"]
+
+
+def test_an_event_that_does_not_exist_is_a_clear_error():
+    unit = dataclasses.replace(published.units("skylake")[0], events={"L0_VMRAED": 1.0})
+    with pytest.raises(PriceError, match="no event called 'L0_VMRAED'"):
+        calibration.fit(load_preset("skylake"), [], np.zeros((0, 96)), [unit])
