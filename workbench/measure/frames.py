@@ -39,6 +39,12 @@ _WALKS = [EVENTS.index(f"WALK_FROM_{place}") for place in ("L1_CACHE", "L2_CACHE
 _SWITCH = [EVENTS.index(name) for name in ("HW_EXIT", "HW_ENTRY", "L0_EXIT_DISPATCH")]
 
 
+def percent(share: float) -> str:
+    """A signed share in whole percent; none has no sign."""
+    text = f"{share:+.0%}"
+    return "0%" if text in ("+0%", "-0%") else text
+
+
 def rows(frame: pd.DataFrame) -> list[Any]:
     """The rows of a frame as named tuples."""
     return list(frame.itertuples())
