@@ -20,7 +20,7 @@ from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from . import style
+from . import distribution, style
 
 _LINES: tuple[tuple[str, str, Any], ...] = (
     ("#0b4f7d", "o", "-"), ("#d55e00", "s", "--"), ("#009e73", "^", ":"), ("#cc79a7", "D", "-."),
@@ -131,7 +131,11 @@ def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
                           capsize=2)  # fmt: skip
         else:
             least = 0.004 * float(part["value"].abs().max())
-            labels = ["≈0" if 0 < v < least else style.compact(v) for v in rows["value"]]
+            digits = 3 if len(places) * len(series) <= 6 else 2
+            labels = [
+                "≈0" if 0 < v < least else style.compact(float(f"{v:.{digits}g}"))
+                for v in rows["value"]
+            ]
             axes.bar_label(drawn, labels, padding=1, fontsize=font)
     _names_below(axes, places)
 
@@ -168,33 +172,6 @@ def _names_below(axes: Axes, places: list[Any]) -> None:
 def _bar_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
     looks = zip(series, style.SERIES_LOOKS, strict=False)
     return list(style.patches([(spaced(n), c, h) for n, (c, h) in looks]))
-
-
-# ---------------------------------------------------------------- distributions
-
-
-def distribution(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
-    """Steps from ``x`` to ``x_end``, one outline for each series."""
-    for name, (colour, _, dashes) in zip(series, _LINES, strict=False):
-        rows = part[part["series"] == name].sort_values("x")
-        if rows.empty:
-            continue
-        edges = [*rows["x"], rows["x_end"].iloc[-1]]
-        axes.stairs(rows["value"], edges, color=colour, ls=dashes, lw=1.5, label=name, fill=False)
-        axes.stairs(rows["value"], edges, color=colour, alpha=0.12, fill=True)
-    if part["x"].min() > 0:
-        axes.set_xscale("log")
-    axes.grid(axis="y")
-    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: style.compact(value))
-
-
-def _outline_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
-    return [
-        Line2D([], [], color=c, linestyle=s, label=spaced(name))
-        for name, (c, _, s) in zip(series, _LINES, strict=False)
-    ]
 
 
 # ---------------------------------------------------------------- heat maps
@@ -295,7 +272,7 @@ KINDS: dict[str, Kind] = {
     "lines": Kind(lines, _line_entries, _usual),
     "bars": Kind(bars, _bar_entries, _usual),
     "stacked": Kind(stacked, _bar_entries, _usual),
-    "distribution": Kind(distribution, _outline_entries, _usual),
+    "distribution": Kind(distribution.distribution, distribution.entries, _usual),
     "heat": Kind(heat, _marks, _by_rows),
 }
 """Name in an experiment's file -> kind of chart."""

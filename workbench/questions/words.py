@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..charts.style import reading
 from . import verdict
+from .measures import SAMPLED
 from .runs import BOTH
 from .spec import Experiment, Settings
 
@@ -38,7 +39,7 @@ def _points(calls: pd.DataFrame) -> str:
     count = calls["call"].value_counts()
     texts = {
         verdict.WIN: "for it", verdict.LOSS: "against it", verdict.ALIKE: "alike",
-        verdict.OPEN: "open within the bounds of the prices",
+        verdict.OPEN: "open within their bounds",
     }  # fmt: skip
     found = [f"{count[name]} {text}" for name, text in texts.items() if count.get(name, 0)]
     return f"Of {len(calls)} points: {', '.join(found)}."
@@ -97,9 +98,9 @@ def mail(
         f"Claim ({spec.claim_of}): {spec.claim}",
         f"Refuted if: {spec.refuted_if}",
         *([spec.notes] if spec.notes else []),
-        f"Rows: {rows}. Values: {spec.measure['label']}; in brackets the bounds of the prices, "
-        f"where they matter. Against {rule['than']} at the same prices, {rule['better']} is lower "
-        "(+), higher (-), alike (=), or the prices decide (?).",
+        f"Rows: {rows}. Values: {spec.measure['label']}; in brackets {_bounds(spec)}. Against "
+        f"{rule['than']} at the same prices, {rule['better']} is lower (+), higher (-), alike (=), "
+        "or open within the bounds (?).",
     ]
     lines = [spec.title, "=" * len(spec.title), ""]
     for text in texts:
@@ -109,6 +110,12 @@ def mail(
         lines += ["", *_part(plan, part)]
     lines += ["", *_wrap(f"Verdict: {verdict_said}"), "", *_wrap(f"Sources: {', '.join(sources)}")]
     return "\n".join(lines) + "\n"
+
+
+def _bounds(spec: Experiment) -> str:
+    if spec.measure["column"] in SAMPLED:
+        return "two standard errors to either side, of the sample of events"
+    return "the bounds of the prices, where they matter"
 
 
 def _wrap(text: str, indent: str = "") -> list[str]:
