@@ -159,10 +159,6 @@ def stacked(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
 
 def _names_below(axes: Axes, places: list[Any]) -> None:
     axes.set_xticks(range(len(places)), [spaced(place) for place in places])
-    if max(len(str(place)) for place in places) * len(places) > 40:
-        axes.tick_params(axis="x", labelrotation=30)
-        for label in axes.get_xticklabels():
-            label.set_horizontalalignment("right")
     axes.grid(axis="y")
     axes.grid(visible=False, axis="x")
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
