@@ -35,12 +35,15 @@ _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
     "stale": ("read from a copy made at the entry", {"edgecolor": "#d55e00", "lw": 1.6}),
 }
 """Mark of a heat map's cell -> meaning and look."""
+ALL = "all"
 _ROW_INCHES = 0.18
 _SMALL = 0.8
 """Letters in a panel, beside those of its axes."""
 _FAR = 100.0
 """Percent; signed colours go no further."""
 _TICKS = 9
+_FEW = 6
+"""Bars of a panel whose labels have room for three digits."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
     """Groups of bars over an axis of names, with whiskers or, without bounds, values."""
     places = list(dict.fromkeys(part["x"]))
     width = 0.8 / len(series)
-    font = _SMALL * float(axes.yaxis.label.get_fontsize())
+    many = len(places) * len(series) > 2 * _FEW
+    font = (_SMALL - 0.1 * many) * float(axes.yaxis.label.get_fontsize())
     for number, (name, (colour, hatch)) in enumerate(zip(series, style.SERIES_LOOKS, strict=False)):
         rows = part[part["series"] == name]
         where = [places.index(a) + (number + 0.5) * width - 0.4 for a in rows["x"]]
@@ -131,7 +135,7 @@ def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
                           capsize=2)  # fmt: skip
         else:
             least = 0.004 * float(part["value"].abs().max())
-            digits = 3 if len(places) * len(series) <= 6 else 2
+            digits = 3 if len(places) * len(series) <= _FEW else 2
             labels = [
                 "≈0" if 0 < v < least else style.compact(float(f"{v:.{digits}g}"))
                 for v in rows["value"]
@@ -141,20 +145,44 @@ def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
 
 
 def stacked(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
-    """Bars whose series stand on each other; the sum above, whiskers are those of rows ``all``."""
+    """Bars whose series stand on each other; a series ``all`` gives the whiskers of the sum."""
     places = list(dict.fromkeys(part["x"]))
     top = np.zeros(len(places))
-    for name, (colour, hatch) in zip(series, style.SERIES_LOOKS, strict=False):
+    for name, (colour, hatch) in zip(_summands(series), _stack_looks(series), strict=False):
         rows = part[part["series"] == name].set_index("x")["value"]
         heights = np.array([float(rows.get(place, 0.0)) for place in places])
         axes.bar(range(len(places)), heights, 0.7, bottom=top, color=colour, hatch=hatch, lw=0.5,
                  edgecolor=style.INK, label=name)  # fmt: skip
         top += heights
+    whole = part[part["series"] == ALL].set_index("x").reindex(places)
+    whiskers = bool(whole["value"].notna().all())
+    if whiskers:
+        reach = [whole["value"] - whole["low"], whole["high"] - whole["value"]]
+        axes.errorbar(range(len(places)), whole["value"], reach, fmt="none", ecolor=style.INK,
+                      lw=0.8, capsize=2)  # fmt: skip
     font = 0.9 * float(axes.yaxis.label.get_fontsize())
-    for place, height in enumerate(top):
-        axes.annotate(style.reading(height), (place, height), (0, 2), fontsize=font, ha="center",
+    sums = [float(part.loc[(part["x"] == p) & (part["series"] != ALL), "value"].sum())
+            for p in places]  # fmt: skip
+    for place, total in enumerate(sums):
+        axes.annotate(style.reading(total), (place, total), (2 * whiskers, 2), fontsize=font,
+                      ha="left" if whiskers else "center",
                       textcoords="offset points")  # fmt: skip
     _names_below(axes, places)
+
+
+def _summands(series: Sequence[str]) -> list[str]:
+    return [name for name in series if name != ALL]
+
+
+def _stack_looks(series: Sequence[str]) -> list[tuple[str, str]]:
+    """Parts of the work look as in every chart of costs."""
+    spare = iter(style.SERIES_LOOKS)
+    return [style.PART_LOOKS.get(name) or next(spare) for name in _summands(series)]
+
+
+def _stack_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
+    looks = zip(_summands(series), _stack_looks(series), strict=True)
+    return list(style.patches([(spaced(n), c, h) for n, (c, h) in looks]))
 
 
 def _names_below(axes: Axes, places: list[Any]) -> None:
@@ -267,7 +295,7 @@ def _by_rows(part: pd.DataFrame) -> float:
 KINDS: dict[str, Kind] = {
     "lines": Kind(lines, _line_entries, _usual),
     "bars": Kind(bars, _bar_entries, _usual),
-    "stacked": Kind(stacked, _bar_entries, _usual),
+    "stacked": Kind(stacked, _stack_entries, _usual),
     "distribution": Kind(distribution.distribution, distribution.entries, _usual),
     "heat": Kind(heat, _marks, _by_rows),
 }

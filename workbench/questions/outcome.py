@@ -174,9 +174,14 @@ class Outcome:
             rows = _relative(rows[others])
         panel = _panel(rows)
         if "axis2" in rows and "at" not in plan:
-            unit = f" {_unit(self.experiment)}"
-            panel = (panel + ", " + rows["axis2"].map(style.compact) + unit).str.removeprefix(", ")
+            panel = (panel + ", " + self._second(rows["axis2"])).str.removeprefix(", ")
         return rows.rename(columns={"axis": "x", "alternative": "series"}).assign(panel=panel)
+
+    def _second(self, places: pd.Series) -> pd.Series:
+        """Values of the second axis with their unit, names as they are."""
+        if not pd.api.types.is_numeric_dtype(places):
+            return places.astype(str)
+        return places.map(style.compact) + f" {_unit(self.experiment)}"
 
     def _at(self, plan: Settings) -> pd.DataFrame:
         """The frame's rows at one value of the second axis, all without ``at``."""

@@ -105,7 +105,9 @@ def mail(
     lines = [spec.title, "=" * len(spec.title), ""]
     for text in texts:
         lines += [*_wrap(text), ""]
-    lines += [_line(row) for row in frame.to_dict("records")]
+    axes = [name for name in ("axis2", "axis") if name in frame]
+    widths = {name: 2 + max(len(_place(value)) for value in frame[name]) for name in axes}
+    lines += [_line(row, widths) for row in frame.to_dict("records")]
     for plan, part in parts:
         lines += ["", *_part(plan, part)]
     lines += ["", *_wrap(f"Verdict: {verdict_said}"), "", *_wrap(f"Sources: {', '.join(sources)}")]
@@ -122,11 +124,12 @@ def _wrap(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(text, MAIL_COLUMNS, break_on_hyphens=False, subsequent_indent=indent)
 
 
-def _line(row: Mapping[Any, Any]) -> str:
+def _line(row: Mapping[Any, Any], widths: Mapping[str, int]) -> str:
     low, value, high = (reading(row[name]) for name in ("low", "value", "high"))
     bounds = f"  [{low}, {high}]" if low != high else ""
-    where = "".join(f"{_place(row[name]):>10}" for name in ("axis2", "axis") if name in row)
-    start = f"{row['backend']:4}{where}  {row['alternative']:16}{value:>8}{bounds}"
+    where = "".join(f"{_place(row[name]):>{width}}" for name, width in widths.items())
+    backend = "" if row["backend"] == BOTH else f"{row['backend']:4}"
+    start = f"{backend}{where}  {row['alternative']:16}{value:>8}{bounds}"
     return f"{start:<70}{_SIGNS[row['call']]:>2}".rstrip()
 
 
@@ -141,7 +144,7 @@ def _part(plan: Settings, frame: pd.DataFrame) -> list[str]:
         if len(marks) == 1 and marks != {""}:
             head, rows = f"{head} ({marks.pop()})", rows.assign(mark="")
         cells = [_cell(row) for row in rows.to_dict("records")]
-        told = ", ".join(cell for cell in cells if cell)
+        told = "; ".join(cell for cell in cells if cell)
         lines += _wrap(f"{head}: {told or '-'}", "    ")
     return lines
 

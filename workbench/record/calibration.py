@@ -1,4 +1,4 @@
-"""Calibration: named software terms fitted to single-level figures, and to nothing else.
+"""Calibration: named terms fitted to single-level figures and unit costs, and to nothing else.
 
 One fit per price preset, that is, per processor and the hypervisor measured on it.  The unknowns are
 factors, one per term of ``data/published/terms.csv``; a term scales the prices of its events

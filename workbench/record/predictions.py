@@ -1,7 +1,7 @@
 """The record: every published nested figure against what the model predicts for it.
 
-Prices are those of the processor's preset with its software terms fitted to single-level figures
-(:mod:`workbench.record.calibration`).  Nothing is fitted to a nested figure; one that a price was derived
+Prices are those of the processor's preset with its terms fitted to single-level figures and unit
+costs (:mod:`workbench.record.calibration`).  Nothing is fitted to a nested figure; one that a price was derived
 from by hand is marked (column ``informs``), and the summary is given without it as well.
 """
 
