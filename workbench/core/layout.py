@@ -36,7 +36,7 @@ from .hvm.records import (
     WRITTEN_TABLE,
 )
 from .ledger import LEDGER, TIMELINE_ENTRY
-from .mmu.records import LINES, MAX_RAM_PAGES, TLB, TLB_ENTRY, WALK, WALK_ENTRY
+from .mmu.records import FAST, LINES, MAX_RAM_PAGES, TLB, TLB_ENTRY, WALK, WALK_ENTRY
 from .structs import struct
 
 # ---------------------------------------------------------------- machine memory map
@@ -281,6 +281,22 @@ INTERRUPTS = np.dtype(
 """Sources of external interrupts and NMIs, and what waits for delivery."""
 PHYS_TICK, PHYS_TIMER, PHYS_NMI = 1, 2, 4
 
+DEBUG = np.dtype(
+    [
+        ("armed", "i8"),    # DEBUG_*
+        ("pending", "i8"),  # traps not yet delivered, as in the VMCS field of that name
+        ("met", "i8"),      # data breakpoints that the instruction under way has met
+        ("step", "i8"),     # it began with TF set
+        ("resume", "i8"),   # it began with RF set
+        ("mark", "i8"),     # instructions completed before it
+        ("data", "i8"),     # data breakpoints are enabled: accesses take the slow path
+        ("image", "i8"),    # RF, if the frame that is being pushed has it set
+    ]
+)  # fmt: skip
+"""Single-step and breakpoint traps (cpu/debug.py)."""
+DEBUG_OFF, DEBUG_ON, DEBUG_SPENT = range(3)
+"""Spent: nothing to look for any more, but the next VM exit has a field to clear."""
+
 FEATURES = np.dtype(
     [
         ("tlb_tagging", "i8"),
@@ -350,6 +366,17 @@ CHECKED_VMCS = np.dtype(
 )  # fmt: skip
 """The fields of a VMCS, and what else its checks looked at, when they all held (hvm/vmx_checked)."""
 
+N_P2M_LEAVES = 16
+P2M_LEAF = np.dtype(
+    [
+        ("key", "i8"),                            # page of L1's + 1, 0 none
+        ("address", "i8"),                        # ma of the entry of n1p_to_l0m that maps it
+        ("shift", "i8"), ("rights", "i8"),        # its size; what the levels above it grant
+    ],
+    align=True,
+)  # fmt: skip
+"""Where L0 found an entry of its own table for L1 (hvm/p2m)."""
+
 MACHINE = np.dtype(
     [
         ("cpu", CPU),
@@ -362,6 +389,7 @@ MACHINE = np.dtype(
         ("feat", FEATURES),
         ("apic", APIC),
         ("irq", INTERRUPTS),
+        ("debug", DEBUG),
         ("ram", "i8"),                            # host address of the RAM buffer
         ("ram_size", "i8"),
         ("bank_base", "i8", (N_BANKS,)),          # offset of each bank in the buffer
@@ -422,6 +450,8 @@ MACHINE = np.dtype(
         ("code", CODE),
         ("sh", SHADOW),
         ("checked", CHECKED_VMCS, (N_CHECKED_VMCS,)),
+        ("p2m_leaves", P2M_LEAF, (N_P2M_LEAVES,)),
+        ("tlb_hint", "i2", (FAST,)),              # 1 + place in TLB1 where a page was found last, 0 none
     ],
     align=True,
 )  # fmt: skip
@@ -441,6 +471,7 @@ Kvm = struct("Kvm", KVM)
 Features = struct("Features", FEATURES)
 Apic = struct("Apic", APIC)
 Interrupts = struct("Interrupts", INTERRUPTS)
+Debug = struct("Debug", DEBUG)
 TlbEntry = struct("TlbEntry", TLB_ENTRY)
 WalkEntry = struct("WalkEntry", WALK_ENTRY)
 Walk = struct("Walk", WALK)
@@ -453,4 +484,5 @@ ShadowPage = struct("ShadowPage", SHADOW_PAGE)
 WrittenTable = struct("WrittenTable", WRITTEN_TABLE)
 Shadow = struct("Shadow", SHADOW)
 CheckedVmcs = struct("CheckedVmcs", CHECKED_VMCS)
+P2mLeaf = struct("P2mLeaf", P2M_LEAF)
 Machine = struct("Machine", MACHINE)
