@@ -122,8 +122,7 @@ def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
     """Groups of bars over an axis of names, with whiskers or, without bounds, values."""
     places = list(dict.fromkeys(part["x"]))
     width = 0.8 / len(series)
-    many = len(places) * len(series) > 2 * _FEW
-    font = (_SMALL - 0.1 * many) * float(axes.yaxis.label.get_fontsize())
+    font = _SMALL * float(axes.yaxis.label.get_fontsize())
     for number, (name, (colour, hatch)) in enumerate(zip(series, style.SERIES_LOOKS, strict=False)):
         rows = part[part["series"] == name]
         where = [places.index(a) + (number + 0.5) * width - 0.4 for a in rows["x"]]
