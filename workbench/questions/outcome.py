@@ -19,7 +19,7 @@ from .runs import BOTH, Run
 from .spec import MAIN, Experiment, Settings
 from .words import mail, said
 
-_WHISKERS = "Whiskers: how far prices, alike for both, move the difference. "
+_WHISKERS = "Whiskers or bands: how far prices, alike for both, move the difference. "
 
 
 @dataclass(frozen=True, eq=False)
