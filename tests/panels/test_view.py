@@ -85,9 +85,9 @@ def test_a_price_alone_does_not_move_the_sliders(panel):
 
 
 def test_a_redrawn_cost_chart_is_the_chart_of_these_prices(panel):
-    first = panel._figures["Cost"][1].figure
+    first = panel._figures["Cost"].figure
     panel.controls._price_rows["HW_EXIT"][1].value = 5000
-    assert panel._figures["Cost"][1].figure is first, "drawn anew"
+    assert panel._figures["Cost"].figure is first, "drawn anew"
     anew = CHARTS["Cost"](panel.shown())
     assert first.get_label() == anew.get_label()
     sizes = [
@@ -95,6 +95,16 @@ def test_a_redrawn_cost_chart_is_the_chart_of_these_prices(panel):
         for figure in (first, anew)
     ]
     assert sizes[0] == sizes[1]
+    bars, other = first.axes[0], anew.axes[0]
+    for ours, theirs in zip(bars.patches, other.patches, strict=True):
+        assert ours.get_bbox().bounds == pytest.approx(theirs.get_bbox().bounds)
+    for ours, theirs in zip(bars.lines, other.lines, strict=True):
+        assert ours.get_xydata() == pytest.approx(theirs.get_xydata())
+    for ours, theirs in zip(bars.collections, other.collections, strict=True):
+        assert ours.get_segments()[0] == pytest.approx(theirs.get_segments()[0])
+    for ours, theirs in zip(bars.texts, other.texts, strict=True):
+        assert ours.get_text() == theirs.get_text() and ours.xy == pytest.approx(theirs.xy)
+    assert bars.get_xlim() == pytest.approx(other.get_xlim())
     for ours, theirs in zip(first.texts, anew.texts, strict=True):
         assert ours.get_text() == theirs.get_text()
         assert ours.get_fontsize() == theirs.get_fontsize()
@@ -105,7 +115,7 @@ def test_another_preset_redraws_without_a_run(panel, simulation):
     panel.controls._preset.value = "zen3"
     assert len(simulation.asked) == 1
     assert panel.shown()["SVM"].preset.name == "zen3"
-    assert "zen3" in panel._figures["Cost"][1].figure.get_supxlabel()
+    assert "zen3" in panel._figures["Cost"].figure.get_supxlabel()
 
 
 def test_every_price_can_be_set(panel):

@@ -61,7 +61,7 @@ class Panel:
         self.autorun = autorun
         self._by_backend: dict[str, Result] = {}
         self._stale: set[str] = set()
-        self._figures: dict[str, tuple[list, drawing.LayeredChart]] = {}
+        self._figures: dict[str, drawing.LayeredChart] = {}
         self._brush = asyncio.Lock()
         self._asked = 0.0
         self._quiet = False
@@ -314,16 +314,14 @@ class Panel:
         self.charts[name].layout.display = None if shown else "none"
 
     def _picture(self, name: str, results: dict[str, Result]) -> str:
-        """A chart of the results; when only prices changed, the one that is there with new bars."""
+        """A chart of the results; the one that is there with new bars where that will do."""
         redraw = drawing.REDRAW.get(name)
         if redraw is None:
             return drawing.chart_html(drawing.CHARTS[name](results))
-        of = [(label, result.raw) for label, result in results.items()]
         kept = self._figures.get(name)
-        if kept is None or kept[0] != of or not redraw(kept[1].figure, results):
-            made = drawing.LayeredChart(drawing.CHARTS[name](results))
-            self._figures[name] = kept = (of, made)
-        return kept[1].html()
+        if kept is None or not redraw(kept.figure, results):
+            kept = self._figures[name] = drawing.LayeredChart(drawing.CHARTS[name](results))
+        return kept.html()
 
     @staticmethod
     def _put(target: w.HTML, value: str) -> None:
