@@ -264,7 +264,7 @@ class Panel:
         other = self.pinned if beside == PINNED else None
         if beside == OTHER:
             other = self._by_backend.get(_other(self.result.scenario.backend))
-        if other is not None and other is not self.result:
+        if other is not None and other.scenario != self.result.scenario:
             found.append(self._repriced(other))
         return dict(labelled(found))
 
