@@ -13,7 +13,6 @@ from workbench.measure.frames import CAUSES
 from workbench.tables import source_keys
 
 
-
 def keys_behind(result, preset=None, set_up=False):
     """An own reading of the price table: keys of each price that met a count and is not nothing."""
     counts = result.raw.counts.copy()

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import datetime
+import html
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_a_toggle_runs_again_and_redraws(panel, simulation):
 
 def test_a_price_redraws_the_cost_without_a_run(panel, simulation):
     before = pictures(panel)
-    text, slider = panel.controls._price_rows["HW_EXIT"][1:]
+    _, text, slider, _ = panel.controls._price_rows["HW_EXIT"]
     text.value = 5000
     after = pictures(panel)
     assert len(simulation.asked) == 1
@@ -68,10 +69,10 @@ def test_the_ten_prices_with_the_largest_shares_have_sliders(panel):
     shown = [row.children[0].description for row in panel.controls._price_box.children]
     assert shown == [label_of(event) for event in table["event"].head(10)]
     first = table.iloc[0]
-    slider = panel.controls._price_rows[first["event"]][2]
-    for said in (f"{100 * first['share']:.1f} %", first["kind"], first["source"]):
-        assert said in slider.tooltip
-    assert f"{first['low']:g} to {first['high']:g}" in slider.tooltip
+    row = panel.controls._price_rows[first["event"]]
+    for said in (f"{100 * first['share']:.1f} %", first["kind"], first["source"],
+                 f"{first['low']:g} to {first['high']:g}"):  # fmt: skip
+        assert said in row.text.tooltip and html.escape(said) in row.about.value
     panel.controls._backend.value = "vmx"
     ours = set(sensitivity(panel.result).sort_values("share")["event"].tail(10))
     assert set(panel.controls._ranked) == ours

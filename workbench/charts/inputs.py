@@ -112,7 +112,9 @@ def footer(
     )
     parts = [f"{note} " if note else "", f"workbench {version}; scenario {scenarios}"]
     if prices:
-        used = [(result, _simulated_with(result) if clock else result.preset) for _, result in pairs]
+        used = [
+            (result, _simulated_with(result) if clock else result.preset) for _, result in pairs
+        ]
         names = dict.fromkeys(preset.name for _, preset in used)
         keys = dict.fromkeys(
             key for result, preset in used for key in preset.sources_for(_counts(result, set_up))

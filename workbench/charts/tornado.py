@@ -124,7 +124,10 @@ def toggle_tornado(table: pd.DataFrame, most: int = 15, size: str = "panel") -> 
 def _toggles_origin(table: pd.DataFrame, shown: pd.DataFrame) -> str:
     """Provenance, and the sources behind the starting point and the bars shown."""
     said = str(table.attrs.get("provenance", ""))
-    keys = [*table.attrs.get("sources", ()), *(k for cell in shown["sources"] for k in cell.split())]
+    keys = [
+        *table.attrs.get("sources", ()),
+        *(k for cell in shown["sources"] for k in cell.split()),
+    ]
     return f"{said}; sources {', '.join(dict.fromkeys(keys))}" if keys else said
 
 

@@ -26,6 +26,7 @@ from .controls import Controls, section
 from .runner import Execute, Runner
 from .state import Need, PanelState
 from .style import CSS
+from .swings import Swings
 
 ALONE, OTHER, PINNED = "alone", "other", "pinned"
 
@@ -68,6 +69,7 @@ class Panel:
         self._raise = raise_errors
         self._tasks: set[asyncio.Task[None]] = set()
         self.controls = Controls(self.state, self.guard)
+        self.swings = Swings(self._current, self.guard, self._show_error)
         self.widget = self._build()
         self.state.subscribe(self._state_changed)
         self._refresh_bar()
@@ -140,7 +142,7 @@ class Panel:
         files = w.HBox([self._links, self._upload])
         files.layout.align_items = "center"
         right = w.VBox([
-            self._error, self._cards, section("Charts", *self.charts.values()),
+            self._error, self._cards, section("Charts", *self.charts.values()), self.swings.box,
             section("Numbers", self._which_table, self._table),
             section("This scenario", files, self._code),
         ])  # fmt: skip
@@ -268,6 +270,9 @@ class Panel:
             found.append(self._repriced(other))
         return dict(labelled(found))
 
+    def _current(self) -> Result | None:
+        return None if self.result is None else self._repriced(self.result)
+
     def _repriced(self, result: Result) -> Result:
         scenario = self.state.scenario
         same = result.scenario.backend == scenario.backend
@@ -302,6 +307,7 @@ class Panel:
                     self._put(self._cards, drawing.headline_html(results))
                 await asyncio.sleep(0)  # let the page have it, and newer requests in
         self._draw_table()
+        self.swings.refresh()
 
     def _draw_table(self) -> None:
         if results := self.shown():

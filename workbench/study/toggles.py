@@ -128,9 +128,7 @@ def _cost(result: Result, counts: np.ndarray) -> float:
     return float(result.preset.vector() @ counts) / operations if operations else float(np.nan)
 
 
-def other_values(
-    result: Result, toggles: Sequence[str] | None = None
-) -> Iterator[tuple[str, Any]]:
+def other_values(result: Result, toggles: Sequence[str] | None = None) -> Iterator[tuple[str, Any]]:
     """Toggle and value for each run that :func:`run_toggles` makes."""
     now = result.scenario.all_features
     known = {f.id: f for f in applicable(result.scenario.backend)}
