@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup lab app test lint unit slow notebooks browser figures bench lock clean
+.PHONY: help setup lab app test lint unit slow notebooks browser figures baselines bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,9 +50,11 @@ notebooks: $(READY)  ## execute every notebook
 browser: $(READY)  ## drive the panel in a real browser
 	$(BIN)/python -m pytest tests/e2e -m browser
 
-figures: $(READY)  ## default figures and tables into figures/
+figures: $(READY)  ## default figures and every experiment into figures/
 	$(BIN)/workbench figures
-	$(BIN)/workbench figures experiments
+
+baselines: $(READY)  ## renew the pictures that guard the look of charts, after a wanted change
+	PYTHONPATH=. $(BIN)/python tests/charts/look.py
 
 bench: $(READY)  ## benchmarks, printed as ratios
 	$(BIN)/workbench bench

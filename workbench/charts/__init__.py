@@ -16,12 +16,13 @@ from .interrupts import interrupts
 from .origin import scenarios_of
 from .output import alt_text, save, to_png, to_svg
 from .record import depth, predictions, trend
+from .sizes import SIZES
 from .text import to_text
 from .tlb import tlb_flushes
 from .tornado import toggle_tornado, tornado
 
 __all__ = [
-    "Labels", "alt_text", "cost", "depth", "differences", "effects", "exit_frequency", "experiment",
+    "Labels", "SIZES", "alt_text", "cost", "depth", "differences", "effects", "exit_frequency", "experiment",
     "interrupts",
     "predictions", "save", "scenarios_of", "step_table", "timeline", "tlb_flushes", "to_png",
     "to_svg", "to_text", "toggle_tornado", "tornado", "trend",

@@ -44,7 +44,7 @@ def cost(results: Results, size: str = "panel") -> Figure:
     Parameters
     ----------
     results : Result, list or dict of Result
-    size : {"panel", "paper"}
+    size : {"panel", "paper", "column", "projector"}
     """
     pairs = labelled(results)
     unit, tables = _tables(pairs)

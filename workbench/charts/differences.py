@@ -15,6 +15,7 @@ from ..study.comparison import Comparison
 from . import style
 from .costs import parts, unit_for
 from .inputs import Results, footer, labelled
+from .sizes import named
 
 TITLE = "What differs"
 MOST = 10
@@ -66,7 +67,7 @@ def differences(results: Results, size: str = "panel") -> Figure:
     ----------
     results : Comparison, list or dict of at least two Results
         The first is what the others are compared with.
-    size : {"panel", "paper"}
+    size : {"panel", "paper", "column", "projector"}
     """
     pairs = labelled(results)
     if len(pairs) < 2:
@@ -84,11 +85,11 @@ def differences(results: Results, size: str = "panel") -> Figure:
     ]
     with style.house_style(size):
         rows = max(len(table) for table in tables)
+        extents = [max(len(table), 1) + 1.5 for table in tables]
         height = 1.5 + rows * max(0.3, 0.06 + 0.17 * len(looks)) + 0.12 * len(looks)
-        figure = style.new_figure(size, height)
-        left, right = figure.subplots(1, 2)
-        _bars(left, tables[0], looks, rows)
-        _bars(right, tables[1], looks, rows)
+        figure, (left, right) = style.panels(size, height, 0.7, extents)
+        for axes, table in ((left, tables[0]), (right, tables[1])):
+            _bars(axes, table, looks, len(table) if named(size).stacked else rows)
         left.set_xlabel(f"more or fewer exits\n{UNITS[unit]}")
         right.set_xlabel(f"more or fewer cycles\n{UNITS[unit]}")
         right.xaxis.set_major_formatter(lambda value, _: style.compact(value))

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from ..study.effects import FACTORIAL, Effects
 from . import style
 from .inputs import footer
+from .sizes import named
 
 TITLE = "Effects of toggles"
 MOST = 8
@@ -59,7 +60,7 @@ def effects(found: Effects, size: str = "panel") -> Figure:
     ----------
     found : Effects
         What ``wb.factorial`` or ``wb.one_at_a_time`` returned.
-    size : {"panel", "paper"}
+    size : {"panel", "paper", "column", "projector"}
     """
     names = shown(found)
     origin = [("one of the runs", found.result)] if found.result is not None else []
@@ -73,15 +74,12 @@ def effects(found: Effects, size: str = "panel") -> Figure:
         )
     matrix = interaction_matrix(found) if found.design == FACTORIAL and len(names) > 1 else None
     with style.house_style(size):
-        figure = style.new_figure(
-            size, 1.5 + max(3, len(names)) * (0.5 if matrix is not None else 0.34)
-        )
-        columns = 1 if matrix is None else 2
-        grid = figure.subplots(1, columns, squeeze=False,
-                               width_ratios=[1] if matrix is None else [1, 1.25])[0]  # fmt: skip
+        height = 1.5 + max(3, len(names)) * (0.5 if matrix is not None else 0.34)
+        widths = [1] if matrix is None else [1, 1.25]
+        figure, grid = style.panels(size, height, 0.5, [1] * len(widths), widths)
         _bars(grid[0], found, names)
         if matrix is not None:
-            _matrix(grid[1], matrix, found)
+            _matrix(grid[1], matrix, found, named(size).stacked)
         return style.finish(figure, title, note, _alt(found, names, matrix), size, origin)
 
 
@@ -121,7 +119,8 @@ def _bars(axes: Axes, found: Effects, names: list[str]) -> None:
     axes.set_xlabel(f"main effect [{unit_of(found.measure)}]")
 
 
-def _matrix(axes: Axes, matrix: pd.DataFrame, found: Effects) -> None:
+def _matrix(axes: Axes, matrix: pd.DataFrame, found: Effects, names: bool) -> None:
+    """The interactions; with ``names`` the rows have their names, else they are those beside."""
     values = matrix.to_numpy(float)
     largest = float(np.nanmax(np.abs(values))) or 1.0
     axes.imshow(values, cmap=COLOURS, norm=TwoSlopeNorm(0.0, -largest, largest), aspect="auto")
@@ -141,7 +140,7 @@ def _matrix(axes: Axes, matrix: pd.DataFrame, found: Effects) -> None:
                 axes.add_patch(Rectangle((column - 0.47, row - 0.46), 0.94, 0.92, fill=False,
                                          edgecolor=style.INK, linewidth=1.6))  # fmt: skip
     places = range(len(matrix))
-    axes.set_yticks(places, [""] * len(matrix))
+    axes.set_yticks(places, [_wrapped(name) if names else "" for name in matrix.index])
     axes.set_xticks(places, [_wrapped(name) for name in matrix.columns], rotation=40, ha="right",
                     rotation_mode="anchor")  # fmt: skip
     axes.tick_params(length=0)

@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from ..result import Result
 from . import style
 from .inputs import Results, footer, labelled
+from .sizes import named
 
 TITLE = "Exit frequency"
-TITLE_CHARACTERS = {"paper": 100, "panel": 112}
-"""Characters of subplot titles over the whole width."""
 MOST = 12
 """Exits shown by name; rarer ones are added up as 'other'."""
 
@@ -50,7 +49,7 @@ def exit_frequency(results: Results, size: str = "panel") -> Figure:
     Parameters
     ----------
     results : Result, list or dict of Result
-    size : {"panel", "paper"}
+    size : {"panel", "paper", "column", "projector"}
     """
     pairs = labelled(results)
     note = footer(pairs, size, False, "Without the set-up before the first entry to L2.")
@@ -59,23 +58,35 @@ def exit_frequency(results: Results, size: str = "panel") -> Figure:
         reason = "Nothing to show: no exit was counted after the first entry to L2."
         return style.empty(TITLE, reason, note, size, pairs)
     tables = _aligned(pairs, tables)
-    columns = 2 if len(pairs) == 4 else min(3, len(pairs))
+    columns = _columns(len(pairs), size)
     rows = -(-len(pairs) // columns)
     tallest = max(len(table) for table in tables)
     top = max(table.sum(axis=1).max() for table in tables if len(table))
+    letters = named(size).characters(named(size).font)
     with style.house_style(size):
         figure = style.new_figure(size, 1.0 + rows * (0.75 + 0.26 * tallest))
         grid = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes, (label, _), table in zip(grid, pairs, tables, strict=False):
             _bars(axes, table, top, tallest)
+<<<<<<< HEAD
             lines = textwrap.wrap(label, TITLE_CHARACTERS[size] // columns - 12)
             axes.set_title("\n".join(lines), loc="left", y=1.0)  # a given y is not searched for
+=======
+            lines = textwrap.wrap(label, letters // columns - 12)
+            axes.set_title("\n".join(lines), loc="left")
+>>>>>>> main
         for axes in grid[len(pairs) :]:
             axes.set_axis_off()
         routes = [c for c in style.ROUTE_LOOKS if any(t[c].sum() > 0 for t in tables)]
         looks = [style.ROUTE_LOOKS[route] for route in routes]
         style.legend(figure, TITLE, style.patches(looks), size)
         return style.finish(figure, TITLE, note, _alt(pairs, tables), size, pairs)
+
+
+def _columns(panels: int, size: str) -> int:
+    if named(size).stacked:
+        return 1
+    return 2 if panels == 4 else min(3, panels)
 
 
 def _aligned(pairs: list[tuple[str, Result]], tables: list[pd.DataFrame]) -> list[pd.DataFrame]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,10 +14,9 @@ from matplotlib.lines import Line2D
 from ..result import Result
 from . import style
 from .kinds import KINDS, group_names, spaced
+from .sizes import named
 
 _BESIDE = 3
-_ACROSS = 26
-"""Characters of a label along the height of a panel."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +28,6 @@ class Labels:
     y: str
     value: str
     note: str
-
-
-_TITLE = {"paper": 66, "panel": 80}
-"""Characters of a title's line."""
 
 
 def experiment(
@@ -58,9 +52,8 @@ def experiment(
     chart = KINDS[kind]
     names = list(dict.fromkeys(frame["panel"]))
     series = list(dict.fromkeys(frame["series"])) if "series" in frame else []
-    wide = len(names) if len(names) <= 2 else _BESIDE if len(names) % _BESIDE == 0 else 2
+    wide = _columns(len(names), size)
     high = -(-len(names) // wide)
-    title = textwrap.fill(labels.title, _TITLE[size])
     with style.house_style(size):
         handles = chart.legend(frame, series)
         if kind == "heat":
@@ -77,10 +70,8 @@ def experiment(
             if name:
                 axes.set_title(name, loc="left")
             axes.set_xlabel(labels.x)
-            if place % wide == 0:
-                axes.set_ylabel(
-                    textwrap.fill(labels.y if kind == "heat" else labels.value, _ACROSS)
-                )
+            if place % wide == 0:  # of those that stand beside each other the first says it for all
+                axes.set_ylabel(labels.y if kind == "heat" else labels.value)
             elif kind == "heat" and _same_rows(frame, names[0], name):
                 axes.tick_params(labelleft=False)
             if place % wide == wide - 1:
@@ -88,8 +79,8 @@ def experiment(
             if crossings is not None:
                 _crossing(axes, part, crossings[crossings["panel"] == name])
         if handles:
-            style.legend(figure, title, handles, size)
-        return style.finish(figure, title, labels.note, _alt(frame, labels), size, pairs)
+            style.legend(figure, labels.title, handles, size)
+        return style.finish(figure, labels.title, labels.note, _alt(frame, labels), size, pairs)
 
 
 def _same_rows(frame: pd.DataFrame, first: str, other: str) -> bool:
@@ -101,6 +92,12 @@ def _read_as(value: str, crossed: bool) -> list[Artist]:
     """Legend entries of a heat map: what its numbers are, and the line over it."""
     line = Line2D([], [], color=style.INK, lw=1.4, label="crossover (dotted: its bounds)")
     return [*([line] if crossed else []), Line2D([], [], ls="", label=f"numbers: {spaced(value)}")]
+
+
+def _columns(panels: int, size: str) -> int:
+    if named(size).stacked:
+        return 1
+    return panels if panels <= 2 else _BESIDE if panels % _BESIDE == 0 else 2
 
 
 def _crossing(axes: Axes, part: pd.DataFrame, line: pd.DataFrame) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,9 +12,9 @@ from ..features import defaults
 from ..measure.frames import without_boot
 from ..prices import PricePreset
 from ..result import Result
+from .sizes import wrapped
 
 Results = Result | Mapping[str, Result] | Iterable[Result]
-_FOOTER_CHARACTERS = {"paper": 118, "panel": 142}
 
 
 def labelled(results: Results) -> list[tuple[str, Result]]:
@@ -124,6 +123,7 @@ def footer(
     return wrapped("".join(parts), size)
 
 
+<<<<<<< HEAD
 def _counts(result: Result, set_up: bool) -> np.ndarray:
     return (result.raw.counts if set_up else without_boot(result.raw)).sum(axis=0)
 
@@ -139,3 +139,8 @@ def _simulated_with(result: Result) -> PricePreset:
 def wrapped(text: str, size: str) -> str:
     """Small print in lines as wide as the figure."""
     return "\n".join(textwrap.wrap(text, _FOOTER_CHARACTERS[size], break_on_hyphens=False))
+=======
+def _sources(result: Result) -> tuple[str, ...]:
+    """Of the prices that met a count after the set-up, which no chart shows."""
+    return result.preset.sources_for(without_boot(result.raw).sum(axis=0))
+>>>>>>> main

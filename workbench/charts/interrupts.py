@@ -63,7 +63,7 @@ def interrupts(results: Results, size: str = "panel") -> Figure:
     Parameters
     ----------
     results : Result, list or dict of Result
-    size : {"panel", "paper"}
+    size : {"panel", "paper", "column", "projector"}
     """
     pairs = labelled(results)
     note = footer(
@@ -82,8 +82,9 @@ def interrupts(results: Results, size: str = "panel") -> Figure:
     with style.house_style(size):
         rows = max(len(BLOCK_REASONS), len(names))
         height = 1.35 + rows * max(0.32, 0.06 + 0.19 * len(pairs))
-        figure = style.new_figure(size, height + 0.12 * len(pairs))
-        left, right = figure.subplots(1, 2)
+        figure, (left, right) = style.panels(
+            size, height + 0.12 * len(pairs), 0.6, (len(BLOCK_REASONS) + 1, len(names) + 1)
+        )
         _bars(left, [table.tolist() for table in waits], looks)
         _bars(right, [table.tolist() for table in rates], looks)
         _rows(left, [REASONS[reason] for reason in BLOCK_REASONS])

@@ -62,17 +62,18 @@ def to_png(figure: Figure, dpi: float | None = None) -> bytes:
     return _render(figure, "png", dpi)
 
 
-def save(figure: Figure, path: str | Path) -> Path:
+def save(figure: Figure, path: str | Path, dpi: float | None = None) -> Path:
     """Write a figure as PNG, SVG or PDF, by the name's ending; all or nothing.
 
-    The file carries the scenarios it was made from (:func:`scenarios_of`).
+    The file carries the scenarios it was made from (:func:`scenarios_of`).  ``dpi``: dots per inch
+    of a PNG, and of what SVG and PDF hold as pictures; 200 by default.
     """
     path = Path(path)
     form = path.suffix.lower().lstrip(".")
     if form not in _CANVASES:
         hint = f"end the name with .{', .'.join(_CANVASES)}"
         raise ResultError(f"{path}: figures cannot be written as {path.suffix or 'that'!r}", hint)
-    data = _render(figure, form, more=origin.metadata(figure, form))
+    data = _render(figure, form, dpi, origin.metadata(figure, form))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, build = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

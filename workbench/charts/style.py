@@ -6,6 +6,7 @@ each has its hatch, so that a grey print says the same.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from ..result import Result
-from . import origin
+from . import fitting, origin
+from .sizes import SIZES, heading, named
 
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -44,10 +46,9 @@ RC: dict[Any, Any] = {
 LAYOUT_DPI = 200
 """Text is laid out at this resolution, where hinting changes its width least."""
 INK = "#222222"
-WIDTHS = {"paper": 6.3, "panel": 8.4}
-"""Inches: the text width of a page, and the panel's column."""
-FONT_SIZES = {"paper": 8.0, "panel": 9.0}
-_LEGEND_CHARACTERS = {"paper": 96, "panel": 116}
+FONT_SIZES = {name: size.font for name, size in SIZES.items()}
+_LINE = 1.25 / 72
+"""Height of a line of one point [inches]."""
 
 PART_LOOKS = {
     "L2 work": ("#ffffff", ""),
@@ -71,10 +72,8 @@ SERIES_LOOKS = (
 
 @contextmanager
 def house_style(size: str) -> Iterator[None]:
-    """Draw under the house style at a size of :data:`WIDTHS`."""
-    if size not in WIDTHS:
-        raise ValueError(f"size is {size!r}; sizes: {', '.join(WIDTHS)}")
-    font = FONT_SIZES[size]
+    """Draw under the house style at a size of :data:`~workbench.charts.sizes.SIZES`."""
+    font = named(size).font
     sizes = {
         "font.size": font,
         "axes.labelsize": font,
@@ -89,9 +88,40 @@ def house_style(size: str) -> Iterator[None]:
 
 def new_figure(size: str, height: float) -> Figure:
     """An empty figure of the house; ``height`` in inches."""
+    chosen = named(size)
     return Figure(
-        figsize=(WIDTHS[size], height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
+        figsize=(chosen.width, chosen.taller * height),
+        layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06),
     )
+
+
+def panels(
+    size: str,
+    height: float,
+    frame: float,
+    rows: Sequence[float] = (1, 1),
+    widths: Sequence[float] | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure with panels: side by side, or below each other where the size wants it.
+
+    Parameters
+    ----------
+    height : float
+        Of the figure with its panels side by side [inches].
+    frame : float
+        What of that is title, legend and footer.
+    rows : sequence of float, optional
+        What each panel needs of the height, beside the others, when they stand below each other.
+    widths : sequence of float, optional
+        What each panel needs of the width, beside the others, when they stand side by side.
+    """
+    if not named(size).stacked:
+        figure = new_figure(size, height)
+        grid = figure.subplots(1, len(widths or rows), squeeze=False, width_ratios=widths)
+        return figure, list(grid.flat)
+    parts = [row / max(rows) for row in rows]
+    figure = new_figure(size, frame + sum(parts) * (height - frame))
+    return figure, list(figure.subplots(len(rows), 1, squeeze=False, height_ratios=parts).flat)
 
 
 def finish(
@@ -109,15 +139,18 @@ def finish(
     Without the last step each drawing would lay out anew, from where the one before left off, and
     the same figure would give other bytes.
     """
-    font = FONT_SIZES[size]
+    chosen = named(size)
     if not figure.legends:  # else the title heads the legend, see below
-        figure.suptitle(title, x=0.01, ha="left", fontsize=font + 2, fontweight="bold")
-    figure.supxlabel(note, x=0.01, ha="left", fontsize=font - 2, color="#555555")
+        head = heading(title, size)
+        figure.suptitle(head, x=0.01, ha="left", fontsize=chosen.font + 2, fontweight="bold")
+        _grow(figure, head.count("\n"), chosen.font + 2)
+    figure.supxlabel(note, x=0.01, ha="left", fontsize=chosen.small, color="#555555")
+    _grow(figure, note.count("\n") - 1, chosen.small)
     figure.set_label(alt)
     origin.remember(figure, pairs)
     FigureCanvasAgg(figure)
     figure.set_dpi(LAYOUT_DPI)
-    figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
+    fitting.lay_out(figure)
     figure.set_layout_engine("none")
     figure.set_dpi(RC["figure.dpi"])
     return figure
@@ -133,14 +166,28 @@ def rename(figure: Figure, note: str, alt: str, pairs: Iterable[tuple[str, Resul
     origin.remember(figure, pairs)
 
 
+def _grow(figure: Figure, lines: int, points: float) -> None:
+    """Room for more lines of text than a figure's height reckons with."""
+    if lines > 0:
+        figure.set_figheight(figure.get_figheight() + lines * points * _LINE)
+
+
 def legend(figure: Figure, title: str, handles: Sequence[Artist], size: str) -> None:
     """The figure's legend at its top, with the title as its head (both claim that place)."""
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), 3, _LEGEND_CHARACTERS[size] // (longest + 7)))
+    chosen = named(size)
+    letters = chosen.characters(chosen.font - 0.5)
+    labels = ["\n".join(textwrap.wrap(str(h.get_label()), letters - 6)) for h in handles]
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    columns = max(1, min(len(handles), 3, letters // (longest + 7)))
+    head = heading(title, size)
     figure.legend(
-        handles=handles, loc="outside upper left", ncols=columns, title=title, alignment="left",
-        title_fontproperties={"size": FONT_SIZES[size] + 2, "weight": "bold"}, borderpad=0.1,
+        handles=handles, labels=labels, loc="outside upper left", ncols=columns, title=head,
+        alignment="left", title_fontproperties={"size": chosen.font + 2, "weight": "bold"},
+        borderpad=0.1,
     )  # fmt: skip
+    rows = -(-len(labels) // columns) + sum(label.count("\n") for label in labels)
+    _grow(figure, rows - 2, chosen.font)
+    _grow(figure, head.count("\n"), chosen.font + 2)
 
 
 def patches(looks: Iterable[tuple[str, str, str]]) -> list[Patch]:

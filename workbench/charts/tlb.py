@@ -10,6 +10,7 @@ from ..core.ledger import FLUSH_REASONS
 from ..result import Result
 from . import style
 from .inputs import Results, footer, labelled
+from .sizes import named
 
 TITLE = "TLB flushes and what they cost"
 SIDES = {
@@ -42,7 +43,7 @@ def tlb_flushes(results: Results, size: str = "panel") -> Figure:
     Parameters
     ----------
     results : Result, list or dict of Result
-    size : {"panel", "paper"}
+    size : {"panel", "paper", "column", "projector"}
     """
     pairs = labelled(results)
     note = footer(pairs, size, False, "A refill is a TLB miss on an entry that a flush dropped.")
@@ -58,13 +59,14 @@ def tlb_flushes(results: Results, size: str = "panel") -> Figure:
     ]
     with style.house_style(size):
         height = 1.35 + len(reasons) * max(0.32, 0.06 + 0.19 * len(pairs))
-        figure = style.new_figure(size, height + 0.12 * len(pairs))
-        left, right = figure.subplots(1, 2, sharey=True)
+        height += 0.12 * len(pairs)
+        figure, (left, right) = style.panels(size, height, 0.6)
         for axes, side in ((left, "flushes"), (right, "refills")):
             _bars(axes, [table[side] for table in tables], looks)
             axes.set_xlabel(SIDES[side])
-        left.set_yticks(range(len(reasons)), reasons)
-        left.set_ylim(len(reasons) - 0.45, -0.55)
+            named_here = axes is left or named(size).stacked
+            axes.set_yticks(range(len(reasons)), reasons if named_here else [""] * len(reasons))
+            axes.set_ylim(len(reasons) - 0.45, -0.55)
         if len(pairs) > 1:
             style.legend(figure, TITLE, style.patches(looks), size)
         title = TITLE if len(pairs) > 1 else f"{TITLE}: {pairs[0][0]}"

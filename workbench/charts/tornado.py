@@ -15,7 +15,8 @@ from ..measure.swings import by_group, sensitivity
 from ..result import Result
 from . import style
 from .costs import UNITS, unit_for
-from .inputs import footer, wrapped
+from .inputs import footer
+from .sizes import wrapped
 
 TITLE = "Which prices matter"
 TOGGLES_TITLE = "Which toggles matter"
@@ -37,7 +38,7 @@ def tornado(result: Result, by: str = "price", most: int = 12, size: str = "pane
         ``group``: prices that rest on the same measurement as one bar, since they move together.
     most : int
         How many bars at most; how many prices are left out is said below.
-    size : {"panel", "paper"}
+    size : {"panel", "paper", "column", "projector"}
     """
     if by not in ("price", "group"):
         raise ResultError(f"by is {by!r}", "by='price' or by='group'")
@@ -86,7 +87,7 @@ def toggle_tornado(table: pd.DataFrame, most: int = 15, size: str = "panel") -> 
         What :func:`workbench.toggle_sensitivity` returned.
     most : int
         How many bars; toggles that change nothing have none.
-    size : {"panel", "paper"}
+    size : {"panel", "paper", "column", "projector"}
     """
     missing = {"toggle", "value", "per_operation", "base", "swing", "sources"} - set(table.columns)
     if missing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from ..paths import write_atomically
 if TYPE_CHECKING:
     from ..scenario import Scenario
 
+DEFAULTS, EXPERIMENTS = "defaults", "experiments"
+"""Names for the default figures, and for every experiment."""
 FORMATS = ("png", "svg", "pdf")
 FIGURES = {
     "exit_frequency": (charts.exit_frequency, "exits"),
@@ -27,6 +29,7 @@ def write_figures(
     folder: Path,
     formats: Sequence[str] = FORMATS,
     progress: simulate.ProgressCallback | None = None,
+    size: str = "paper",
 ) -> list[Path]:
     """Run each scenario once and chart them side by side.
 
@@ -40,6 +43,8 @@ def write_figures(
         Of :data:`FORMATS`.
     progress : callable, optional
         See :func:`workbench.simulate.run`.
+    size : str
+        Of ``charts.SIZES``: where the figures are used.
 
     Returns
     -------
@@ -53,7 +58,8 @@ def write_figures(
     written = []
     for name, (chart, table) in FIGURES.items():
         for form in formats:
-            written.append(charts.save(chart(results), folder / f"{name}.{form}"))
+            path = folder / f"{name}.{form}"
+            written.append(charts.save(chart(results, size), path, charts.SIZES[size].dots))
         written.append(_text(folder / f"{name}.txt", charts.to_text(table, results)))
     written.append(_text(folder / "summary.txt", charts.to_text("summary", results)))
     return written
@@ -64,24 +70,30 @@ def write_experiments(
     folder: Path,
     formats: Sequence[str] = FORMATS,
     progress: simulate.ProgressCallback | None = None,
+    size: str = "paper",
+    tell: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Run experiments by name, or all for ``experiments``; write figures, data and a text of each.
 
-    Files begin with the experiment's name; further figures and frames add their own.
+    Files begin with the experiment's name; further figures and frames add their own.  ``tell`` gets
+    the verdict of each in words.
     """
-    every = list(questions.experiments()["name"]) if "experiments" in names else list(names)
+    every = list(questions.experiments()["name"]) if EXPERIMENTS in names else list(names)
     written = []
     for chosen in [questions.find(name) for name in every]:
         outcome = questions.run(chosen, progress)
-        for name, figure in outcome.figures.items():
+        for name, figure in outcome.sized(size).items():
             stem = "-".join(filter(None, (chosen.name, name)))
             for form in formats:
-                written.append(charts.save(figure, folder / f"{stem}.{form}"))
+                path = folder / f"{stem}.{form}"
+                written.append(charts.save(figure, path, charts.SIZES[size].dots))
         for name, frame in outcome.frames.items():
             stem = chosen.name if name == questions.MAIN else f"{chosen.name}-{name}"
             for form in ("csv", "parquet"):
                 written.append(write_table(frame, folder / f"{stem}.{form}"))
         written.append(_text(folder / f"{chosen.name}.txt", outcome.text))
+        if tell is not None:
+            tell(f"{chosen.name}: {outcome.said}")
     return written
 
 

@@ -88,7 +88,7 @@ def frame(spec: Experiment, runs: Sequence[Run]) -> pd.DataFrame:
     DataFrame
         backend, axis, axis2 (of an experiment with two), alternative, value, low, high; gain,
         gain_low, gain_high: how much lower the value is than with the verdict's ``than`` at the
-        same point and the same prices.  Bounds are those of the prices.
+        same point and the same prices.  Bounds are those of the prices, or of a sample of events.
     """
     column, than = spec.measure["column"], spec.verdict["than"]
     base = {_point(spec, run): run.result for run in runs if run.alternative == than}
