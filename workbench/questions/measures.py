@@ -23,6 +23,11 @@ _LOOKUP = EVENTS.index("PERMISSION_MAP_LOOKUP")
 _RUN = CAUSES.index("RUN")
 
 
+def accesses(result: Result) -> int:
+    """Random accesses of the L2 program ``workset``, which has them as a parameter."""
+    return int(result.scenario.l2_params.get("accesses", 0))
+
+
 def _after_boot(result: Result) -> np.ndarray:
     return without_boot(result.raw).sum(axis=0)
 
@@ -42,10 +47,16 @@ def _per_transition(result: Result) -> np.ndarray:
     return counts
 
 
+def _per_access(result: Result) -> np.ndarray:
+    counts: np.ndarray = _after_boot(result) / max(accesses(result), 1)
+    return counts
+
+
 PRICED: dict[str, Callable[[Result], np.ndarray]] = {
     "cycles": _after_boot,
     "cycles_per_l2_kinstr": _per_kinstr,
     "cycles_per_operation": _per_operation,
+    "cycles_per_access": _per_access,
     "cycles_per_transition": _per_transition,
 }
 """Name -> events counted for one unit of work, shape (N_EVENTS,), without the set-up before the
