@@ -68,13 +68,8 @@ def exit_frequency(results: Results, size: str = "panel") -> Figure:
         grid = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes, (label, _), table in zip(grid, pairs, tables, strict=False):
             _bars(axes, table, top, tallest)
-<<<<<<< HEAD
-            lines = textwrap.wrap(label, TITLE_CHARACTERS[size] // columns - 12)
-            axes.set_title("\n".join(lines), loc="left", y=1.0)  # a given y is not searched for
-=======
             lines = textwrap.wrap(label, letters // columns - 12)
-            axes.set_title("\n".join(lines), loc="left")
->>>>>>> main
+            axes.set_title("\n".join(lines), loc="left", y=1.0)  # a given y is not searched for
         for axes in grid[len(pairs) :]:
             axes.set_axis_off()
         routes = [c for c in style.ROUTE_LOOKS if any(t[c].sum() > 0 for t in tables)]

@@ -123,7 +123,6 @@ def footer(
     return wrapped("".join(parts), size)
 
 
-<<<<<<< HEAD
 def _counts(result: Result, set_up: bool) -> np.ndarray:
     return (result.raw.counts if set_up else without_boot(result.raw)).sum(axis=0)
 
@@ -134,13 +133,3 @@ def _simulated_with(result: Result) -> PricePreset:
         return result.scenario.preset
     except PriceError:
         return result.preset
-
-
-def wrapped(text: str, size: str) -> str:
-    """Small print in lines as wide as the figure."""
-    return "\n".join(textwrap.wrap(text, _FOOTER_CHARACTERS[size], break_on_hyphens=False))
-=======
-def _sources(result: Result) -> tuple[str, ...]:
-    """Of the prices that met a count after the set-up, which no chart shows."""
-    return result.preset.sources_for(without_boot(result.raw).sum(axis=0))
->>>>>>> main

@@ -89,7 +89,7 @@ def toggle_tornado(table: pd.DataFrame, most: int = 15, size: str = "panel") -> 
         How many bars; toggles that change nothing have none.
     size : {"panel", "paper", "column", "projector"}
     """
-    missing = {"toggle", "value", "per_operation", "base", "swing", "sources"} - set(table.columns)
+    missing = {"toggle", "value", "per_operation", "base", "swing"} - set(table.columns)
     if missing:
         hint = "give the frame of wb.toggle_sensitivity(result)"
         raise ResultError(f"no column {min(missing)!r} in the table of toggles", hint)
@@ -127,7 +127,7 @@ def _toggles_origin(table: pd.DataFrame, shown: pd.DataFrame) -> str:
     said = str(table.attrs.get("provenance", ""))
     keys = [
         *table.attrs.get("sources", ()),
-        *(k for cell in shown["sources"] for k in cell.split()),
+        *(k for cell in shown.get("sources", ()) for k in cell.split()),
     ]
     return f"{said}; sources {', '.join(dict.fromkeys(keys))}" if keys else said
 
