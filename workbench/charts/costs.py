@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 from ..prices import PARTS
 from ..result import Result
@@ -138,7 +139,7 @@ class _Reach:
                 stacks.append((part, ends, widths))
                 ends = [end + width for end, width in zip(ends, widths, strict=True)]
         low, high = (
-            [float(table.at["all", bound]) for table in tables]
+            [float(table[bound].to_dict()["all"]) for table in tables]
             for bound in ("cycles_low", "cycles_high")
         )
         return cls(stacks, ends, low, high)
@@ -164,6 +165,7 @@ def _move(axes: Axes, tables: list[pd.DataFrame]) -> None:
          for low, high, y in zip(reach.low, reach.high, mark.get_ydata(), strict=True)]
     )  # fmt: skip
     for text, end in zip(axes.texts, reach.ends, strict=True):
+        assert isinstance(text, Annotation)
         text.set_text(style.reading(end))
         text.xy = (end, text.xy[1])
     axes.set_xlim(0, reach.limit)
