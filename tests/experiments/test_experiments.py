@@ -191,18 +191,22 @@ def test_an_unknown_name_gets_a_hint():
 
 
 def test_one_from_end_to_end(tmp_path):
-    written = write_experiments(["tags"], tmp_path, ["svg"])
+    written = write_experiments(["gif"], tmp_path, ["svg"])
+    figures = {"gif", "gif-blocked", "gif-exits", "gif-percentiles"}
+    frames = figures | {"gif-waits"}
     assert {path.name for path in written} == {
-        f"tags.{e}" for e in ("svg", "csv", "parquet", "txt")
+        *(f"{name}.svg" for name in figures),
+        *(f"{name}.{form}" for name in frames for form in ("csv", "parquet")),
+        "gif.txt",
     }
-    text = (tmp_path / "tags.txt").read_text()
+    text = (tmp_path / "gif.txt").read_text()
     assert max(map(len, text.splitlines())) <= questions.MAIL_COLUMNS
-    table = pd.read_csv(tmp_path / "tags.csv")
-    spec = tomllib.loads((wb.data_dir() / "experiments" / "tags.toml").read_text())["verdict"]
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "tags.parquet"), table)
+    table = pd.read_csv(tmp_path / "gif.csv")
+    spec = tomllib.loads((wb.data_dir() / "experiments" / "gif.toml").read_text())["verdict"]
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "gif.parquet"), table)
     verdict = questions.judge(table, spec["better"], spec["tolerance"])
     assert f"Claim {verdict}." in text
-    assert charts.scenarios_of(tmp_path / "tags.svg")
+    assert all(charts.scenarios_of(tmp_path / f"{name}.svg") for name in figures)
 
 
 def test_they_are_listed_with_whose_claim_it_is():

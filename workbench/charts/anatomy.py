@@ -71,7 +71,7 @@ def timeline(
     """
     steps = result.timeline.iloc[start:stop]
     pairs = [(result.scenario.backend.upper(), result)]
-    note = footer(pairs, size, True)
+    note = footer(pairs, size, True, clock=True)
     title = f"{TITLE}: {_subject(result, steps)}" if len(steps) else TITLE
     if steps.empty:
         reason = "Nothing to show: no such entries are recorded."
