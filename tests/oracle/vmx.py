@@ -111,6 +111,9 @@ def cr_access_goes_to_l1(fields: Fields, qualification: int, value: int) -> bool
         changed0 &= source ^ fields["CR0_READ_SHADOW"]
         return bool(changed0 & 0xE or changed0 & source & 1)
     if register == 3:
+        targets = [fields.get(f"CR3_TARGET_VALUE{n}", 0) for n in range(4)]
+        if kind == 0 and value in targets[: fields.get("CR3_TARGET_COUNT", 0)]:
+            return False
         return control(fields, "cpu", "CR3_STORE_EXITING" if kind else "CR3_LOAD_EXITING")
     if register == 8:
         return control(fields, "cpu", "CR8_STORE_EXITING" if kind else "CR8_LOAD_EXITING")
