@@ -50,9 +50,8 @@ notebooks: $(READY)  ## execute every notebook
 browser: $(READY)  ## drive the panel in a real browser
 	$(BIN)/python -m pytest tests/e2e -m browser
 
-figures: $(READY)  ## default figures and tables into figures/
+figures: $(READY)  ## default figures and every experiment into figures/
 	$(BIN)/workbench figures
-	$(BIN)/workbench figures experiments
 
 baselines: $(READY)  ## renew the pictures that guard the look of charts, after a wanted change
 	PYTHONPATH=. $(BIN)/python tests/charts/look.py

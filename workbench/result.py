@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -138,8 +138,38 @@ class Result:
 
     @property
     def latency(self) -> pd.DataFrame:
-        """level, kind, from_cycles, below_cycles, count: interrupts by cycles from raise to taking."""
+        """level, kind, from_cycles, below_cycles, count, share: events by how long they waited.
+
+        From the moment an interrupt or NMI is raised until the guest's processor, or L0 for its
+        guest, takes it; four bins for each power of two.  Counts add up to ``taken`` of
+        :attr:`deliveries`; ``share`` runs up to 1 for each level and kind.
+        """
         return frames.latency_frame(self.raw)
+
+    def latency_quantiles(
+        self, shares: Sequence[float] = (0.5, 0.95, 0.99), level: str = "", kind: str = ""
+    ) -> np.ndarray:
+        """Cycles that the given shares of events waited no longer than, shape (len(shares),).
+
+        Parameters
+        ----------
+        shares : sequence of float
+            From 0 to 1: the median, and the 95th and 99th percentile unless told.
+        level, kind : str
+            ``L1`` or ``L2``, ``interrupt`` or ``nmi``; all of them when empty.
+
+        Raises
+        ------
+        ResultError
+            A share that is none.
+        """
+        if any(not 0 <= share <= 1 for share in shares):
+            raise ResultError(f"no share of events: {list(shares)}", "from 0 to 1")
+        rows = self.latency
+        for column, wanted in (("level", level), ("kind", kind)):
+            if wanted:
+                rows = rows[rows[column] == wanted]
+        return frames.latency_quantiles(rows, shares)
 
     @property
     def operations(self) -> pd.DataFrame:

@@ -212,8 +212,9 @@ def test_interrupt_bars_equal_the_tables(svm_result):
 def test_latency_bins_and_their_mean(svm_result):
     frame = svm_result.latency
     assert frame.to_dict("records") == [
-        {"level": "L1", "kind": "interrupt", "from_cycles": 512, "below_cycles": 1024,
-         "count": 100},
-        {"level": "L1", "kind": "nmi", "from_cycles": 0, "below_cycles": 1, "count": 1},
+        {"level": "L1", "kind": "interrupt", "from_cycles": 768, "below_cycles": 896,
+         "count": 100, "share": 1.0},
+        {"level": "L1", "kind": "nmi", "from_cycles": 0, "below_cycles": 1, "count": 1,
+         "share": 1.0},
     ]  # fmt: skip
     assert svm_result.deliveries["latency_cycles"].tolist() == [800, 0]

@@ -188,10 +188,19 @@ def test_cite_prints_the_sources_of_the_prices_that_met_a_count(capsys, tmp_path
 
 
 def test_figures_are_written(tmp_path, capsys):
-    assert main(["figures", "--out", str(tmp_path), "--formats", "svg"]) == EXIT_OK
+    options = ["--out", str(tmp_path), "--formats", "svg"]
+    assert main(["figures", "defaults", "gif", *options]) == EXIT_OK
     names = {path.name for path in tmp_path.iterdir()}
     assert {"exit_frequency.svg", "cost.svg", "tlb_flushes.svg", "summary.txt"} <= names
-    assert str(tmp_path) in capsys.readouterr().out
+    assert {"gif.svg", "gif.csv", "gif.parquet", "gif.txt"} <= names
+    said = capsys.readouterr().out
+    assert str(tmp_path) in said and "gif: Claim" in said
+
+
+def test_experiments_are_listed(capsys):
+    assert main(["list", "experiments"]) == EXIT_OK
+    said = capsys.readouterr().out
+    assert "msr-map   [Q1 (C1)]" in said and "Claim (ours)" in said
 
 
 def test_a_closed_pipe_is_no_error():

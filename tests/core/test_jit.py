@@ -29,8 +29,7 @@ def probe_fields(o, i):
 def probe_memory(a):
     return words.ld8(a)
 
-for made in (jit.UNITS["probe_fields"], jit.UNITS["probe_memory"]):
-    made.compile()
+jit.load_units()
 record = np.zeros(1, OUTER)
 call = jit.UNITS["probe_fields"].entry()
 base = record.ctypes.data

@@ -14,6 +14,37 @@ from workbench.features import catalogue
 from workbench.questions.runs import check_ends
 from workbench.questions.spec import question_table
 
+SAMPLE = """\
+title = "Virtual GIF"
+question = "What does L1's GIF cost L0 when it is emulated, and what does hardware support change?"
+claim = "Hardware that keeps L1's GIF makes every program of L2 cheaper on SVM."
+claim_of = "ours"
+answers = [4]
+refuted_if = "no program costs less with virtual GIF"
+sources = ["amd-apm2"]
+
+[base.svm]
+timeline = 0
+
+[axis]
+setting = "l2"
+label = "L2 program"
+values = ["cpuid", "msr", "ctxsw", "mixed"]
+
+[alternatives]
+setting = "features.virtual_gif"
+label = "virtual GIF"
+values = { svm = [false, true] }
+
+[measure]
+column = "cycles_per_l2_kinstr"
+label = "cycles per 1000 instructions of L2"
+
+[verdict]
+better = "on"
+than = "off"
+tolerance = 0.005
+"""
 FILES = sorted((wb.data_dir() / "experiments").glob("*.toml"))
 
 
@@ -146,10 +177,9 @@ def test_each_file_names_what_exists(path):
     ],
 )
 def test_a_mistake_in_a_file_is_named(tmp_path, old, new, said):
-    source = (wb.data_dir() / "experiments" / "gif.toml").read_text()
-    assert old in source
+    assert old in SAMPLE
     path = tmp_path / "gif.toml"
-    path.write_text(source.replace(old, new, 1))
+    path.write_text(SAMPLE.replace(old, new, 1))
     with pytest.raises(wb.WorkbenchError, match=said):
         questions.load(path)
 

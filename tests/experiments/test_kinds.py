@@ -53,9 +53,16 @@ def test_stacked_bars_stand_on_each_other_and_say_the_sum():
     assert [text.get_text() for text in axes.texts] == ["18.0", "20.0", "25.0"]
 
 
-def test_a_distribution_is_an_outline_over_its_bins():
-    outline = drawn("distribution").patches[0].get_data()
-    assert list(outline.values) == OLD and list(outline.edges) == [1, 2, 3, 4]
+def test_a_distribution_rises_from_bin_to_bin_with_its_percentiles_marked():
+    frame = pd.DataFrame({"panel": "SVM", "series": "old", "x": [64, 80, 128],
+                          "x_end": [80, 96, 160], "value": [20.0, 60.0, 100.0]})  # fmt: skip
+    axes = drawn("distribution", frame)
+    curve = next(line for line in axes.lines if line.get_label() == "old")
+    assert curve.get_xdata().tolist() == [64, 80, 80, 96, 128, 160]
+    assert curve.get_ydata().tolist() == [0, 20, 20, 60, 60, 100]
+    marks = [line.get_xydata()[0] for line in axes.lines if line.get_marker() != "None"]
+    assert [y for _, y in marks] == [50, 95, 99]
+    assert [x for x, _ in marks] == pytest.approx([92, 156, 159.2])
 
 
 def test_a_heat_map_prints_its_values_and_hatches_marks():

@@ -118,6 +118,29 @@ def test_ctxsw_gives_every_space_pages_of_its_own(spaces, pages):
             assert count == (5 if space == 0 else 4)
 
 
+@pytest.mark.parametrize(("pages", "changes"), [(1, 0), (30, 250_000), (1100, 1_000_000)])
+def test_workset_touches_the_pages_it_draws_in_the_frames_it_maps(pages, changes):
+    machine = run("workset", pages=pages, accesses=400, changes=changes, work=0)
+    # frames by their numbers: 0 is the spare one, page i starts in 1 + i
+    frame, spare, due, made = list(range(1, pages + 1)), 0, 0, 0
+    count = [0] + [1] * pages
+    state = 1
+    for _ in range(400):
+        state = (state * LCG[0] + LCG[1]) & MASK64
+        page = (state >> 32) * pages >> 32
+        due += changes
+        if due >= 1_000_000:
+            due -= 1_000_000
+            made += 1
+            frame[page], spare = spare, frame[page]
+        count[frame[page]] += 1
+    assert machine["rax"] == made
+    first = 0x203000 + 16 * 4096
+    assert [machine.word(first + 4096 * n) for n in range(pages + 1)] == count
+    entries = [machine.word(0x203000 + 8 * n) & ~0xFFF for n in range(pages)]
+    assert entries == [first + 4096 * n for n in frame]
+
+
 def test_compute_agrees_with_the_same_loop_in_python():
     machine = run("compute", iterations=2000, pages=3)
     mask, data = 2 * 4096 - 8, {}

@@ -108,7 +108,7 @@ def _interrupts(ledger, operations):
         at = BLOCK_REASONS.index(reason)
         ledger["blocked"][at], ledger["blocked_time"][at] = times, times * cycles * 1024
     ledger["delivered"][1] = operations // 10, 1
-    ledger["latency"][1, 0, 10] = operations // 10
+    ledger["latency"][1, 0, 39] = operations // 10
     ledger["latency_time"][1, 0] = operations // 10 * 800 * 1024
     ledger["latency"][1, 1, 0] = 1
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from . import style
+from . import distribution, style
 
 _LINES: tuple[tuple[str, str, Any], ...] = (
     ("#0b4f7d", "o", "-"), ("#d55e00", "s", "--"), ("#009e73", "^", ":"), ("#cc79a7", "D", "-."),
@@ -35,12 +36,15 @@ _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
     "stale": ("read from a copy made at the entry", {"edgecolor": "#d55e00", "lw": 1.6}),
 }
 """Mark of a heat map's cell -> meaning and look."""
+ALL = "all"
 _ROW_INCHES = 0.18
 _SMALL = 0.8
 """Letters in a panel, beside those of its axes."""
 _FAR = 100.0
 """Percent; signed colours go no further."""
 _TICKS = 9
+_FEW = 6
+"""Bars of a panel whose labels have room for three digits."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,8 @@ def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
     """Groups of bars over an axis of names, with whiskers or, without bounds, values."""
     places = list(dict.fromkeys(part["x"]))
     width = 0.8 / len(series)
-    font = _SMALL * float(axes.yaxis.label.get_fontsize())
+    many = len(places) * len(series) > 2 * _FEW
+    font = (_SMALL - 0.1 * many) * float(axes.yaxis.label.get_fontsize())
     for number, (name, (colour, hatch)) in enumerate(zip(series, style.SERIES_LOOKS, strict=False)):
         rows = part[part["series"] == name]
         where = [places.index(a) + (number + 0.5) * width - 0.4 for a in rows["x"]]
@@ -131,31 +136,59 @@ def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
                           capsize=2)  # fmt: skip
         else:
             least = 0.004 * float(part["value"].abs().max())
-            labels = ["≈0" if 0 < v < least else style.compact(v) for v in rows["value"]]
+            digits = 3 if len(places) * len(series) <= _FEW else 2
+            labels = [
+                "≈0" if 0 < v < least else style.compact(float(f"{v:.{digits}g}"))
+                for v in rows["value"]
+            ]
             axes.bar_label(drawn, labels, padding=1, fontsize=font)
     _names_below(axes, places)
 
 
 def stacked(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
-    """Bars whose series stand on each other; the sum above, whiskers are those of rows ``all``."""
+    """Bars whose series stand on each other; a series ``all`` gives the whiskers of the sum."""
     places = list(dict.fromkeys(part["x"]))
     top = np.zeros(len(places))
-    for name, (colour, hatch) in zip(series, style.SERIES_LOOKS, strict=False):
+    for name, (colour, hatch) in zip(_summands(series), _stack_looks(series), strict=False):
         rows = part[part["series"] == name].set_index("x")["value"]
         heights = np.array([float(rows.get(place, 0.0)) for place in places])
         axes.bar(range(len(places)), heights, 0.7, bottom=top, color=colour, hatch=hatch, lw=0.5,
                  edgecolor=style.INK, label=name)  # fmt: skip
         top += heights
+    whole = part[part["series"] == ALL].set_index("x").reindex(places)
+    whiskers = bool(whole["value"].notna().all())
+    if whiskers:
+        reach = [whole["value"] - whole["low"], whole["high"] - whole["value"]]
+        axes.errorbar(range(len(places)), whole["value"], reach, fmt="none", ecolor=style.INK,
+                      lw=0.8, capsize=2)  # fmt: skip
     font = 0.9 * float(axes.yaxis.label.get_fontsize())
-    for place, height in enumerate(top):
-        axes.annotate(style.reading(height), (place, height), (0, 2), fontsize=font, ha="center",
+    sums = [float(part.loc[(part["x"] == p) & (part["series"] != ALL), "value"].sum())
+            for p in places]  # fmt: skip
+    for place, total in enumerate(sums):
+        axes.annotate(style.reading(total), (place, total), (2 * whiskers, 2), fontsize=font,
+                      ha="left" if whiskers else "center",
                       textcoords="offset points")  # fmt: skip
     _names_below(axes, places)
 
 
+def _summands(series: Sequence[str]) -> list[str]:
+    return [name for name in series if name != ALL]
+
+
+def _stack_looks(series: Sequence[str]) -> list[tuple[str, str]]:
+    """Parts of the work look as in every chart of costs."""
+    spare = iter(style.SERIES_LOOKS)
+    return [style.PART_LOOKS.get(name) or next(spare) for name in _summands(series)]
+
+
+def _stack_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
+    looks = zip(_summands(series), _stack_looks(series), strict=True)
+    return list(style.patches([(spaced(n), c, h) for n, (c, h) in looks]))
+
+
 def _names_below(axes: Axes, places: list[Any]) -> None:
     axes.set_xticks(range(len(places)), [spaced(place) for place in places])
-    if max(len(str(place)) for place in places) * len(places) > 40:
+    if _crowded(axes, [str(place) for place in places]):
         axes.tick_params(axis="x", labelrotation=30)
         for label in axes.get_xticklabels():
             label.set_horizontalalignment("right")
@@ -165,36 +198,21 @@ def _names_below(axes: Axes, places: list[Any]) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: style.compact(value))
 
 
+def _crowded(axes: Axes, names: list[str]) -> bool:
+    """Do the names of neighbours touch below their bars?"""
+    grid, figure = axes.get_subplotspec(), axes.get_figure(root=True)
+    if grid is None or figure is None:
+        return False
+    columns = grid.get_gridspec().ncols
+    letter = 0.62 / 72 * float(axes.xaxis.label.get_fontsize())
+    room = 0.82 * figure.get_figwidth() / columns / letter / len(names)
+    need = [(len(one) + len(other)) / 2 + 1 for one, other in pairwise(names)]
+    return max(need, default=0) > room
+
+
 def _bar_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
     looks = zip(series, style.SERIES_LOOKS, strict=False)
     return list(style.patches([(spaced(n), c, h) for n, (c, h) in looks]))
-
-
-# ---------------------------------------------------------------- distributions
-
-
-def distribution(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
-    """Steps from ``x`` to ``x_end``, one outline for each series."""
-    for name, (colour, _, dashes) in zip(series, _LINES, strict=False):
-        rows = part[part["series"] == name].sort_values("x")
-        if rows.empty:
-            continue
-        edges = [*rows["x"], rows["x_end"].iloc[-1]]
-        axes.stairs(rows["value"], edges, color=colour, ls=dashes, lw=1.5, label=name, fill=False)
-        axes.stairs(rows["value"], edges, color=colour, alpha=0.12, fill=True)
-    if part["x"].min() > 0:
-        axes.set_xscale("log")
-    axes.grid(axis="y")
-    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: style.compact(value))
-
-
-def _outline_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
-    return [
-        Line2D([], [], color=c, linestyle=s, label=spaced(name))
-        for name, (c, _, s) in zip(series, _LINES, strict=False)
-    ]
 
 
 # ---------------------------------------------------------------- heat maps
@@ -294,8 +312,8 @@ def _by_rows(part: pd.DataFrame) -> float:
 KINDS: dict[str, Kind] = {
     "lines": Kind(lines, _line_entries, _usual),
     "bars": Kind(bars, _bar_entries, _usual),
-    "stacked": Kind(stacked, _bar_entries, _usual),
-    "distribution": Kind(distribution, _outline_entries, _usual),
+    "stacked": Kind(stacked, _stack_entries, _usual),
+    "distribution": Kind(distribution.distribution, distribution.entries, _usual),
     "heat": Kind(heat, _marks, _by_rows),
 }
 """Name in an experiment's file -> kind of chart."""

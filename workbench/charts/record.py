@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..errors import ResultError
+from ..measure.frames import percent
 from ..provenance import workbench_version
 from . import style
 from .sizes import named, wrapped
@@ -55,7 +56,7 @@ def _rows(axes: Axes, shown: pd.DataFrame) -> None:
         axes.plot(row["predicted"], place, "o", color=_PREDICTED, markersize=5)
         axes.plot(row["measured"], place, "D", color=_MEASURED, markersize=5,
                   markerfacecolor=_MEASURED if row.get("counted", True) else "white")  # fmt: skip
-        axes.annotate(f"{row['error']:+.0%}", (1.0, place), (4, 0), va="center",
+        axes.annotate(percent(row["error"]), (1.0, place), (4, 0), va="center",
                       xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip
     labels = [f"{row['id']}  ({row['processor']})" for row in shown.to_dict("records")]
     axes.set_yticks(range(len(shown)), labels)
@@ -106,7 +107,7 @@ def _footer(explained: str, text: str, sources: Iterable[str], size: str) -> str
 
 def _alt(shown: pd.DataFrame) -> str:
     said = [f"{row['id']}: predicted {style.compact(row['predicted'])}, measured "
-            f"{style.compact(row['measured'])} ({row['error']:+.0%})"
+            f"{style.compact(row['measured'])} ({percent(row['error'])})"
             for row in shown.to_dict("records")]  # fmt: skip
     return f"{TITLE}. " + "; ".join(said) + "."
 
@@ -123,7 +124,7 @@ def trend(table: pd.DataFrame, size: str = "panel") -> Figure:
     _needed(table, ("processor", "single", "nested", "measured_single", "measured_nested"))
     turned = named(size).characters(named(size).font) < _LETTERS * len(table)
     with style.house_style(size):
-        figure = style.new_figure(size, 3.9 + 0.9 * turned)
+        figure = style.new_figure(size, 4.2 + 0.9 * turned)
         axes = figure.add_subplot()
         places = range(len(table))
         for column, colour, marker in (("nested", _PREDICTED, "o"), ("single", _SINGLE, "s")):
@@ -142,7 +143,7 @@ def trend(table: pd.DataFrame, size: str = "panel") -> Figure:
         axes.set_ylabel("cycles per CPUID (logarithmic)")
         note = _note(
             table, size, "Bars: within which prices may be. With each name: what the processor does "
-            "for L1; L1 and L0 are KVM.",
+            "for L1; L1 and L0 are KVM of about the age it was measured with.",
         )  # fmt: skip
         looks = ((_PREDICTED, "o", "nested (L2), model"), (_SINGLE, "s", "single-level (L1), model"),
                  (_MEASURED, "D", "measured"))  # fmt: skip

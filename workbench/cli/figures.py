@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from ..paths import write_atomically
 if TYPE_CHECKING:
     from ..scenario import Scenario
 
+DEFAULTS, EXPERIMENTS = "defaults", "experiments"
+"""Names for the default figures, and for every experiment."""
 FORMATS = ("png", "svg", "pdf")
 FIGURES = {
     "exit_frequency": (charts.exit_frequency, "exits"),
@@ -69,12 +71,14 @@ def write_experiments(
     formats: Sequence[str] = FORMATS,
     progress: simulate.ProgressCallback | None = None,
     size: str = "paper",
+    tell: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Run experiments by name, or all for ``experiments``; write figures, data and a text of each.
 
-    Files begin with the experiment's name; further figures and frames add their own.
+    Files begin with the experiment's name; further figures and frames add their own.  ``tell`` gets
+    the verdict of each in words.
     """
-    every = list(questions.experiments()["name"]) if "experiments" in names else list(names)
+    every = list(questions.experiments()["name"]) if EXPERIMENTS in names else list(names)
     written = []
     for chosen in [questions.find(name) for name in every]:
         outcome = questions.run(chosen, progress)
@@ -88,6 +92,8 @@ def write_experiments(
             for form in ("csv", "parquet"):
                 written.append(write_table(frame, folder / f"{stem}.{form}"))
         written.append(_text(folder / f"{chosen.name}.txt", outcome.text))
+        if tell is not None:
+            tell(f"{chosen.name}: {outcome.said}")
     return written
 
 

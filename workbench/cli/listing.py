@@ -1,4 +1,4 @@
-"""What there is, as text for the terminal: back-ends, guests, features, presets, sources."""
+"""What there is, as text for the terminal: back-ends, guests, features, presets, experiments, sources."""
 
 from __future__ import annotations
 
@@ -92,6 +92,17 @@ def scenarios() -> str:
     return "\n".join(lines)
 
 
+def experiments() -> str:
+    """Experiments: the question they answer, their claim and whose it is."""
+    from .. import questions
+
+    lines = ["EXPERIMENTS"]
+    for row in questions.experiments().to_dict("records"):
+        lines.append(f"  {row['name']}   [{row['answers']}] {row['question']}")
+        lines.append(_wrapped(f"Claim ({row['claim_of']}): {row['claim']}", 6))
+    return "\n".join(lines)
+
+
 TOPICS: dict[str, Callable[[], str]] = {
     "backends": backends,
     "guests": guests,
@@ -99,6 +110,7 @@ TOPICS: dict[str, Callable[[], str]] = {
     "deviations": deviations,
     "presets": presets,
     "scenarios": scenarios,
+    "experiments": experiments,
 }
 
 

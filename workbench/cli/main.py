@@ -91,8 +91,8 @@ def _add_simple(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "names",
         nargs="*",
         metavar="NAME",
-        help="experiments, or 'experiments' for all of them; "
-        "without a name: the default figures and tables",
+        help="experiments, 'experiments' for all of them, 'defaults' for the default figures and "
+        "tables; without a name: everything",
     )
     figures.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR")
     figures.add_argument(
@@ -108,12 +108,20 @@ def _add_simple(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     commands.add_parser("warmup", help="compile the core now, with a visible progress")
     commands.add_parser("doctor", help="versions, cache, CPU, and what is missing")
     listing = commands.add_parser(
-        "list", help="back-ends, guests, features, deviations, presets, scenarios"
+        "list", help="back-ends, guests, features, deviations, presets, scenarios, experiments"
     )
     listing.add_argument(
         "topic",
         nargs="?",
-        choices=("backends", "guests", "features", "deviations", "presets", "scenarios"),
+        choices=(
+            "backends",
+            "guests",
+            "features",
+            "deviations",
+            "presets",
+            "scenarios",
+            "experiments",
+        ),
         help="only this",
     )
     cite = commands.add_parser(

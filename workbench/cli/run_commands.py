@@ -211,21 +211,24 @@ def lab(options: argparse.Namespace) -> int:
 
 def figures(options: argparse.Namespace) -> int:
     """``workbench figures``."""
-    from .figures import FORMATS, write_experiments, write_figures
+    from .figures import DEFAULTS, EXPERIMENTS, FORMATS, write_experiments, write_figures
 
     formats = [form.strip() for form in options.formats.split(",") if form.strip()]
     for form in formats:
         if form not in FORMATS:
             raise WorkbenchError(f"no format called {form!r}", did_you_mean(form, FORMATS))
+    names = list(options.names) or [DEFAULTS, EXPERIMENTS]
+    verdicts: list[str] = []
     with ProgressLine() as line:
-        if options.names:
-            written = write_experiments(
-                options.names, options.out, formats, line.report, options.size
-            )
-        else:
+        written = []
+        if DEFAULTS in names:
+            names.remove(DEFAULTS)
             scenarios = {name: read_scenario(name) for name in shipped_scenarios()}
-            written = write_figures(scenarios, options.out, formats, line.report, options.size)
-    print("\n".join(str(path) for path in written))
+            written += write_figures(scenarios, options.out, formats, line.report, options.size)
+        written += write_experiments(
+            names, options.out, formats, line.report, options.size, verdicts.append
+        )
+    print("\n".join(map(str, [*written, *verdicts])))
     return EXIT_OK
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-import platform
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -28,9 +27,10 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic
 
 from . import structs
+from .object_code import processor
 
 _CORE = Path(__file__).resolve().parent
-_COMPILER = ("emit.py", "fingerprint.py", "jit.py", "structs.py", "words.py")
+_COMPILER = ("emit.py", "fingerprint.py", "jit.py", "object_code.py", "structs.py", "words.py")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range, np.generic)
 
 
@@ -48,7 +48,7 @@ def _compiler() -> bytes:
     for name in _COMPILER:
         digest.update((_CORE / name).read_bytes())
     versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)
-    digest.update(repr((*versions, platform.machine(), bool(config.BOUNDSCHECK))).encode())
+    digest.update(repr((*versions, processor(), bool(config.BOUNDSCHECK))).encode())
     return digest.digest()
 
 

@@ -11,29 +11,27 @@ What the rest of the core needs to know:
 * ``@unit`` marks a separately compiled function: it has its own cached machine code and an
   exported symbol, and callers only link against that symbol.  A unit compiles once, however many
   callers it has, and units can compile in parallel; this is what keeps the cold start short.
-  An edit recompiles the units that it reaches (``fingerprint``).
+  An edit recompiles the units that it reaches (``fingerprint``).  ``object_code`` does the work.
 
 This module knows no x86.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import llvmlite.binding as llvm
 import numba
 from numba import types
-from numba.core import config
-from numba.core.caching import FunctionCache, IndexDataCacheFile
-from numba.core.ccallback import CFunc
 from numba.core.typing.templates import signature
 
-from ..paths import cache_dir
+from ..paths import cache_dir, write_atomically
 from .fingerprint import unit_digest
+from .object_code import linker, object_code
 from .structs import i64
 
 
@@ -42,20 +40,6 @@ def kernel_cache() -> Path:
     path = cache_dir() / "kernels"
     path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-class _UnitCache(FunctionCache):
-    """Numba's cache of one function, in a file whose name says what the code depends on."""
-
-    def __init__(self, function: Callable, stem: str, digest: str):
-        before = config.CACHE_DIR
-        config.CACHE_DIR = str(kernel_cache())
-        try:
-            super().__init__(function)
-        finally:
-            config.CACHE_DIR = before
-        self._impl.locator._cache_path = self._cache_path = str(kernel_cache())
-        self._cache_file = IndexDataCacheFile(self._cache_path, stem, digest)
 
 
 inner = numba.njit(cache=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
@@ -70,38 +54,39 @@ class Unit:
         self.symbol = f"workbench_{self.name}"
         self.function = function
         self.signature = signature(i64, *args)
-        self.compiled: Any = None
+        self.address = 0
+        """Of its machine code; 0 before :func:`load_units`."""
 
     @cached_property
     def stem(self) -> str:
-        """Name of its files in the cache, without their endings."""
+        """Name of its file in the cache, without the ending."""
         return f"{self.name}-{unit_digest(self.function, self.signature.args)}"
+
+    @property
+    def file(self) -> Path:
+        """Its object file in the cache."""
+        return kernel_cache() / f"{self.stem}.o"
 
     def is_cached(self) -> bool:
         """Is its machine code in the cache?"""
-        return (kernel_cache() / f"{self.stem}.nbi").exists()
+        return self.file.exists()
 
     @property
     def external(self) -> types.ExternalFunction:
         return types.ExternalFunction(self.symbol, self.signature)
 
-    def compile(self) -> bool:
-        """Compile or load from the cache; True when it was in the cache.
-
-        Units that this one calls must have been compiled before (``core/units.py``).
-        """
-        if self.compiled is None:
-            made = CFunc(self.function, (self.signature.args, i64), {}, {"error_model": "numpy"})
-            made._cache = _UnitCache(self.function, self.stem, self.stem)
-            made.compile()
-            self.compiled = made
-            llvm.add_symbol(self.symbol, self.compiled.address)
-        return bool(self.compiled.cache_hits)
+    def compile(self) -> bytes:
+        """Machine code of the unit, as an object file; compiled unless it is in the cache."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.file.read_bytes()
+        made = object_code(self.function, self.signature, self.symbol)
+        write_atomically(self.file, made)
+        return made
 
     def entry(self) -> Callable[..., int]:
         """The unit as a Python callable on addresses; releases the GIL while it runs."""
         prototype = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64 for _ in self.signature.args])
-        return prototype(self.compiled.address)
+        return prototype(self.address)
 
 
 UNITS: dict[str, Unit] = {}
@@ -119,6 +104,15 @@ def unit(*args: types.Type) -> Callable[[Callable], types.ExternalFunction]:
 
 
 def load_units() -> None:
-    """Compile or load every registered unit; callees are registered before their callers."""
-    for made in UNITS.values():
-        made.compile()
+    """Load every registered unit that is not loaded yet, compiling what is not in the cache."""
+    link([made for made in UNITS.values() if not made.address])
+
+
+def link(units: list[Unit]) -> None:
+    """Put machine code into memory side by side, so that it takes few pages, and link it."""
+    engine = linker()
+    for made in units:
+        engine.add_object_file(llvm.ObjectFileRef.from_data(made.compile()))
+    engine.finalize_object()
+    for made in units:
+        made.address = engine.get_function_address(made.symbol)

@@ -282,6 +282,22 @@ INTERRUPTS = np.dtype(
 """Sources of external interrupts and NMIs, and what waits for delivery."""
 PHYS_TICK, PHYS_TIMER, PHYS_NMI = 1, 2, 4
 
+DEBUG = np.dtype(
+    [
+        ("armed", "i8"),    # DEBUG_*
+        ("pending", "i8"),  # traps not yet delivered, as in the VMCS field of that name
+        ("met", "i8"),      # data breakpoints that the instruction under way has met
+        ("step", "i8"),     # it began with TF set
+        ("resume", "i8"),   # it began with RF set
+        ("mark", "i8"),     # instructions completed before it
+        ("data", "i8"),     # data breakpoints are enabled: accesses take the slow path
+        ("image", "i8"),    # RF, if the frame that is being pushed has it set
+    ]
+)  # fmt: skip
+"""Single-step and breakpoint traps (cpu/debug.py)."""
+DEBUG_OFF, DEBUG_ON, DEBUG_SPENT = range(3)
+"""Spent: nothing to look for any more, but the next VM exit has a field to clear."""
+
 FEATURES = np.dtype(
     [
         ("tlb_tagging", "i8"),
@@ -363,6 +379,7 @@ MACHINE = np.dtype(
         ("feat", FEATURES),
         ("apic", APIC),
         ("irq", INTERRUPTS),
+        ("debug", DEBUG),
         ("ram", "i8"),                            # host address of the RAM buffer
         ("ram_size", "i8"),
         ("bank_base", "i8", (N_BANKS,)),          # offset of each bank in the buffer
@@ -442,6 +459,7 @@ Kvm = struct("Kvm", KVM)
 Features = struct("Features", FEATURES)
 Apic = struct("Apic", APIC)
 Interrupts = struct("Interrupts", INTERRUPTS)
+Debug = struct("Debug", DEBUG)
 TlbEntry = struct("TlbEntry", TLB_ENTRY)
 WalkEntry = struct("WalkEntry", WALK_ENTRY)
 Walk = struct("Walk", WALK)

@@ -99,8 +99,8 @@ BLOCK_REASONS = ("shadow", "rflags_ie", "tpr", "nmi_iret", "svm_gif")
 
 N_CAUSES, N_EVENTS = 32, 96
 N_BLOCK_REASONS = 8
-N_LATENCY_BINS = 64
-"""Bin k of a latency: 2**(k-1) up to 2**k cycles; bin 0: less than one."""
+N_LATENCY_BINS = 256
+"""A power of two.  Bin 0: less than one cycle; bin 1 + 4*k + q: quarter q of 2**k up to 2**(k+1) cycles."""
 N_REASONS, N_SCOPES = 32, 4
 N_EXIT_CODES = 192
 N_FIELDS, N_PHASES = 256, 8
@@ -213,12 +213,22 @@ def count_cold_steps(m):
 
 
 @inner
+def _latency_bin(cycles):
+    """Place of a latency in the histogram: four bins for each power of two."""
+    if cycles <= 0:
+        return 0
+    octave = 63 - count_leading_zeros(cycles)
+    quarter = (cycles >> (octave - 2) if octave >= 2 else cycles << (2 - octave)) & 3
+    return (1 + 4 * octave + quarter) & (N_LATENCY_BINS - 1)
+
+
+@inner
 def note_latency(m, level, kind, raised):
     """An event raised at ledger time ``raised`` is taken; ``kind`` 0 interrupt, 1 NMI."""
     led = m.ledger
     waited = led.time - raised
     waited = 0 if waited < 0 else waited
-    led.latency[level, kind, 64 - count_leading_zeros(waited >> 10)] += 1
+    led.latency[level, kind, _latency_bin(waited >> 10)] += 1
     led.latency_time[level, kind] += waited
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import operator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,10 @@ class StructType(types.Type):
         self.dtype = dtype
         super().__init__(name=f"Struct({name})")
 
+    def place(self, attr: str) -> str:
+        """Name of the bytes of a field for ``emit``."""
+        return f"{self.name}.{_overlay(self.dtype, attr)}"
+
     @property
     def mangling_args(self) -> tuple[str, tuple]:
         return self.name, ()
@@ -42,9 +47,10 @@ class StructType(types.Type):
 class FieldArray(types.Type):
     """Pointer to an array field of static shape inside a struct."""
 
-    def __init__(self, name: str, dtype: np.dtype, shape: tuple[int, ...]):
+    def __init__(self, name: str, dtype: np.dtype, shape: tuple[int, ...], place: str):
         self.dtype = dtype
         self.shape = shape
+        self.place = place
         super().__init__(name=f"FieldArray({name})")
 
 
@@ -62,12 +68,29 @@ def registered() -> tuple[StructType, ...]:
     return tuple(_structs.values())
 
 
-def _field_type(owner: str, attr: str, dtype: np.dtype) -> types.Type:
+@cache
+def _overlay(dtype: np.dtype, attr: str) -> str:
+    """Name shared by the fields that lie on the same bytes as ``attr``: that of the first one."""
+    spans = {n: (f[1], f[1] + f[0].itemsize) for n, f in (dtype.fields or {}).items()}
+    first, last = spans[attr]
+    while True:
+        names = [n for n, (low, high) in spans.items() if low < last and first < high]
+        wider = min(spans[n][0] for n in names), max(spans[n][1] for n in names)
+        if wider == (first, last):
+            return names[0]
+        first, last = wider
+
+
+def _field_type(owner: str, attr: str, dtype: np.dtype, place: str) -> types.Type:
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
-        return FieldArray(f"{owner}.{attr}", base, shape)
+        return FieldArray(f"{owner}.{attr}", base, shape, place)
     if dtype.names is not None:
         return _structs[dtype]
+    return _scalar(dtype)
+
+
+def _scalar(dtype: np.dtype) -> types.Type:
     return types.float64 if dtype.kind == "f" else i64
 
 
@@ -84,7 +107,9 @@ class _StructAttribute(AttributeTemplate):
 
     def generic_resolve(self, typ: StructType, attr: str) -> types.Type | None:
         field = (typ.dtype.fields or {}).get(attr)
-        return None if field is None else _field_type(typ.name, attr, field[0])
+        if field is None:
+            return None
+        return _field_type(typ.name, attr, field[0], typ.place(attr))
 
 
 @lower_getattr_generic(StructType)
@@ -93,13 +118,14 @@ def _struct_getattr(context: Any, builder: Any, typ: StructType, val: Any, attr:
     pointer = offset_pointer(builder, val, offset)
     if dtype.subdtype is not None or dtype.names is not None:
         return pointer
-    return load(builder, pointer, dtype)
+    return load(builder, pointer, dtype, typ.place(attr))
 
 
 @lower_setattr_generic(StructType)
 def _struct_setattr(context: Any, builder: Any, sig: Any, args: Any, attr: str) -> None:
-    dtype, offset = sig.args[0].dtype.fields[attr][:2]
-    store(builder, args[1], offset_pointer(builder, args[0], offset), dtype)
+    typ = sig.args[0]
+    dtype, offset = typ.dtype.fields[attr][:2]
+    store(builder, args[1], offset_pointer(builder, args[0], offset), dtype, typ.place(attr))
 
 
 @infer_global(operator.getitem)
@@ -109,7 +135,7 @@ class _FieldArrayGetitem(AbstractTemplate):
             return None
         array = args[0]
         index = types.UniTuple(i64, len(array.shape)) if len(array.shape) > 1 else i64
-        element = _structs[array.dtype] if array.dtype.names else _field_type("", "", array.dtype)
+        element = _structs[array.dtype] if array.dtype.names else _scalar(array.dtype)
         return signature(element, array, index)
 
 
@@ -120,7 +146,7 @@ class _FieldArraySetitem(AbstractTemplate):
             return None
         array = args[0]
         index = types.UniTuple(i64, len(array.shape)) if len(array.shape) > 1 else i64
-        return signature(types.void, array, index, _field_type("", "", array.dtype))
+        return signature(types.void, array, index, _scalar(array.dtype))
 
 
 def _element(builder: Any, array: FieldArray, pointer: Any, index: Any) -> Any:
@@ -143,11 +169,12 @@ def _element(builder: Any, array: FieldArray, pointer: Any, index: Any) -> Any:
 def _fieldarray_getitem(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     array = sig.args[0]
     pointer = _element(builder, array, args[0], args[1])
-    return pointer if array.dtype.names else load(builder, pointer, array.dtype)
+    return pointer if array.dtype.names else load(builder, pointer, array.dtype, array.place)
 
 
 @lower_builtin(operator.setitem, FieldArray, types.Integer, types.Any)
 @lower_builtin(operator.setitem, FieldArray, types.UniTuple, types.Any)
 def _fieldarray_setitem(context: Any, builder: Any, sig: Any, args: Any) -> None:
     array = sig.args[0]
-    store(builder, args[2], _element(builder, array, args[0], args[1]), array.dtype)
+    pointer = _element(builder, array, args[0], args[1])
+    store(builder, args[2], pointer, array.dtype, array.place)

@@ -16,9 +16,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import llvmlite.binding as llvm
-
-from . import emit, jit
+from . import jit
 from .cpu import run  # noqa: F401  (imports every other unit)
 
 Progress = Callable[[str, int, int], None]
@@ -39,7 +37,7 @@ def _missing() -> list[str]:
 
 def load(progress: Progress | None = None) -> None:
     """Compile what is not cached, then load every unit; ``progress`` follows the compilation."""
-    if all(unit.compiled is not None for unit in jit.UNITS.values()):
+    if all(unit.address for unit in jit.UNITS.values()):
         return
     missing = _missing()
     if missing:
@@ -59,14 +57,13 @@ def entry(name: str) -> Callable[..., int]:
 def _forget_old_versions() -> None:
     """Delete machine code of older versions of a unit, all but the newest few."""
     versions: dict[str, list[tuple[float, Path]]] = {}
-    for index in jit.kernel_cache().glob("*.nbi"):
+    for index in jit.kernel_cache().glob("*.o"):
         with contextlib.suppress(FileNotFoundError):  # another process tidies up as well
             written = index.stat().st_mtime
             versions.setdefault(index.stem.rpartition("-")[0], []).append((written, index))
     for found in versions.values():
         for _, index in sorted(found, reverse=True)[KEEP_VERSIONS:]:
-            for file in (index, *index.parent.glob(f"{index.stem}.*.nbc")):
-                file.unlink(missing_ok=True)
+            index.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- compiling side by side
@@ -134,9 +131,7 @@ def _start_worker() -> subprocess.Popen[str]:
 
 
 def _worker() -> None:
-    """Compile the units named on stdin into the cache; nothing is run, so callees can be absent."""
-    for unit in jit.UNITS.values():
-        llvm.add_symbol(unit.symbol, emit.OUT_OF_RANGE.ctypes.data)
+    """Compile the units named on stdin into the cache; nothing is run."""
     for line in sys.stdin:
         jit.UNITS[line.strip()].compile()
         print(line.strip(), flush=True)

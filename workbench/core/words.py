@@ -1,6 +1,7 @@
 """Memory access by address, and the unsigned and bit operations that Python's integers lack.
 
-Addresses are host addresses as 64-bit words; the callers have checked them.
+Addresses are host addresses as 64-bit words; the callers have checked them.  What ``ld64`` and
+its like reach is never accessed as a field of a record as well (``emit``); copies may be of both.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .emit import POINTER, WORD, check_address, load, store
+from .emit import BY_ADDRESS, POINTER, WORD, check_address, load, store
 from .structs import i64
 
 
@@ -25,7 +26,7 @@ def _memory_load(dtype: str) -> Any:
     def load_at(typingctx: Any, address: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             address = check_address(builder, args[0], ir.Constant(WORD, kind.itemsize))
-            return load(builder, builder.inttoptr(address, POINTER), kind)
+            return load(builder, builder.inttoptr(address, POINTER), kind, BY_ADDRESS)
 
         return i64(i64), codegen
 
@@ -39,7 +40,7 @@ def _memory_store(dtype: str) -> Any:
     def store_at(typingctx: Any, address: Any, value: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             address = check_address(builder, args[0], ir.Constant(WORD, kind.itemsize))
-            store(builder, args[1], builder.inttoptr(address, POINTER), kind)
+            store(builder, args[1], builder.inttoptr(address, POINTER), kind, BY_ADDRESS)
             return context.get_dummy_value()
 
         return types.void(i64, i64), codegen

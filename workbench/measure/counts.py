@@ -77,8 +77,9 @@ class RawCounts:
     delivered : [level, 0 = interrupt 1 = NMI]
         Handlers of interrupts and NMIs entered.
     latency, latency_time : [level, 0 = interrupt 1 = NMI, bin], [level, kind]
-        Interrupts and NMIs taken, by cycles from raise to taking: bin k counts those of
-        2**(k-1) up to 2**k cycles, bin 0 those of less than one; and the sum in 1/1024 cycle.
+        Interrupts and NMIs taken, by cycles from raise to taking: bin 0 counts those of less than
+        one cycle, bin 1 + 4*k + q those in quarter q of 2**k up to 2**(k+1) cycles; and the sum
+        in 1/1024 cycle.
     timeline : [entry, column]
         Columns as in :data:`TIMELINE_COLUMNS`; time in 1/1024 cycle.
     """

@@ -6,6 +6,7 @@ simulated here.  Column names carry units; their meaning is documented with :cla
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..core.ledger import (
     FLUSH_REASONS,
     FLUSH_SCOPES,
     N_EVENTS,
+    N_LATENCY_BINS,
     STATE_EVENTS,
     STATE_FIELDS,
     TIME_SCALE,
@@ -35,6 +37,12 @@ BOUNDS = {"cycles": "value", "cycles_low": "low", "cycles_high": "high"}
 _PARTS_OF_EVENTS = np.array([part_of(event) for event in EVENTS])
 _WALKS = [EVENTS.index(f"WALK_FROM_{place}") for place in ("L1_CACHE", "L2_CACHE", "LLC", "MEMORY")]
 _SWITCH = [EVENTS.index(name) for name in ("HW_EXIT", "HW_ENTRY", "L0_EXIT_DISPATCH")]
+
+
+def percent(share: float) -> str:
+    """A signed share in whole percent; none has no sign."""
+    text = f"{share:+.0%}"
+    return "0%" if text in ("+0%", "-0%") else text
 
 
 def rows(frame: pd.DataFrame) -> list[Any]:
@@ -244,17 +252,59 @@ def deliveries_frame(raw: RawCounts) -> pd.DataFrame:
 
 
 def latency_frame(raw: RawCounts) -> pd.DataFrame:
-    """The distribution of the cycles from raise to taking: bins whose bounds are powers of two."""
+    """The distribution of the cycles from raise to taking, four bins for each power of two.
+
+    ``share`` counts from the shortest up, within each level and kind.
+    """
     level, kind, place = np.nonzero(raw.latency)
-    return pd.DataFrame(
+    edges = latency_edges()
+    counts = raw.latency[level, kind, place]
+    frame = pd.DataFrame(
         {
             "level": [LEVELS[i] for i in level],
             "kind": [EVENT_KINDS[i] for i in kind],
-            "from_cycles": np.where(place > 0, 2.0 ** (place - 1), 0.0),
-            "below_cycles": 2.0**place,
-            "count": raw.latency[level, kind, place],
+            "from_cycles": edges[place],
+            "below_cycles": edges[place + 1],
+            "count": counts,
         }
     )
+    grouped = frame.groupby(["level", "kind"])["count"]
+    return frame.assign(share=grouped.cumsum() / grouped.transform("sum"))
+
+
+def latency_edges() -> np.ndarray:
+    """Bounds of the bins of a latency [cycles], shape (N_LATENCY_BINS + 1,)."""
+    number = np.arange(N_LATENCY_BINS)
+    return np.concatenate([[0.0], 2.0 ** (number // 4) * (1 + number % 4 / 4)])
+
+
+def latency_quantiles(frame: pd.DataFrame, shares: Sequence[float]) -> np.ndarray:
+    """Cycles that the given shares of events waited no longer than, NaN where none did.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Rows of :func:`latency_frame`; several levels and kinds are taken together.
+    shares : sequence of float
+        From 0 to 1.
+
+    Returns
+    -------
+    ndarray, shape (len(shares),)
+        Within a bin events are taken to lie evenly, so a value is off by a quarter at most.
+    """
+    if frame.empty:
+        return np.full(len(shares), np.nan)
+    bins = frame.groupby(["from_cycles", "below_cycles"], as_index=False)["count"].sum()
+    reached = bins["count"].cumsum() / bins["count"].sum()
+    found = []
+    for share in shares:
+        place = int(np.searchsorted(reached, share - 1e-12))
+        before = reached[place - 1] if place else 0.0
+        part = (share - before) / (reached[place] - before)
+        low, high = bins.loc[place, ["from_cycles", "below_cycles"]]
+        found.append(low + part * (high - low))
+    return np.array(found)
 
 
 def timeline_frame(raw: RawCounts, backend: str) -> pd.DataFrame:

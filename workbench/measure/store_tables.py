@@ -39,7 +39,7 @@ _AXES: dict[str, tuple[tuple[str, tuple[str, ...] | None], ...]] = {
     "blocked": (("reason", BLOCK_REASONS),),
     "blocked_time": (("reason", BLOCK_REASONS),),
     "delivered": (("level", None), ("kind", _KINDS)),
-    "latency": (("level", None), ("kind", _KINDS), ("bin", None)),
+    "latency": (("level", None), ("kind", _KINDS), ("quarter_octave", None)),
     "latency_time": (("level", None), ("kind", _KINDS)),
 }
 """Axes of each array: name, and the names of its places (None = the number itself)."""

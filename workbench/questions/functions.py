@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from . import state_layouts
+from . import np2m, paging, state_layouts, vendors, waits
 from .runs import Run
 
 Frames = Mapping[str, pd.DataFrame]
@@ -25,6 +25,11 @@ class Function:
 
 
 FUNCTIONS: dict[str, Function] = {
+    "delivery": Function(waits.delivery, ("waits", "percentiles", "blocked", "record", "windows")),
+    "gif": Function(waits.gif, ("waits", "percentiles", "blocked", "exits")),
+    "np2m": Function(np2m.np2m, ("emptied", "filled", "bill")),
+    "paging": Function(paging.paging, ("pairs", "walks", "exits", "flushes")),
     "state_layouts": Function(state_layouts.frames, ("fields", "sizes", "forgets")),
+    "vendors": Function(vendors.frames, ("cycles", "parts", "tlb")),
 }
 """Name in a file -> function."""

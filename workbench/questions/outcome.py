@@ -67,8 +67,15 @@ class Outcome:
 
     @cached_property
     def crossovers(self) -> pd.DataFrame:
-        """backend, axis2, crossover, low, high: where the two alternatives of the claim meet."""
-        return verdict.crossovers(self.frame, self.experiment.verdict["better"])
+        """backend, axis2, crossover, low, high: where the two alternatives of the claim meet.
+
+        Only lines of points of which at least one tells the alternatives apart have any.
+        """
+        calls = self.calls
+        groups = [name for name in ("backend", "axis2") if name in calls]
+        apart = calls["call"].isin([verdict.WIN, verdict.LOSS])
+        told = apart.groupby([calls[name] for name in groups]).transform("any")
+        return verdict.crossovers(calls[told], self.experiment.verdict["better"])
 
     @property
     def said(self) -> str:
@@ -83,13 +90,17 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """Question, claim, tables and verdict in 72 columns."""
+        """Question, claim, tables and verdict in 72 columns; distributions are left to the files."""
         rule = self.experiment.verdict
         marks = verdict.calls(self.frame, rule["tolerance"])
         marks[self.frame["alternative"] != rule["better"]] = ""
         frame = self.frame.assign(call=marks)
         titles = {f.get("of", MAIN): f for f in self.experiment.figures}
-        parts = [(titles.get(name, {}), part) for name, part in self.frames.items() if name != MAIN]
+        parts = [
+            (titles.get(name, {}), part)
+            for name, part in self.frames.items()
+            if name != MAIN and titles.get(name, {}).get("plot") != "distribution"
+        ]
         return mail(self.experiment, frame, parts, self.said, self.sources)
 
     # ---------------------------------------------------------------- figures
@@ -163,9 +174,14 @@ class Outcome:
             rows = _relative(rows[others])
         panel = _panel(rows)
         if "axis2" in rows and "at" not in plan:
-            unit = f" {_unit(self.experiment)}"
-            panel = (panel + ", " + rows["axis2"].map(style.compact) + unit).str.removeprefix(", ")
+            panel = (panel + ", " + self._second(rows["axis2"])).str.removeprefix(", ")
         return rows.rename(columns={"axis": "x", "alternative": "series"}).assign(panel=panel)
+
+    def _second(self, places: pd.Series) -> pd.Series:
+        """Values of the second axis with their unit, names as they are."""
+        if not pd.api.types.is_numeric_dtype(places):
+            return places.astype(str)
+        return places.map(style.compact) + f" {_unit(self.experiment)}"
 
     def _at(self, plan: Settings) -> pd.DataFrame:
         """The frame's rows at one value of the second axis, all without ``at``."""

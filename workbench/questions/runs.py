@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from ..scenario import Scenario
 from ..simulate import ProgressCallback
 from ..study.runs import sweep
 from . import measures
+from .steady import since
 
 if TYPE_CHECKING:
     from .spec import Experiment
@@ -26,12 +28,21 @@ BOTH = "both"
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One point of an experiment: its place on the axes, its alternative and its result."""
+    """One point of an experiment: its place on the axes, its alternative and its result.
+
+    ``start`` is the run that is taken off before anything is measured (``after`` in the file).
+    """
 
     backend: str
     place: tuple[Any, ...]
     alternative: str
     result: Result
+    start: Result | None = None
+
+    @cached_property
+    def measured(self) -> Result:
+        """What is measured: the result, without its warm-up where the experiment says so."""
+        return since(self.result, self.start) if self.start is not None else self.result
 
     @property
     def label(self) -> str:
@@ -58,14 +69,30 @@ def run_all(spec: Experiment, progress: ProgressCallback | None = None) -> list[
             for place in itertools.product(*axes)
             for name, settings in spec.choices(backend).items()
         ]
-        table = sweep(scenario, [settings for _, _, settings in points], progress=progress)
-        if len(table.failed):
-            bad = table.failed.iloc[0]
-            raise WorkbenchError(f"experiment {spec.name}, {bad['point']}: {bad['error']}")
-        check_ends(spec.name, table)
-        for (place, name, _), label in zip(points, table["point"], strict=True):
-            found.append(Run(backend, place, name, table.results[label]))
+        results = _results(spec, scenario, [settings for _, _, settings in points], progress)
+        starts: Sequence[Result | None] = [None] * len(points)
+        if "after" in spec.measure:
+            short = [settings | spec.measure["after"] for _, _, settings in points]
+            starts = _results(spec, scenario, short, progress)
+        for (place, name, _), result, start in zip(points, results, starts, strict=True):
+            found.append(Run(backend, place, name, result, start))
     return found
+
+
+def _results(
+    spec: Experiment, scenario: Scenario, points: Sequence[Mapping[str, Any]],
+    progress: ProgressCallback | None,
+) -> list[Result]:  # fmt: skip
+    """The result of each point; points that are the same run once."""
+    keys = [tuple(sorted(point.items())) for point in points]
+    single = list(dict.fromkeys(keys))
+    table = sweep(scenario, [dict(key) for key in single], progress=progress)
+    if len(table.failed):
+        bad = table.failed.iloc[0]
+        raise WorkbenchError(f"experiment {spec.name}, {bad['point']}: {bad['error']}")
+    check_ends(spec.name, table)
+    found = dict(zip(single, (table.results[label] for label in table["point"]), strict=True))
+    return [found[key] for key in keys]
 
 
 def _merged(axes: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,17 +115,17 @@ def frame(spec: Experiment, runs: Sequence[Run]) -> pd.DataFrame:
     DataFrame
         backend, axis, axis2 (of an experiment with two), alternative, value, low, high; gain,
         gain_low, gain_high: how much lower the value is than with the verdict's ``than`` at the
-        same point and the same prices.  Bounds are those of the prices.
+        same point and the same prices.  Bounds are those of the prices, or of a sample of events.
     """
     column, than = spec.measure["column"], spec.verdict["than"]
-    base = {_point(spec, run): run.result for run in runs if run.alternative == than}
+    base = {_point(spec, run): run.measured for run in runs if run.alternative == than}
     shown = [_shown(spec, name, number, runs) for number, name in enumerate(spec.axes)]
     order = list(dict.fromkeys(_point(spec, run) for run in runs))
     lines = []
     for run in sorted(runs, key=lambda run: order.index(_point(spec, run))):
-        reading = measures.read(run.result, column)
+        reading = measures.read(run.measured, column)
         point = _point(spec, run)
-        gain = measures.gain(base[point], run.result, column)
+        gain = measures.gain(base[point], run.measured, column)
         line: dict[str, Any] = {"backend": point[0]}
         for number, name in enumerate(spec.axes):
             line[name] = shown[number].get((point[0], run.place[number]), run.place[number])
@@ -123,5 +150,5 @@ def _shown(
     for run in runs:
         if run.alternative == spec.verdict["than"]:
             key = _point(spec, run)[0], run.place[number]
-            found.setdefault(key, []).append(measures.COUNTED[count](run.result))
+            found.setdefault(key, []).append(measures.COUNTED[count](run.measured))
     return {key: float(f"{median(counts):.3g}") for key, counts in found.items()}

@@ -44,6 +44,7 @@ _OPTIONAL_IN: dict[str, dict[str, type]] = {
     "axis": {"setting": str, "shown": str},
     "axis2": {"setting": str, "shown": str},
     "alternatives": {"setting": str, "across": bool},
+    "measure": {"after": dict},
 }
 _FIGURE: dict[str, type] = {"plot": str}
 _OPTIONAL_FIGURE: dict[str, type] = {
@@ -72,6 +73,9 @@ class Experiment:
     alternatives : mapping
         ``label`` and ``values``: by back-end a list of values of ``setting``, or a table of names
         with the settings of each.  ``across``: the back-ends are alternatives of each other.
+    measure : mapping
+        ``column`` and ``label``; ``after``: settings that make a run end after its warm-up, which is
+        taken off before anything is measured.
     figures : list of mapping
         ``plot`` (a kind of ``charts.kinds``), and ``name``, ``of`` (``main``, or a frame of
         ``function``), ``title``, ``x``, ``y``, ``value`` (labels), ``at`` (only this value of the

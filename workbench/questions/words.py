@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..charts.style import reading
 from . import verdict
+from .measures import SAMPLED
 from .runs import BOTH
 from .spec import Experiment, Settings
 
@@ -38,7 +39,7 @@ def _points(calls: pd.DataFrame) -> str:
     count = calls["call"].value_counts()
     texts = {
         verdict.WIN: "for it", verdict.LOSS: "against it", verdict.ALIKE: "alike",
-        verdict.OPEN: "open within the bounds of the prices",
+        verdict.OPEN: "open within their bounds",
     }  # fmt: skip
     found = [f"{count[name]} {text}" for name, text in texts.items() if count.get(name, 0)]
     return f"Of {len(calls)} points: {', '.join(found)}."
@@ -97,29 +98,38 @@ def mail(
         f"Claim ({spec.claim_of}): {spec.claim}",
         f"Refuted if: {spec.refuted_if}",
         *([spec.notes] if spec.notes else []),
-        f"Rows: {rows}. Values: {spec.measure['label']}; in brackets the bounds of the prices, "
-        f"where they matter. Against {rule['than']} at the same prices, {rule['better']} is lower "
-        "(+), higher (-), alike (=), or the prices decide (?).",
+        f"Rows: {rows}. Values: {spec.measure['label']}; in brackets {_bounds(spec)}. Against "
+        f"{rule['than']} at the same prices, {rule['better']} is lower (+), higher (-), alike (=), "
+        "or open within the bounds (?).",
     ]
     lines = [spec.title, "=" * len(spec.title), ""]
     for text in texts:
         lines += [*_wrap(text), ""]
-    lines += [_line(row) for row in frame.to_dict("records")]
+    axes = [name for name in ("axis2", "axis") if name in frame]
+    widths = {name: 2 + max(len(_place(value)) for value in frame[name]) for name in axes}
+    lines += [_line(row, widths) for row in frame.to_dict("records")]
     for plan, part in parts:
         lines += ["", *_part(plan, part)]
     lines += ["", *_wrap(f"Verdict: {verdict_said}"), "", *_wrap(f"Sources: {', '.join(sources)}")]
     return "\n".join(lines) + "\n"
 
 
+def _bounds(spec: Experiment) -> str:
+    if spec.measure["column"] in SAMPLED:
+        return "two standard errors to either side, of the sample of events"
+    return "the bounds of the prices, where they matter"
+
+
 def _wrap(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(text, MAIL_COLUMNS, break_on_hyphens=False, subsequent_indent=indent)
 
 
-def _line(row: Mapping[Any, Any]) -> str:
+def _line(row: Mapping[Any, Any], widths: Mapping[str, int]) -> str:
     low, value, high = (reading(row[name]) for name in ("low", "value", "high"))
     bounds = f"  [{low}, {high}]" if low != high else ""
-    where = "".join(f"{_place(row[name]):>10}" for name in ("axis2", "axis") if name in row)
-    start = f"{row['backend']:4}{where}  {row['alternative']:16}{value:>8}{bounds}"
+    where = "".join(f"{_place(row[name]):>{width}}" for name, width in widths.items())
+    backend = "" if row["backend"] == BOTH else f"{row['backend']:4}"
+    start = f"{backend}{where}  {row['alternative']:16}{value:>8}{bounds}"
     return f"{start:<70}{_SIGNS[row['call']]:>2}".rstrip()
 
 
@@ -134,7 +144,7 @@ def _part(plan: Settings, frame: pd.DataFrame) -> list[str]:
         if len(marks) == 1 and marks != {""}:
             head, rows = f"{head} ({marks.pop()})", rows.assign(mark="")
         cells = [_cell(row) for row in rows.to_dict("records")]
-        told = ", ".join(cell for cell in cells if cell)
+        told = "; ".join(cell for cell in cells if cell)
         lines += _wrap(f"{head}: {told or '-'}", "    ")
     return lines
 

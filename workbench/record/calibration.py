@@ -1,4 +1,4 @@
-"""Calibration: named software terms fitted to single-level figures, and to nothing else.
+"""Calibration: named terms fitted to single-level figures and unit costs, and to nothing else.
 
 One fit per price preset, that is, per processor and the hypervisor measured on it.  The unknowns are
 factors, one per term of ``data/published/terms.csv``; a term scales the prices of its events
@@ -37,18 +37,22 @@ from .published import SINGLE, Case, Unit, presets_with_units, single_level, uni
 
 RIDGE = 1e-4
 """Weight of the preset's own values; small, so that a row that speaks of a term decides it."""
+MOSTLY = 0.5
+"""Share of a unit cost from which on it speaks of a term that only unit costs may move."""
 _SWEEPS = 10_000
 _CLOSE = 1e-12
 
 
 @dataclass(frozen=True)
 class Term:
-    """A software cost that may be fitted: a factor on the prices of some events."""
+    """A cost that may be fitted: a factor on the prices of some events."""
 
     name: str
     events: tuple[str, ...]
     low: float
     high: float
+    by_units: bool = False
+    """It moves only where a unit cost consists of it for the greater part."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +101,13 @@ class Calibration:
 def terms() -> tuple[Term, ...]:
     """The terms of ``data/published/terms.csv``."""
     return tuple(
-        Term(row["term"], tuple(row["events"].split()), float(row["low"]), float(row["high"]))
+        Term(
+            row["term"],
+            tuple(row["events"].split()),
+            float(row["low"]),
+            float(row["high"]),
+            row["by"] == "units",
+        )
         for row in data_table("published/terms").rows
     )
 
@@ -174,11 +184,14 @@ def fit(
     measured = np.array([row.measured for row in rows])
     rest = counts @ prices - parts.sum(axis=1)
     low, high = (np.array([getattr(t, side) for t in known]) for side in ("low", "high"))
+    alone = (parts[len(cases) :] > MOSTLY * (counts @ prices)[len(cases) :, None]).any(axis=0)
+    fixed = np.array([t.by_units for t in known]) & ~alone
+    low, high = np.where(fixed, 1, low), np.where(fixed, 1, high)
     factors = bounded_least_squares(
         np.vstack([parts / measured[:, None], np.sqrt(RIDGE) * np.eye(len(known))]),
         np.concatenate([1 - rest / measured, np.full(len(known), np.sqrt(RIDGE))]), low, high,
     )  # fmt: skip
-    fitted = _fitted(preset, known, factors, rows, parts)
+    fitted = _fitted(preset, known, factors, rows, np.where(fixed, 0, parts))
     before, after = rest + parts.sum(axis=1), counts @ fitted.vector()
     table = pd.DataFrame({
         "id": [row.id for row in rows], "operation": [row.operation for row in rows],
@@ -191,7 +204,8 @@ def fit(
         "low": low, "high": high, "factor": factors,
         "before": [_only(prices, t.events).sum() for t in known],
         "after": [_only(fitted.vector(), t.events).sum() for t in known],
-        "rows": [" ".join(_speaking(rows, column)) for column in parts.T],
+        "rows": ["" if stays else " ".join(_speaking(rows, column))
+                 for stays, column in zip(fixed, parts.T, strict=True)],
     })  # fmt: skip
     return Calibration(fitted, found, table)
 

@@ -1,7 +1,7 @@
 """The record: every published nested figure against what the model predicts for it.
 
-Prices are those of the processor's preset with its software terms fitted to single-level figures
-(:mod:`workbench.record.calibration`).  Nothing is fitted to a nested figure; one that a price was derived
+Prices are those of the processor's preset with its terms fitted to single-level figures and unit
+costs (:mod:`workbench.record.calibration`).  Nothing is fitted to a nested figure; one that a price was derived
 from by hand is marked (column ``informs``), and the summary is given without it as well.
 """
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from .. import simulate
+from ..measure.frames import percent
 from ..prices import PricePreset, load_preset
 from ..study.point_store import PointStore
 from .calibration import Calibration, calibrate, presets_with_rows, run_cases
@@ -169,7 +170,7 @@ def as_text(table: pd.DataFrame) -> str:
         mark += f"  [informs {row['informs']}]" if row["informs"] else ""
         lines.append(
             f"{row['id']:<24}{row['processor']:<24}{row['predicted']:>10,.0f}{row['low']:>9,.0f}"
-            f"{row['high']:>9,.0f}{row['measured']:>10,.0f}{row['error']:>+8.0%}  {exits}{mark}"
+            f"{row['high']:>9,.0f}{row['measured']:>10,.0f}{percent(row['error']):>8}  {exits}{mark}"
         )
     lines += ["", f"seen or read off a figure, {standing(table)}"]
     lines += [f"without the rows that a price rests on, {standing(table, informed=False)}", ""]
@@ -181,20 +182,20 @@ def as_text(table: pd.DataFrame) -> str:
 
 _SHADOWING: dict[str, bool | str] = {"vmcs_shadowing": True}
 GENERATIONS: tuple[tuple[str, str, dict[str, bool | str], str], ...] = (
-    ("nehalem", "kvm-87", {"full_vmcs_switch": True}, "no shadow VMCS, KVM 87"),
+    ("nehalem", "kvm-87", {"full_vmcs_switch": True}, "no shadow VMCS"),
     ("sandybridge", "kvm-6.12", {}, "no shadow VMCS"),
     ("haswell", "kvm-6.12", _SHADOWING, "VMCS shadowing"),
     (
         "skylake",
         "kvm-6.12",
         _SHADOWING | {"full_vmcs_switch": True, "branch_barrier": "vmcs_switch"},
-        "VMCS shadowing, KVM 4.18 with barriers",
+        "VMCS shadowing, barriers",
     ),
     (
         "cascadelake",
         "kvm-6.12",
         _SHADOWING | {"full_vmcs_switch": True},
-        "VMCS shadowing, KVM 4.19",
+        "VMCS shadowing",
     ),
     ("piledriver", "kvm-6.12", {}, "no virtual GIF"),
     ("zen", "kvm-6.12", {"virtual_gif": True, "virtual_vmload_vmsave": True}, "vGIF, vVMLOAD"),
@@ -234,7 +235,7 @@ def trend(
             same = [c for c in known if c.represented and c.preset == name
                     and c.level == level and c.cause in ("CPUID", "HYPERCALL")
                     and c.measure.split()[0] in ("operation", "per_second")
-                    and not c.id.startswith("kut-")]  # fmt: skip
+                    and c.processor_known]  # fmt: skip
             row[f"measured_{level}"] = same[-1].measured if same else math.nan
             sources += [c.source for c in same[-1:]]
         made.append(row | {"sources": " ".join(dict.fromkeys(sources))})

@@ -23,8 +23,10 @@ from ..layout import (
     Machine,
     Uop,
 )
+from ..mmu.breakpoints import ENABLES
 from ..words import lshr
 from .control_bits import CR4_TSD, EFER_SCE
+from .debug import note_debug_state
 from .exceptions import (
     BP,
     DB,
@@ -124,7 +126,10 @@ def return_from_interrupt(m, u):
     if status:
         return status
     # 4. commit
-    set_rflags(m, _return_flags(m, flags, lg) & ~RF)
+    set_rflags(m, _return_flags(m, flags, lg))
+    if c.dr[7] & ENABLES == 0:
+        c.sysflags &= ~RF  # without breakpoints nothing would clear it behind the next instruction
+    note_debug_state(m)
     outward = cpl > c.cpl
     set_code_segment(m, selector, descriptor, cpl)
     if outward:
@@ -170,6 +175,7 @@ def exec_syscall(m, u):
         return raise_gp0(m)
     selector = (lshr(c.star, 48) + 16) | 3
     set_rflags(m, c.gpr[11] & ~(RF | VM))
+    note_debug_state(m)
     set_flat(c, CS, selector & 0xFFFF, ATTR_CODE64, 3)
     set_flat(c, SS, ((lshr(c.star, 48) + 8) | 3) & 0xFFFF, ATTR_DATA, 3)
     c.cpl = 3

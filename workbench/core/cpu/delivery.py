@@ -1,7 +1,7 @@
 """Delivering exceptions and software interrupts through the 64-bit IDT.
 
 Sources: SDM vol. 3, 6.14 and 6.15 (double fault); APM vol. 2, 8.9.  Not modelled: task gates,
-the RF flag in pushed images, shadow stacks.
+shadow stacks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from ..layout import (
 from ..mmu.access import load_system, store, store_system
 from ..structs import i64
 from ..words import lshr
+from .debug import forget_step, note_debug_exception, resume_image
 from .exceptions import (
+    DB,
     DE,
     DF,
     GP,
@@ -114,7 +116,7 @@ def _push_frame(m, rsp, cpl):
     if (
         _push(m, rsp - 8, c.seg_sel[SS], cpl)
         or _push(m, rsp - 16, c.gpr[RSP], cpl)
-        or _push(m, rsp - 24, get_rflags(m), cpl)
+        or _push(m, rsp - 24, get_rflags(m) | m.debug.image, cpl)
         or _push(m, rsp - 32, c.seg_sel[CS], cpl)
         or _push(m, rsp - 40, back, cpl)
     ):
@@ -255,8 +257,12 @@ def deliver_event(m):
         error = e.error
         has_error = e.has_error
         length = e.length
-        if vector == PF and kind == KIND_EXCEPTION and e.injected == 0:
-            c.cr2 = e.address
+        if kind == KIND_EXCEPTION and e.injected == 0:
+            if vector == PF:
+                c.cr2 = e.address
+            elif vector == DB:
+                note_debug_exception(m)
+        m.debug.image = resume_image(m, e.injected)
         e.injected = 0
         m.delivering += 1
         status = deliver_once(m)
@@ -269,6 +275,7 @@ def deliver_event(m):
                 m.ledger.delivered[m.level, 1] += 1
                 c.nmi_blocked = 1
             m.nmi_unblocked = 0
+            forget_step(m)
             if m.hw.mtf:
                 m.hw.mtf = MTF_PENDING
                 m.irq.attention = 1

@@ -4,7 +4,8 @@ On the bare machine: NMI, then the local APIC's interrupt, if the processor take
 an NMI or interrupt signal leaves to L0 (both vendors' L0 ask for that); then what the control
 structure asks the processor to wait for: a virtual NMI or interrupt (V_NMI, V_IRQ, APM vol. 2, 15.21),
 an interrupt or NMI window (SDM vol. 3, 26.2), a virtual interrupt of the virtual-APIC page (30.2).
-Before all these come the monitor trap flag and the VMX-preemption timer (``hvm/vmx_timer``).
+Before all these come the monitor trap flag, debug traps (``debug``) and the VMX-preemption timer
+(``hvm/vmx_timer``); behind them instruction breakpoints.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from ...arch import svm, vmx
 from ..hvm.intercepts import exception_exit
 from ..hvm.svm_leave import intercepted, leave
 from ..hvm.vmx_exits import fill_exit
-from ..hvm.vmx_timer import is_timed, timed_exit
+from ..hvm.vmx_timer import timer_exit, trap_flag_exit
 from ..hvm.vmx_vapic import vapic_after_write, vapic_deliver
 from ..jit import inner, unit
-from ..layout import BACKEND_SVM, PHYS_NMI, ST_FAULT, ST_OK, ST_VMEXIT, Machine
+from ..layout import BACKEND_SVM, DEBUG_ON, PHYS_NMI, ST_FAULT, ST_OK, ST_VMEXIT, Machine
 from ..ledger import C_INTERRUPT_WINDOW, fold_steps, note_latency
 from ..mmu.access import fold_hits
 from ..words import lshr
@@ -31,6 +32,7 @@ from .apic import (
     pending_source,
     take_nmi,
 )
+from .debug import debug_boundary, debug_fault, debug_trap
 from .exceptions import KIND_INTERRUPT, KIND_NMI, NMI
 from .flags import IF
 from .nmi import V_NMI, V_NMI_MASK, V_NMI_READY, V_NMI_STATE
@@ -142,7 +144,7 @@ def _virtual_delivery(m):
 
 @inner
 def _guest_event(m):
-    if is_timed(m) and timed_exit(m):
+    if m.hw.timer_deadline and timer_exit(m):
         return ST_VMEXIT
     signals = m.irq.physical
     if signals:
@@ -172,8 +174,16 @@ def attend(m):
     fold_hits(m)
     m.irq.attention = 0
     advance(m)
+    if m.debug.armed == DEBUG_ON:
+        debug_boundary(m)
     status = vapic_after_write(m) if m.irq.apic_write else ST_OK
+    if status == ST_OK and m.hw.mtf and m.hw.guest:
+        status = trap_flag_exit(m)
+    if status == ST_OK and m.debug.armed:
+        status = debug_trap(m)
     if status == ST_OK:
         status = _guest_event(m) if m.hw.guest else _bare_event(m)
+    if status == ST_OK and m.debug.armed == DEBUG_ON:
+        status = debug_fault(m)
     schedule(m)
     return status

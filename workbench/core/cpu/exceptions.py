@@ -1,7 +1,7 @@
 """Raising exceptions: fill ``m.exc`` and tell the run loop.
 
 Delivery through the IDT is in ``delivery.py``.  Vectors: SDM vol. 3, 6.15 (APM vol. 2, 8.2).
-Not modelled: single-step and data breakpoints, machine checks, floating-point exceptions.
+Debug exceptions are in ``debug``.  Not modelled: machine checks, floating-point exceptions.
 """
 
 from __future__ import annotations

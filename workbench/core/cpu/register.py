@@ -1,6 +1,6 @@
 """Control, debug and segment registers, and INVPCID: family REGISTER.
 
-Not modelled: debug breakpoints (the registers hold what is written), XCR0 (XSETBV raises #UD).
+What debug registers do is in ``debug``.  Not modelled: XCR0 (XSETBV raises #UD).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from ..hvm.intercepts import cr_exit, dr_exit, effective_cr, insn_exit, read_cr
 from ..hvm.vmx_vapic import vapic_write_tpr
 from ..jit import inner, unit
 from ..layout import (
+    BACKEND_VMX,
     CS,
     SS,
     ST_BRANCH,
@@ -23,6 +24,7 @@ from ..mmu.tlb import mov_cr3
 from ..structs import i64
 from ..words import lshr
 from .control_bits import CR0_TS, CR4_DE, CR4_PCIDE, CR4_UMIP, write_cr0, write_cr4
+from .debug import DR6_BD, DR7_GD, note_debug_state, raise_debug
 from .exceptions import raise_gp0, raise_ud
 from .invpcid import exec_invpcid
 from .operands import effective_address, read_source, write_memory, write_reg
@@ -46,7 +48,7 @@ CR3_KEEP = -(1 << 63)
 LMSW_BITS = 0xF
 SHADOW_MOV_SS = 2
 DR6_FIXED, DR6_BITS = 0xFFFF0FF0, 0xE00F
-DR7_FIXED, DR7_BITS, DR7_GD = 0x400, 0xFFFF2BFF, 1 << 13
+DR7_FIXED, DR7_BITS = 0x400, 0xFFFF2BFF
 
 
 @unit(Machine, i64)
@@ -134,15 +136,21 @@ def exec_debug_register(m, u):
     named = u.imm & 7
     number = named
     write = 1 if u.op == MOV_TO_DR else 0
+    vmx = m.hw.guest != 0 and m.hw.backend == BACKEND_VMX
+    if vmx:  # comes before the checks (SDM vol. 3, 26.1.3)
+        if dr_exit(m, u, named, u.src if write else u.dst, write):
+            return ST_VMEXIT
     if number == 4 or number == 5:
         if c.cr4 & CR4_DE:
             return raise_ud(m)
         number += 2
     if c.cpl != 0:
         return raise_gp0(m)
-    if m.hw.guest:
+    if m.hw.guest and not vmx:
         if dr_exit(m, u, named, u.src if write else u.dst, write):
             return ST_VMEXIT
+    if c.dr[7] & DR7_GD:
+        return raise_debug(m, DR6_BD, 1)
     if write == 0:
         c.gpr[u.dst] = c.dr[number]
         return ST_OK
@@ -153,9 +161,10 @@ def exec_debug_register(m, u):
         if number == 6:
             value = (value & DR6_BITS) | DR6_FIXED
         else:
-            value = (value & DR7_BITS & ~DR7_GD) | DR7_FIXED
+            value = (value & DR7_BITS) | DR7_FIXED
     c.dr[number] = value
-    return ST_OK
+    note_debug_state(m)
+    return ST_BRANCH if m.irq.attention else ST_OK
 
 
 @inner

@@ -9,7 +9,7 @@ taken there and then, without an exit; L0's own work for its tick has no price.
 from __future__ import annotations
 
 from ..jit import inner, unit
-from ..layout import PHYS_NMI, PHYS_TICK, PHYS_TIMER, Machine
+from ..layout import DEBUG_ON, PHYS_NMI, PHYS_TICK, PHYS_TIMER, Machine
 from ..ledger import (
     E_BARE_INSTRUCTION,
     E_IDLE_CYCLE,
@@ -86,7 +86,7 @@ def schedule(m):
     irq.budget = FAR_BUDGET
     if irq.active == 0:
         return
-    if m.hw.mtf:
+    if m.hw.mtf or m.debug.armed == DEBUG_ON:
         irq.budget = 1
         return
     first = _earliest(m, 1)

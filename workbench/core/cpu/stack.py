@@ -7,6 +7,7 @@ from ..hvm.intercepts import insn_exit
 from ..jit import inner, unit
 from ..layout import RBP, RCX, RSP, ST_BRANCH, ST_OK, ST_VMEXIT, UF_DST_MEM, Machine, Uop
 from ..words import lshr
+from .debug import note_debug_state
 from .flags import IF, IOPL, RF, VM, get_rflags, set_rflags
 from .operands import (
     effective_address,
@@ -64,6 +65,7 @@ def exec_popf(m, u):
     if u.lg == 1:
         kept |= ~0xFFFF
     set_rflags(m, ((value & ~kept) | (old & kept)) & ~RF)
+    note_debug_state(m)
     return ST_BRANCH if m.irq.attention else ST_OK
 
 

@@ -180,7 +180,9 @@ def _count_entry_and_exit_path(m):
 
 @inner
 def _watch(m):
-    """Whether the processor must look for a virtual interrupt or window of the entered guest."""
+    """Must the processor look for a virtual interrupt, window or trap of the entered guest?"""
+    if m.debug.armed:
+        return 1
     if m.hw.backend == BACKEND_SVM:
         nmi = m.hw.int_ctl & V_NMI_STATE == V_NMI_READY
         return 1 if nmi or m.hw.int_ctl & V_IRQ else 0

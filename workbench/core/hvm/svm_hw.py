@@ -11,6 +11,7 @@ stacks; last-branch records are only carried along: DBGCTL is loaded and stored,
 from __future__ import annotations
 
 from ...arch import svm, vmcb
+from ..cpu.debug import debug_enter, debug_leave
 from ..cpu.exceptions import KIND_NMI
 from ..cpu.flags import get_rflags, set_rflags
 from ..cpu.nmi import V_NMI_ENABLE, V_NMI_MASK
@@ -140,6 +141,8 @@ def svm_hw_exit(m):
         copy = held_copy(m)
         if copy:
             svm_store_vmcb(m, copy)
+    if m.debug.armed:
+        debug_leave(m)
     # 3. vectoring belongs to one exit only
     m.exit.vectoring = 0
     m.exit.vectoring_error = 0
@@ -270,6 +273,7 @@ def svm_hw_enter(m):
     _flush_tlb(m, h)
     _load_controls(m, h)
     _load_guest(m, h)
+    debug_enter(m, 0)
     # 3. GIF is set
     m.hw.gif = 1
     # 4. event injection

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from ...arch import svm
 from ..cpu import ops
+from ..cpu.debug import note_debug_exception
+from ..cpu.exceptions import DB
 from ..jit import inner, unit
 from ..layout import ES, ST_OK, Machine, Uop
 from ..ledger import (
@@ -194,6 +196,8 @@ def svm_exception_exit(m):
         position = svm.INTERCEPT_EXCP_DE + (x.vector & 31)
         if not intercepted(m, position):
             return ST_OK
+        if x.vector == DB and x.kind == KIND_EXCEPTION:
+            note_debug_exception(m)  # 15.12.2
         info1 = x.error if x.has_error else 0
         info2 = x.address if x.vector == 14 else 0
         cause = C_PAGE_FAULT if x.vector == 14 else C_EXCEPTION

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ...arch import svm, vmcb
-from ..cpu.exceptions import KIND_EXCEPTION, KIND_NMI, NMI, combined
+from ..cpu.debug import DR6_BS
+from ..cpu.exceptions import DB, KIND_EXCEPTION, KIND_NMI, NMI, combined
+from ..cpu.flags import TF
 from ..jit import inner, unit
 from ..layout import ST_OK, Machine
 from ..ledger import (
@@ -40,7 +42,7 @@ from .nested_state import (
 )
 from .np2m import np2m_reset
 from .svm_checks import CR0_PG, EFER_LME, EFER_RESERVED, EFER_SVME, EVENT_VALID
-from .svm_clean import CLEAN_CR, CLEAN_CR2, CLEAN_INTERCEPTS, CLEAN_TPR, touch
+from .svm_clean import CLEAN_CR, CLEAN_CR2, CLEAN_DR, CLEAN_INTERCEPTS, CLEAN_TPR, touch
 from .svm_current import current_vmcb
 from .svm_decode import svm_next_rip
 from .svm_instructions import V_GIF, V_GIF_ENABLE, VIRT_EXT_VMLOAD_VMSAVE
@@ -62,6 +64,8 @@ def skip_instruction(m, h):
     st64(h + vmcb.RIP, svm_next_rip(m, h))
     st32(h + vmcb.INT_STATE, 0)
     count(m, E_L0_INSTRUCTION_EMULATED, 1)
+    if ld64(h + vmcb.RFLAGS) & TF:
+        _trap_behind(m, h)
     return ST_OK
 
 
@@ -104,6 +108,14 @@ def svm_inject(m, vector, error, has_error):
         touch(h, CLEAN_CR2)
     count(m, E_L0_EVENT_INJECTED, 1)
     return ST_OK
+
+
+@inner
+def _trap_behind(m, h):
+    """The guest single-steps, and L0 has stepped over an instruction for it (Xen, __update_guest_eip)."""
+    st64(h + vmcb.DR6, ld64(h + vmcb.DR6) | DR6_BS)
+    touch(h, CLEAN_DR)
+    svm_inject(m, DB, 0, 0)
 
 
 @inner

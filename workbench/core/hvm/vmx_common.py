@@ -7,12 +7,14 @@ general registers, and copies of everything, are in ``m.cpu``.
 from __future__ import annotations
 
 from ...arch import vmcs, vmx
+from ..cpu.debug import DR6_BS
+from ..cpu.flags import TF
 from ..jit import inner
 from ..layout import L0_KVM, RSP, ST_FATAL, ST_OK
 from ..ledger import E_L0_EVENT_INJECTED, E_L0_INSTRUCTION_EMULATED, P_EMULATION, count
 from .nested_state import is_n2_guest
 from .virtual_exit import record_vmx_exit
-from .vmcs import READS, WRITES, get_vvmcs, vmread, vmwrite, vvmcs_base
+from .vmcs import READS, WRITES, current_base, get, get_vvmcs, vmread, vmwrite, vvmcs_base
 from .vmx_checks import BLOCK_MOV_SS, BLOCK_STI
 
 INTR_VALID = 1 << vmx.INTR_VALID
@@ -62,6 +64,9 @@ def complete_instruction(m):
     blocked = vmread(m, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO)
     if blocked & (BLOCK_STI | BLOCK_MOV_SS):
         vmwrite(m, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO, blocked & ~(BLOCK_STI | BLOCK_MOV_SS))
+    if get(current_base(m), vmcs.SLOT_GUEST_RFLAGS) & TF:
+        pending = vmread(m, vmcs.SLOT_GUEST_PENDING_DBG_EXCEPTIONS)
+        vmwrite(m, vmcs.SLOT_GUEST_PENDING_DBG_EXCEPTIONS, pending | DR6_BS)
     return ST_OK
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from ...arch import deviations, msr, vmcs, vmx
 from ..cpu.control_bits import write_cr0, write_cr4
 from ..cpu.cpuid import INVPCID_BIT, cpuid_leaf
+from ..cpu.debug import note_debug_exception
 from ..cpu.devices import port_in, port_out
-from ..cpu.exceptions import GP
+from ..cpu.exceptions import DB, GP
 from ..cpu.msr import msr_read, msr_write
 from ..cpu.operands import read_memory, write_memory
 from ..jit import inner, unit
@@ -56,6 +57,7 @@ from .vmx_operands import address_mask
 from .vmx_reinject import reinject
 
 PAGE_FAULT = 14 | vmx.INTR_TYPE_HW_EXCEPTION << vmx.INTR_TYPE
+DEBUG_EXCEPTION = DB | vmx.INTR_TYPE_HW_EXCEPTION << vmx.INTR_TYPE
 ECX_PCID = 1 << 17
 CR0_NE = 0x20
 CR0_TS = 8
@@ -409,6 +411,14 @@ def emulate_dr_access(m):
 
 
 @inner
+def _complete_debug_exception(m):
+    """A #DB that exits leaves DR6 and DR7 alone; its handler is to find them as without the exit."""
+    m.exc.address = vmread(m, vmcs.SLOT_EXIT_QUALIFICATION)
+    note_debug_exception(m)
+    vmwrite(m, vmcs.SLOT_GUEST_DR7, m.cpu.dr[7])
+
+
+@inner
 def reflect_exception(m):
     """An exception that L0 intercepts for its own reasons: the guest gets it."""
     info = vmread(m, vmcs.SLOT_VM_EXIT_INTR_INFO)
@@ -416,6 +426,8 @@ def reflect_exception(m):
         return vmx_shadow_fault(m)
     if info & EVENT_VALID == 0 or lshr(info, vmx.INTR_TYPE) & 7 == vmx.INTR_TYPE_NMI:
         return ST_OK  # an NMI is L0's own; it waits in m.irq for L1
+    if info & 0x7FF == DEBUG_EXCEPTION:
+        _complete_debug_exception(m)
     return reinject(m, info, vmread(m, vmcs.SLOT_VM_EXIT_INTR_ERROR_CODE))
 
 

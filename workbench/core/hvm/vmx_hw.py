@@ -11,6 +11,7 @@ debug exceptions, activity states other than active, SMM.
 from __future__ import annotations
 
 from ...arch import vmcs, vmx
+from ..cpu.debug import DR6_BS, MOV_SS, PENDING_ENABLED, debug_enter, debug_leave
 from ..cpu.exceptions import DF
 from ..cpu.flags import get_rflags, set_rflags
 from ..jit import inner, unit
@@ -32,6 +33,7 @@ EIGHT = 64
 EPTP_AD = 1 << 6
 EPTP_ADDRESS = 0x000F_FFFF_FFFF_F000
 DR7_FIXED = 0x400
+SOFTWARE_EXCEPTION = 6
 EVENT_VALID = 1 << vmx.INTR_VALID
 NMI_UNBLOCKED = 1 << vmx.INTR_NMI_UNBLOCK_IRET
 DOUBLE_FAULT = vmx.INTR_TYPE_HW_EXCEPTION << 8 | 8
@@ -152,6 +154,8 @@ def vmx_hw_exit(m):
     event = get(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD)
     put(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD, event & ~EVENT_VALID)
     stop_timer(m, base)
+    if m.debug.armed:
+        put(base, vmcs.SLOT_GUEST_PENDING_DBG_EXCEPTIONS, debug_leave(m))
     if m.hw.pml:
         put(base, vmcs.SLOT_GUEST_PML_INDEX, m.hw.pml_index)
     hw_exit_msrs(m, base)
@@ -268,6 +272,20 @@ def _inject_event(m, base, info):
     return ST_FAULT
 
 
+@inner
+def _pending_debug(m, base, info):
+    """Traps that the entry finds pending, unless the event that it injects ends them (SDM 27.7.3)."""
+    pending = get(base, vmcs.SLOT_GUEST_PENDING_DBG_EXCEPTIONS)
+    if pending & (DR6_BS | PENDING_ENABLED) == 0:
+        return 0
+    kind = lshr(info, vmx.INTR_TYPE) & 7
+    if info & EVENT_VALID and kind != TYPE_OTHER:
+        software = kind == vmx.INTR_TYPE_SW_INTR or kind == SOFTWARE_EXCEPTION
+        if not software or m.cpu.shadow & MOV_SS == 0:
+            return 0
+    return pending
+
+
 @unit(Machine, i64, i64)
 def vmx_refuse_entry(m, base, check):
     """The VMCS in use fails ``check``; reported as the manual says (27.2, 27.8)."""
@@ -312,4 +330,5 @@ def vmx_hw_enter(m):
     # 4. timer and event injection
     start_timer(m, base)
     info = get(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD)
+    debug_enter(m, _pending_debug(m, base, info))
     return _inject_event(m, base, info) if info & EVENT_VALID else ST_OK

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...arch import vmx
 from ..cpu import ops
-from ..cpu.exceptions import raise_ud
+from ..cpu.exceptions import DB, raise_ud
 from ..cpu.operands import effective_address, string_address
 from ..jit import inner, unit
 from ..layout import RDI, RSI, ST_OK, ST_VMEXIT, UF_SRC_IMM, Machine, Uop
@@ -358,6 +358,8 @@ def vmx_exception_exit(m):
     if x.vector == 14 and x.kind == vmx.INTR_TYPE_HW_EXCEPTION:
         qualification = x.address
         cause = C_PAGE_FAULT
+    elif x.vector == DB and x.kind == vmx.INTR_TYPE_HW_EXCEPTION:
+        qualification = x.address
     reason = vmx.EXIT_EXCEPTION_NMI
     if x.kind == vmx.INTR_TYPE_EXT_INTR:
         reason = vmx.EXIT_EXTERNAL_INTERRUPT

@@ -46,7 +46,8 @@ def kvm_merged_cpu(l0, l1):
 @inner
 def kvm_merged_cpu2(l0, l1):
     """Secondary controls."""
-    return (l0 & ~CPU2_NOT_OF_L0 & ~vmx.CPU2_SHADOW_VMCS) | (l1 & ~CPU2_NEVER)
+    not_of_l0 = CPU2_NOT_OF_L0 | vmx.CPU2_SHADOW_VMCS | vmx.CPU2_ENABLE_PML
+    return (l0 & ~not_of_l0) | (l1 & ~CPU2_NEVER)
 
 
 def _passed_bits() -> np.ndarray:

@@ -84,6 +84,7 @@ EVENT_FIELDS = np.array(
     ],
     np.int64,
 )
+PAGE_FAULT = 1 << 14
 X2APIC_BYTE, X2APIC_BYTES, WRITE_HALF = 0x800 // 8, 0x100 // 8, 0x800
 PORT_80_BYTE, PORT_80_BIT = 0x80 // 8, 1 << (0x80 % 8)
 PORT_ED_BYTE, PORT_ED_BIT = 0xED // 8, 1 << (0xED % 8)
@@ -298,11 +299,14 @@ def vmx_load_shadow_control(m, v):
     _write_control(m, vmcs.SLOT_VM_ENTRY_CONTROLS, merged_entry(entry))
     # 3. exceptions
     slot = vmcs.SLOT_EXCEPTION_BITMAP
-    vmwrite(m, slot, own_word(m, slot) | get_vvmcs(m, v, slot, P_ENTRY))
+    own = own_word(m, slot)
+    vmwrite(m, slot, own | get_vvmcs(m, v, slot, P_ENTRY))
+    # KVM wants every #PF if it wants any
+    taken = 0 if m.feat.l0 == L0_KVM and own & PAGE_FAULT else -1
     slot = vmcs.SLOT_PAGE_FAULT_ERROR_CODE_MASK
-    vmwrite(m, slot, get_vvmcs(m, v, slot, P_ENTRY))
+    vmwrite(m, slot, get_vvmcs(m, v, slot, P_ENTRY) & taken)
     slot = vmcs.SLOT_PAGE_FAULT_ERROR_CODE_MATCH
-    vmwrite(m, slot, get_vvmcs(m, v, slot, P_ENTRY))
+    vmwrite(m, slot, get_vvmcs(m, v, slot, P_ENTRY) & taken)
     # 4. events that L1 injects
     for i in range(3):
         vmwrite(m, EVENT_FIELDS[i], get(v, EVENT_FIELDS[i]) & MASKS[EVENT_FIELDS[i]])

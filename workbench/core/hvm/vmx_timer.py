@@ -84,11 +84,17 @@ def is_timed(m):
 
 
 @inner
-def timed_exit(m):
-    """Between two instructions: has the monitor trap flag, or the timer, an exit for us?"""
+def trap_flag_exit(m):
+    """Between two instructions: has the monitor trap flag an exit for us?"""
     h = m.hw
     if h.mtf == MTF_PENDING or (h.mtf == MTF_ARMED and m.steps != h.mtf_from):
         return fill_exit(m, vmx.EXIT_MONITOR_TRAP_FLAG, 0, 0, C_OTHER)
-    if h.timer_deadline and m.ledger.time >= h.timer_deadline:
+    return ST_OK
+
+
+@inner
+def timer_exit(m):
+    """Between two instructions: has the preemption timer run out? Debug traps come first."""
+    if m.ledger.time >= m.hw.timer_deadline:
         return fill_exit(m, vmx.EXIT_PREEMPTION_TIMER, 0, 0, C_INTERRUPT)
     return ST_OK

@@ -12,6 +12,7 @@ from ..layout import Machine
 from ..ledger import E_TLB1_HIT, count
 from ..structs import i64
 from ..words import ld8, lshr, st8
+from .breakpoints import note_data_access
 from .physical import all_ones, load_host, note_code_written, store_host
 from .records import FAST
 from .tlb import fast_context, translate
@@ -58,6 +59,8 @@ def _check_split(m, va, lg, access):
 def load_slow(m, va, lg, access):
     """Load past the fast path; see :func:`load`."""
     m.access_bytes = 1 << lg
+    if m.debug.data:
+        note_data_access(m, va, lg, access)
     if not _split(m, va, lg):
         host = translate(m, va, access)
         if host != 0:
@@ -77,6 +80,8 @@ def load_slow(m, va, lg, access):
 def store_slow(m, va, lg, value, access):
     """Store past the fast path; see :func:`store`."""
     m.access_bytes = 1 << lg
+    if m.debug.data:
+        note_data_access(m, va, lg, access)
     if not _split(m, va, lg):
         host = translate(m, va, access)
         if host != 0:

@@ -292,7 +292,7 @@ def _noncanonical(m):
 @inner
 def _install_fast(m, va, host_page, rights, access):
     t = m.tlb
-    if access & ACC_SYSTEM:
+    if access & ACC_SYSTEM or m.debug.data:
         return
     slot = lshr(va, 12) & (FAST - 1)
     key = (va & ~0xFFF) | fast_context(m)
