@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.hvm.test_vmx_kvm import KvmMachine
 from tests.oracle.vmx_machine import CARRY, GOOD_VMCS12, OPERAND, VMXON12, ZERO, VmxMachine
 from workbench.arch import deviations, msr, vmcs, vmx
 from workbench.core import layout
@@ -278,7 +279,7 @@ def test_preemption_timer_by_software(on):
 def test_event_behind_entry(on, enabled):
     """An interrupt waits when L1 enters L2."""
     pin = GOOD_VMCS12["PIN_BASED_VM_EXEC_CONTROL"] | vmx.PIN_EXT_INTR
-    made = machine_with("event_behind_entry", on, l0=layout.L0_KVM)
+    made = KvmMachine(deviations=deviations.MASKS["event_behind_entry"] if on else 0)
     made.enter_vmx_operation()
     made.fill_vmcs12(PIN_BASED_VM_EXEC_CONTROL=pin, GUEST_RFLAGS=2 | enabled)
     made.m["apic"]["irr"][0][0] = 1 << 0x31

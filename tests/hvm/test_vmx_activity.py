@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.hvm.test_vmx_kvm import KvmMachine
 from tests.oracle import vmx as oracle
 from tests.oracle.vmx_machine import GOOD_VMCS12, L2_CR3, VmxMachine
 from workbench.arch import vmx
 from workbench.core import layout
-from workbench.core.hvm import memory_map
+from workbench.core.cpu.apic import TIME_SHIFT
 from workbench.core.hvm.vmx_controls import KVM_CR0_GUEST, KVM_CR4_GUEST
 from workbench.core.ledger import EVENTS
 
@@ -21,7 +22,10 @@ PIN, CPU = "PIN_BASED_VM_EXEC_CONTROL", "CPU_BASED_VM_EXEC_CONTROL"
 
 
 def with_l0(l0: int = layout.L0_MANUAL) -> VmxMachine:
-    return VmxMachine(l0=l0, deviations=0)
+    kind = KvmMachine if l0 == layout.L0_KVM else VmxMachine
+    made = kind(l0=l0, deviations=0)
+    made.m["ledger"]["price"][0][EVENTS.index("IDLE_CYCLE")] = 1 << TIME_SHIFT
+    return made
 
 
 def entered(l0: int = layout.L0_MANUAL, **changes: int) -> tuple[VmxMachine, int]:
@@ -115,8 +119,6 @@ def test_l0_routes_cr3_exits_by_the_targets_of_vmcs12(
     fields |= {f"CR3_TARGET_VALUE{n}": target for n, target in enumerate(targets)}
     for name, word in fields.items():
         made.put(12, name, word)
-    if l0 == layout.L0_KVM:
-        made.words(memory_map.KVM_VMCS12_MA)[:] = made.words(made.l1(0x21000))
     made.state["n2_guest"] = 1
     made.gpr[3] = value
     made.m["exit"]["code"] = vmx.EXIT_CR_ACCESS
@@ -163,8 +165,6 @@ def test_the_host_owns_what_l0_or_l1_owns(mask0, mask4, l0):
     made = ROUTING[l0]
     made.state["n2_guest"] = made.state["vmexit_pending"] = 0
     made.fill_vmcs12(CR0_GUEST_HOST_MASK=mask0, CR4_GUEST_HOST_MASK=mask4)
-    if l0 == layout.L0_KVM:
-        made.words(memory_map.KVM_VMCS12_MA)[:] = made.words(made.l1(0x21000))
     made.call("vmx_enter_n2")
     kvm = l0 == layout.L0_KVM
     own0 = WORD & ~KVM_CR0_GUEST if kvm else WORD
