@@ -36,7 +36,7 @@ from .hvm.records import (
     WRITTEN_TABLE,
 )
 from .ledger import LEDGER, TIMELINE_ENTRY
-from .mmu.records import LINES, MAX_RAM_PAGES, TLB, TLB_ENTRY, WALK, WALK_ENTRY
+from .mmu.records import FAST, LINES, MAX_RAM_PAGES, TLB, TLB_ENTRY, WALK, WALK_ENTRY
 from .structs import struct
 
 # ---------------------------------------------------------------- machine memory map
@@ -367,6 +367,17 @@ CHECKED_VMCS = np.dtype(
 )  # fmt: skip
 """The fields of a VMCS, and what else its checks looked at, when they all held (hvm/vmx_checked)."""
 
+N_P2M_LEAVES = 16
+P2M_LEAF = np.dtype(
+    [
+        ("key", "i8"),                            # page of L1's + 1, 0 none
+        ("address", "i8"),                        # ma of the entry of n1p_to_l0m that maps it
+        ("shift", "i8"), ("rights", "i8"),        # its size; what the levels above it grant
+    ],
+    align=True,
+)  # fmt: skip
+"""Where L0 found an entry of its own table for L1 (hvm/p2m)."""
+
 MACHINE = np.dtype(
     [
         ("cpu", CPU),
@@ -440,6 +451,8 @@ MACHINE = np.dtype(
         ("code", CODE),
         ("sh", SHADOW),
         ("checked", CHECKED_VMCS, (N_CHECKED_VMCS,)),
+        ("p2m_leaves", P2M_LEAF, (N_P2M_LEAVES,)),
+        ("tlb_hint", "i2", (FAST,)),              # 1 + place in TLB1 where a page was found last, 0 none
     ],
     align=True,
 )  # fmt: skip
@@ -472,4 +485,5 @@ ShadowPage = struct("ShadowPage", SHADOW_PAGE)
 WrittenTable = struct("WrittenTable", WRITTEN_TABLE)
 Shadow = struct("Shadow", SHADOW)
 CheckedVmcs = struct("CheckedVmcs", CHECKED_VMCS)
+P2mLeaf = struct("P2mLeaf", P2M_LEAF)
 Machine = struct("Machine", MACHINE)
