@@ -282,7 +282,7 @@ def test_event_behind_entry(on, enabled):
     made = KvmMachine(deviations=deviations.MASKS["event_behind_entry"] if on else 0)
     made.enter_vmx_operation()
     made.fill_vmcs12(PIN_BASED_VM_EXEC_CONTROL=pin, GUEST_RFLAGS=2 | enabled)
-    made.m["apic"]["irr"][0][0] = 1 << 0x31
+    made.m["apic"]["svr"], made.m["apic"]["irr"][0][0] = 0x1FF, 1 << 0x31
     made.m["irq"]["active"] = 1
     made.m["ledger"]["time"] = 1 << 30
     made.execute("VMLAUNCH")

@@ -76,7 +76,6 @@ XEN_HAS_NONE
         CHECK_FIELD VM_EXIT_REASON, EXIT_EXTERNAL_INTERRUPT
         SLEPT
 RULE hlt_exits_for_what_is_pending, "An interrupt that waits at the entry ends HLT at once, with RFLAGS.IF = 0 too", "SDM vol. 3, 27.7.2"
-XEN_HAS_NONE
         EXTERNAL_EXITING
         STATE   HLT_STATE
         PEND
@@ -84,7 +83,6 @@ XEN_HAS_NONE
         CHECK_FIELD VM_EXIT_REASON, EXIT_EXTERNAL_INTERRUPT
         SLEPT
 RULE exit_saves_the_hlt_state, "An exit in the HLT state saves it", "SDM vol. 3, 28.3.4"
-XEN_HAS_NONE
         EXTERNAL_EXITING
         STATE   HLT_STATE
         PEND
@@ -234,6 +232,9 @@ RULE unknown_state_is_refused, "An activity state beyond wait-for-SIPI fails the
 DEVIATION "l0=xen", "Xen offers L1 no CR3 targets"
 DEVIATION "l0=kvm", "KVM offers L1 no CR3 targets"
 .endm
+.macro KVM_REFUSES_TARGETS
+DEVIATION "l0=kvm", "KVM offers L1 no CR3 targets"
+.endm
 .macro TARGET place, count
         call    build_l2_tables
         SET_BITS CPU_BASED_VM_EXEC_CONTROL, CPU_CR3_LOAD_EXITING
@@ -262,20 +263,20 @@ NO_TARGETS
         EACH_TARGET third, 2
         EACH_TARGET fourth, 3
 RULE cr3_target_behind_the_count_exits, "A target value that the count leaves out exits", "SDM vol. 3, 26.1.3"
-NO_TARGETS
+KVM_REFUSES_TARGETS
         TARGET  3, 3
         L2      mov cr3, rbx
         EXITED  EXIT_CR_ACCESS
         QUALIFIED 3 << 8 | 3
 RULE other_cr3_value_exits, "A value that is no target exits, and CR3 stays", "SDM vol. 3, 26.1.3"
-NO_TARGETS
+KVM_REFUSES_TARGETS
         TARGET  0, 4
         mov     ebx, L1_TABLES
         L2      mov cr3, rbx
         EXITED  EXIT_CR_ACCESS
         CHECK_FIELD GUEST_CR3, L1_TABLES
 RULE cr3_target_does_not_matter_for_reads, "CR3-store exiting exits though CR3 holds a target value", "SDM vol. 3, 26.1.3"
-NO_TARGETS
+KVM_REFUSES_TARGETS
         SET_BITS CPU_BASED_VM_EXEC_CONTROL, CPU_CR3_LOAD_EXITING | CPU_CR3_STORE_EXITING
         SET     CR3_TARGET_COUNT, 1
         SET     CR3_TARGET_VALUE0, L1_TABLES

@@ -261,6 +261,10 @@ def _assist(m):
     if source == SOURCE_NONE:
         note_blocked(m, NO_BLOCK)
         return
+    if m.nv.activity > vmx.INTR_ACTIVITY_HLT and (
+        source != SOURCE_NMI or m.nv.activity == vmx.INTR_ACTIVITY_WAIT_SIPI
+    ):
+        return  # that state lets no such event through
     vector = apic_pending(m)
     nested = vmx_nested_blocked(m)
     # 1. L2 runs, or an entry to it is on its way

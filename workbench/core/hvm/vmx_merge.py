@@ -294,7 +294,7 @@ def vmx_load_shadow_control(m, v):
     if pin & vmx.PIN_VMX_PREEMPTION_TIMER:
         if m.feat.deviations & deviations.DEV_PREEMPTION_TIMER_RESTARTS == 0:
             word |= vmx.EXIT_CTL_SAVE_VMX_PREEMPTION_TIMER  # it goes on after L0's own exits
-    elif m.irq.nested_deadline:
+    elif m.irq.nested_deadline and m.feat.l0 != L0_KVM:
         word &= ~vmx.EXIT_CTL_SAVE_VMX_PREEMPTION_TIMER  # vmcs02 has none to save
     _write_control(m, slot, word)
     entry = get_vvmcs(m, v, vmcs.SLOT_VM_ENTRY_CONTROLS, P_ENTRY)
