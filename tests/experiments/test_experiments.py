@@ -199,6 +199,7 @@ def test_one_from_end_to_end(tmp_path):
         *(f"{name}.{form}" for name in frames for form in ("csv", "parquet")),
         "gif.txt",
     }
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in written)
     text = (tmp_path / "gif.txt").read_text()
     assert max(map(len, text.splitlines())) <= questions.MAIL_COLUMNS
     table = pd.read_csv(tmp_path / "gif.csv")

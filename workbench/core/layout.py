@@ -274,6 +274,7 @@ INTERRUPTS = np.dtype(
         ("nmi_raised", "i8"),            # ledger time at which it came
         ("apic_write", "i8"),            # 1 + offset of a virtualized APIC write to emulate, 0 none
         ("window", "i8"),                # SVM: VMCBs (1 = 01, 2 = 02) that hold a V_IRQ of L0's
+        ("nested_deadline", "i8"),       # VMX: ledger time of L0's timer for vmcs12's, 0 = off
         ("blocked_reason", "i8"),        # 1 + BLOCK_* of the event that waits now, 0 none
         ("blocked_since", "i8"),
     ]
