@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...arch import vmcs, vmx
 from ..cpu.exceptions import DF, GP, PF, combined
+from ..cpu.flags import RF
 from ..jit import inner, unit
 from ..layout import FATAL_N1P_UNMAPPED, ST_OK, Machine
 from ..ledger import E_L0_EVENT_INJECTED, F_CR3_WRITE, P_ROUTING, count
@@ -65,6 +66,12 @@ def _page_fault_for_l1(m):
     return ST_OK
 
 
+@inner
+def _drop_resume_flag(m):
+    """The exit has saved RF for the #PF (SDM 28.3.3); the frame of another event is without it."""
+    vmwrite(m, vmcs.SLOT_GUEST_RFLAGS, vmread(m, vmcs.SLOT_GUEST_RFLAGS) & ~RF)
+
+
 @unit(Machine)
 def vmx_shadow_inject(m):
     """The exception in ``m.exc`` is the guest's own."""
@@ -76,6 +83,7 @@ def vmx_shadow_inject(m):
     first = m.exit.vectoring
     if first & INTR_VALID and lshr(first, vmx.INTR_TYPE) & 7 == TYPE_EXCEPTION:
         if combined(first & 31, PF) == DF:
+            _drop_resume_flag(m)
             return inject_exception(m, DF, 0, 1)
     m.cpu.cr2 = x.address
     vmwrite(m, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD, PAGE_FAULT)
@@ -91,6 +99,8 @@ def _deliver_again(m):
     if info & INTR_VALID == 0:
         return ST_OK
     vmwrite(m, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD, info & ~(1 << vmx.INTR_NMI_UNBLOCK_IRET))
+    if lshr(info, vmx.INTR_TYPE) & 7 != TYPE_EXCEPTION or info & 0xFF == DF:
+        _drop_resume_flag(m)
     if info & INTR_ERROR:
         vmwrite(m, vmcs.SLOT_VM_ENTRY_EXCEPTION_ERROR_CODE, m.exit.vectoring_error)
     if lshr(info, vmx.INTR_TYPE) & 7 >= vmx.INTR_TYPE_SW_INTR:

@@ -4,16 +4,23 @@ Hardware only: what moves between the processor and the VMCS in use, whichever V
 software decides which one, in ``vmx_entry`` and ``vmx_exit``.  The VPID in effect (``m.hw.tag``)
 is chosen by ``hvm/tags``.
 
-Not modelled: the host's own state (L0 is not executed code), machine checks, pending
-debug exceptions, activity states other than active, SMM.
+Not modelled: the host's own state (L0 is not executed code), machine checks, SMM.
 """
 
 from __future__ import annotations
 
 from ...arch import vmcs, vmx
-from ..cpu.debug import DR6_BS, MOV_SS, PENDING_ENABLED, debug_enter, debug_leave
+from ..cpu.debug import (
+    DR6_BS,
+    MOV_SS,
+    PENDING_ENABLED,
+    debug_enter,
+    debug_leave,
+    forget_resume,
+    resume_image,
+)
 from ..cpu.exceptions import DF
-from ..cpu.flags import get_rflags, set_rflags
+from ..cpu.flags import RF, get_rflags, set_rflags
 from ..jit import inner, unit
 from ..layout import FATAL_NOT_64_BIT, RSP, SS, ST_FAULT, ST_OK, Machine
 from ..structs import i64
@@ -124,6 +131,14 @@ def _vectoring(e):
     return e.vectoring
 
 
+@inner
+def _resumes(m, e):
+    """RF as the frame has it of the event that exits, or during whose delivery it is (28.3.3)."""
+    if e.code == vmx.EXIT_EXCEPTION_NMI:
+        return resume_image(m.exc)
+    return m.debug.image if e.vectoring & EVENT_VALID else 0
+
+
 @unit(Machine)
 def vmx_store_guest(m):
     """L0 has changed the processor's state for the guest: into the VMCS in use."""
@@ -149,6 +164,8 @@ def vmx_hw_exit(m):
     put(base, vmcs.SLOT_IDT_VECTORING_INFO_FIELD, _vectoring(e))
     put(base, vmcs.SLOT_IDT_VECTORING_ERROR_CODE, e.vectoring_error)
     save_guest_state(m, base)
+    if _resumes(m, e):
+        put(base, vmcs.SLOT_GUEST_RFLAGS, get(base, vmcs.SLOT_GUEST_RFLAGS) | RF)
     if m.hw.vapic >= 0:
         vapic_save(m, base)
     event = get(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD)
@@ -331,4 +348,7 @@ def vmx_hw_enter(m):
     start_timer(m, base)
     info = get(base, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD)
     debug_enter(m, _pending_debug(m, base, info))
-    return _inject_event(m, base, info) if info & EVENT_VALID else ST_OK
+    if info & EVENT_VALID:
+        return _inject_event(m, base, info)
+    forget_resume(m.cpu)
+    return ST_OK
