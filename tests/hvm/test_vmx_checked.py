@@ -37,6 +37,7 @@ class Checked:
 
     def __init__(self) -> None:
         self.machine = made = VmxMachine()
+        made.m["feat"]["l0"] = layout.L0_MANUAL  # which offers L1 activity states
         made.enter_vmx_operation()
         made.words(made.l1(REVISION_PAGE))[0] = vmcs.REVISION
         made.words(made.l1(SHADOW_PAGE))[0] = vmcs.REVISION | 1 << 31
