@@ -7,7 +7,7 @@ shadow stacks.
 from __future__ import annotations
 
 from ..hvm.intercepts import exception_exit, shutdown_exit
-from ..hvm.vmx_timer import MTF_PENDING
+from ..hvm.vmx.timer import MTF_PENDING
 from ..jit import inner, unit
 from ..layout import (
     BACKEND_VMX,
