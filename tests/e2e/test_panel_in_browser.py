@@ -104,8 +104,13 @@ def test_tornado_charts_of_prices_and_of_toggles(page):
     start.wait_for()
     start.click()
     tornado.wait_for()
-    assert tornado.get_attribute("aria-label") != prices
-    assert "virtual gif = on" in page.locator(".wbp-tornado").inner_html()
+    page.wait_for_function(
+        "before => document.querySelector('.wbp-tornado svg')"
+        "?.getAttribute('aria-label') !== before",
+        arg=prices,
+    )
+    shown = page.locator(".wbp-tornado").inner_html()
+    assert re.search(r"(virtual gif|vmcs shadowing) = on", shown), "by the back-end of the moment"
     assert not start.is_visible()
     page.get_by_role("button", name="Hide", exact=True).click()
     tornado.wait_for(state="hidden")
