@@ -105,8 +105,8 @@ def test_tornado_charts_of_prices_and_of_toggles(page):
     start.click()
     tornado.wait_for()
     page.wait_for_function(
-        "before => document.querySelector('.wbp-tornado svg')"
-        "?.getAttribute('aria-label') !== before",
+        "before => [...document.querySelectorAll('.wbp-tornado svg')]"
+        ".some(svg => svg.getAttribute('aria-label') !== before)",
         arg=prices,
     )
     shown = page.locator(".wbp-tornado").inner_html()
