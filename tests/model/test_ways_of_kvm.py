@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from workbench.cli import rules as suite
 from workbench.simulate import run
 
