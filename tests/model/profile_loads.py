@@ -63,7 +63,10 @@ VMX_LOADS = {
         own("device"), "NESTED_PAGE_FAULT", l2_params={"doorbell": 1}, reason="EPT_MISCONFIG"
     ),
     "apic_access": Load(
-        "mmio", "APIC_ACCESS", l2_params={"address": 0xFEE000B0}, l1_params={"apic_page": 1},
+        "mmio",
+        "APIC_ACCESS",
+        l2_params={"address": 0xFEE000B0},
+        l1_params={"apic_page": 1},
         features={"apicv": True},
     ),
     "exception_ud": Load("ud", "EXCEPTION", l1_params={"ud_exits": 1}),
