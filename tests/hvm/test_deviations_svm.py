@@ -329,3 +329,45 @@ def test_np2m_host_rights(on):
         table = int.from_bytes(machine.page(table, 8), "little") & ~0xFFF
     entry = int.from_bytes(machine.page(table + 5 * 8, 8), "little")
     assert bool(entry & 2) == on, "the page may be written in n2p_to_l0m"
+
+
+# ---------------------------------------------------------------- an event at the entry
+
+
+@BOTH
+@pytest.mark.parametrize("enabled", [0, 1 << 9], ids=["if_clear", "if_set"])
+def test_event_behind_entry(on, enabled):
+    """An interrupt waits when L1, which intercepts INTR and masks nothing, enters L2."""
+    machine = machine_with("event_behind_entry", on)
+    page = with_fields(machine, int_ctl=1 << 24, rflags=2 | enabled)
+    oracle.put(page, "intercept_word3", oracle.get(page, "intercept_word3") | 1)
+    machine.write(machine.l1(VMCB12), page)
+    m = machine.m
+    m["cpu"]["gpr"][0][0] = VMCB12
+    m["cpu"]["sysflags"] = 1 << 9
+    m["apic"]["svr"], m["apic"]["irr"][0][0] = 0x1FF, 1 << 0x31
+    m["irq"]["active"] = 1
+    m["ledger"]["time"] = 1 << 30
+    machine.l1_exits(0x80, 3)
+    assert machine.call("l0_exit") == layout.ST_BRANCH
+    assert m["level"][0] == (2 if on else 1)
+    if on:
+        assert machine.call("attend") == layout.ST_VMEXIT
+        assert m["exit"]["code"][0] == 0x60, "L0's interrupt to itself"
+        assert machine.call("l0_exit") == layout.ST_BRANCH
+        assert m["level"][0] == 1
+    assert l1_sees(machine, "exit_code") == 0x60
+    assert l1_sees(machine, "rip") == oracle.get(page, "rip"), "before the first instruction"
+    assert m["irq"]["physical"][0] == 0
+
+
+@BOTH
+@pytest.mark.parametrize("count", [5, 0])
+def test_pause_count_of_l0(on, count):
+    machine = machine_with("pause_count_of_l0", on, pause_filter=1)
+    own = machine.field(VMCB01, "pause_filter_count")
+    assert own > 5
+    page = with_fields(machine, pause_filter_count=count, pause_filter_thresh=100)
+    oracle.put(page, "intercept_word3", oracle.get(page, "intercept_word3") | 1 << 23)
+    assert machine.start_vmrun(page) == layout.ST_OK
+    assert machine.field(VMCB02, "pause_filter_count") == (own if on and count else count)

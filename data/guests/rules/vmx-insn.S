@@ -222,6 +222,8 @@ RULE vmptrld_with_a_wrong_revision_fails, "VMPTRLD of a region with another revi
         VMX     vmptrld qword ptr [other_address]
         FAILED  11
 RULE vmptrld_of_a_shadow_vmcs_fails, "VMPTRLD of a shadow VMCS is VMfail 11 where L1 has no VMCS shadowing", "SDM vol. 3, 31.3 (VMPTRLD)"
+ONLY_WITH "vmcs_shadowing=off"
+DEVIATION "l0=kvm", "KVM offers L1 VMCS shadowing on any processor"
         or      dword ptr [other_vmcs], 1 << 31
         VMX     vmptrld qword ptr [other_address]
         FAILED  11
