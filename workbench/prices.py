@@ -312,7 +312,8 @@ def _read(path: Path) -> Table:
         return parse_table(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as problem:
         hint = f"shipped presets: {', '.join(_shipped_files())}"
-        raise PriceError(f"cannot read price file {path}: {problem}", hint) from problem
+        why = getattr(problem, "strerror", None) or "not a text file"
+        raise PriceError(f"{path}: cannot read prices: {why}", hint) from problem
 
 
 def _load_file(path: Path) -> PricePreset:
