@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.oracle import shadow
 from tests.oracle.stale import Linear, Nested, Stale
 from workbench.arch import vmcs
 from workbench.core import layout as lay
 from workbench.core.hvm import memory_map as mm
 from workbench.core.hvm.p2m import LOGGED, TAKEN
+from workbench.core.hvm.shadow import EMULATING
 from workbench.core.ledger import EVENTS, TIME_SCALE
 from workbench.core.mmu.records import TR_DIRTY, TR_GLOBAL, TR_WRITE
 from workbench.guests.image import Image
@@ -35,13 +37,17 @@ ROOTS = tuple(0x200000 + i * 0x8000 for i in range(2))
 PAGES = tuple(0x200000 + i * 0x1000 for i in range(3))
 """Pages of L2 whose mappings change, by L2's table and by L1's."""
 PTES = TABLES + 0x3000
+SECOND_CR3 = 0x2F0000
+"""n2p of a second root of L2, whose tables are those of the first."""
 EXECUTE_CODE = b"\xc3"
 MASK64 = (1 << 64) - 1
 SET_UP_STEPS = 30_000
 FAR_AWAY = 1 << 61
 VMCS12_SLOT = {name: getattr(vmcs, f"SLOT_{name}") for name in (
-    "EPT_POINTER", "VIRTUAL_PROCESSOR_ID", "SECONDARY_VM_EXEC_CONTROL")}  # fmt: skip
+    "EPT_POINTER", "VIRTUAL_PROCESSOR_ID", "SECONDARY_VM_EXEC_CONTROL",
+    "CPU_BASED_VM_EXEC_CONTROL", "VIRTUAL_APIC_PAGE_ADDR")}  # fmt: skip
 ENABLE_VPID = 1 << 5
+USE_TPR_SHADOW = 1 << 21
 VMCB_CLEAN = 0xC0
 SOONER_BALLOONS = 38
 """Sooner than a scenario may ask for, but no sooner than the pages of one event need exits: with 4
@@ -91,6 +97,8 @@ class Machine:
         self.l1, self.l2 = image(f"steps-{self.scenario.backend}"), image("steps-l2")
         self.built = build(self.scenario)
         self.m = self.built.record
+        self.direct = self.scenario.all_features["paging"] != "non"
+        self._l2_tables()
         leaf = 7 if self.svm else 0x37
         for root in ROOTS:
             tables = [root + 0x1000 | 7, root + 0x2000 | 7]
@@ -124,6 +132,24 @@ class Machine:
             self.m["p2m_period"] = self.m["p2m_countdown"] = (
                 self.scenario.balloon_period - SOONER_BALLOONS
             )
+
+    def _l2_tables(self) -> None:
+        """L2's tables as L1 leaves them: without a nested table with L1-physical addresses."""
+        start = self.built.bank_offset(2) >> 3
+        words = self.built.words[start : start + (MEMORY_MB * MEGABYTE >> 3)]
+        tables = [TABLES]
+        for level in range(4 if self.direct else 0):
+            below = []
+            for table in tables:
+                entries = words[table >> 3 : (table >> 3) + 512]
+                used = (entries & 1) != 0
+                if level < 3:
+                    below += [
+                        int(e) & 0xFFFFFFFFFF000 for e in entries[used & (entries & 0x80 == 0)]
+                    ]
+                entries[used] += lay.L2_BANK_N1P
+            tables = below
+        words[SECOND_CR3 >> 3 : (SECOND_CR3 >> 3) + 512] = words[TABLES >> 3 : (TABLES >> 3) + 512]
 
     def _interrupt_table(self, bank: int, program: Image, special: dict, other: str) -> None:
         table = b""
@@ -172,7 +198,8 @@ class Watcher:
     def __init__(self, machine: Machine, forgiving: bool):
         self.machine, self.m, self.svm = machine, machine.m, machine.svm
         features = machine.scenario.all_features
-        self.stale = Stale(self.svm, forgiving and features["np2m_flush"] == "generation")
+        keeps_nested = forgiving and features["np2m_flush"] == "generation"
+        self.stale = Stale(self.svm, keeps_nested, machine.direct)
         built = machine.built
         base = [built.bank_offset(i) >> 3 for i in range(3)]
         self.places = np.array(
@@ -224,20 +251,21 @@ class Watcher:
         if self.svm:
             word = self.machine.word
             asid, control = word(1, vmcb + 0x58) & 0xFFFFFFFF, self.control
-            self.stale.root = word(1, vmcb + 0xB0) & ~0xFFF
+            self.stale.root = 0 if self.machine.direct else word(1, vmcb + 0xB0) & ~0xFFF
             self.stale.space = asid
             self.stale.tlb_control(asid, control)
             self.stale.enter(asid, self.stale.root)
         else:
             has_vpid = self._vmcs12("SECONDARY_VM_EXEC_CONTROL") & ENABLE_VPID
             vpid = self._vmcs12("VIRTUAL_PROCESSOR_ID") & 0xFFFF if has_vpid else 0
-            self.stale.enter(vpid, self._vmcs12("EPT_POINTER") & 0xFFFFFFFFFF000)
+            root = 0 if self.machine.direct else self._vmcs12("EPT_POINTER") & 0xFFFFFFFFFF000
+            self.stale.enter(vpid, root)
             if vpid == 0:
                 self.stale.without_vpid()
 
     def _note_instruction(self, label: str, rdi: int, rsi: int, rdx: int) -> None:
         stale = self.stale
-        if label == "at_l2_cr3":
+        if label in ("at_l2_cr3", "at_l2_set_cr3"):
             stale.mov_cr3()
         elif label == "at_l2_cr4":
             stale.change_pge()
@@ -293,8 +321,8 @@ class Watcher:
         level = int(m["level"][0])
         assert level in (1, 2)
         assert state("n2_guest") == (level == 2), "level and n2_guest"
-        if self.machine.run.status:
-            return
+        if self.machine.run.status or int(m["cpu"]["shadow"][0]) & EMULATING:
+            return  # the end, or L0 is about to execute one instruction for the guest
         in_use = mm.VMCX02_MA if level == 2 else mm.VMCX01_MA
         assert m["hw"]["vmcx"][0] == in_use, "the control structure in use"
         assert not state("vmexit_pending"), "a virtual exit waits while a guest runs"
@@ -307,6 +335,8 @@ class Watcher:
             self.exits = exits
             self.check_counts(exits)
             self.check_tags()
+            self.check_shadow(level)
+            self.check_virtual_apic(level)
         if thorough or live != self.live or level == 2:
             self.live = live
             self.check_tlb(level)
@@ -368,8 +398,28 @@ class Watcher:
                     f"L1's page {va:#x} at {frame:#x}"
                 )
             self.check_host(frame, writable)
-        if level == 2:
+        if level == 2 and not self.machine.direct:
             self.check_np2m()
+
+    def check_shadow(self, level: int) -> None:
+        """L0's shadow is the running guest's tables and no more, and can be written by no guest."""
+        s = self.m["sh"]
+        if not s["active"][0]:
+            return
+        built = self.machine.built
+        shadow.check(built, int(s["cr3"][0]) & MASK64, int(s["roots"][0, level - 1]))
+        if self.machine.scenario.all_features["paging"] == "sos":
+            assert int(self.m["hw"]["hap_root"][0]) == 0, "shadows, and a nested table"
+
+    def check_virtual_apic(self, level: int) -> None:
+        """The processor has L1's virtual-APIC page for L2 if L1 asks for it, and none for L1."""
+        page = int(self.m["hw"]["vapic"][0])
+        if self.svm or level == 1:
+            assert page == -1, "a virtual APIC without TPR shadow"
+            return
+        asked = self._vmcs12("CPU_BASED_VM_EXEC_CONTROL") & USE_TPR_SHADOW
+        n1p = self._vmcs12("VIRTUAL_APIC_PAGE_ADDR")
+        assert page == (lay.L1_BANK_MA + n1p if asked else -1), "the virtual-APIC page"
 
     def rights_kept(self) -> bool:
         """Are the rights of L1's table in the nested p2m?"""
