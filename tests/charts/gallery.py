@@ -109,6 +109,18 @@ def series_frame(axis, spread=0.2):
     return pd.DataFrame(rows, columns=["panel", "x", "series", "value", "low", "high"])
 
 
+def crowded_frame():
+    """One panel of many bars with long numbers."""
+    programs = ["cpuid", "msr", "hypercall", "ctxsw", "touch", "mixed"]
+    rows = [
+        ("", program, name, 5.99 - 0.41 * n)
+        for program in programs
+        for n, name in enumerate(("SVM", "SVM, assists", "VMX", "VMX, assists"))
+    ]
+    frame = pd.DataFrame(rows, columns=["panel", "x", "series", "value"])
+    return frame.assign(low=frame["value"], high=frame["value"])
+
+
 def latency_frame():
     """Shares of a waiting time's bins, which double."""
     rows = [
@@ -198,6 +210,7 @@ GALLERY = {
     "experiment": lambda size: experiment("lines", series_frame([0, 10, 20, 40, 80, 160, 320]), "weight of MSR accesses (all others: 80)", CYCLES, size),
     "experiment, bars": lambda size: experiment("bars", series_frame(["cpuid", "ctxsw", "mixed"]), "L2 program", CYCLES, size),
     "experiment, sharp": lambda size: experiment("bars", series_frame(["cpuid", "msr", "mixed", "touch"], 0), "L2 program", CYCLES, size),
+    "experiment, crowded": lambda size: experiment("bars", crowded_frame(), "L2 program", "hardware exits per exit of L2", size),
     "experiment, stacked": lambda size: experiment("stacked", series_frame(["cpuid", "hypercall", "ctxsw", "mixed"]), "L2 program", CYCLES, size),
     "experiment, distribution": lambda size: experiment("distribution", latency_frame(), "cycles from raise to taking", "events (% of all)", size),
     "experiment, heat": lambda size: experiment("heat", heat_frame(), "event", "accesses per exit of L2", size, "field"),

@@ -81,6 +81,36 @@ def test_a_price_redraws_without_a_run(page):
     )
 
 
+def test_a_price_says_where_it_comes_from_under_the_pointer(page):
+    row = page.locator(".wbp-price").nth(1)
+    about = row.get_by_role("tooltip")
+    page.mouse.move(5, 5)
+    assert not about.is_visible()
+    row.locator(".widget-slider").hover()
+    about.wait_for()
+    assert re.search(r"% of the cycles.* cycles, .* to .*; \w+, [\w-]+", about.inner_text())
+    page.mouse.move(5, 5)
+    about.wait_for(state="hidden")
+
+
+def test_tornado_charts_of_prices_and_of_toggles(page):
+    page.get_by_role("button", name="Prices", exact=True).click()
+    tornado = page.locator(".wbp-tornado svg")
+    tornado.wait_for()
+    assert "with its high" in page.locator(".wbp-tornado").inner_html()
+    prices = tornado.get_attribute("aria-label")
+    page.get_by_role("button", name="Toggles", exact=True).click()
+    start = page.get_by_role("button", name="Run the toggles")
+    start.wait_for()
+    start.click()
+    tornado.wait_for()
+    assert tornado.get_attribute("aria-label") != prices
+    assert "virtual gif = on" in page.locator(".wbp-tornado").inner_html()
+    assert not start.is_visible()
+    page.get_by_role("button", name="Hide", exact=True).click()
+    tornado.wait_for(state="hidden")
+
+
 def test_a_long_run_can_be_cancelled_and_the_page_stays_live(page):
     act(page, lambda: page.get_by_label("L2 program").select_option("compute"))
     box = page.get_by_label("Iterations")

@@ -11,6 +11,7 @@ from workbench import charts, questions
 from workbench.cli.figures import write_experiments
 from workbench.core.ledger import EVENTS, N_EVENTS
 from workbench.features import catalogue
+from workbench.questions import measures
 from workbench.questions.runs import check_ends
 from workbench.questions.spec import question_table
 
@@ -190,18 +191,23 @@ def test_an_unknown_name_gets_a_hint():
 
 
 def test_one_from_end_to_end(tmp_path):
-    written = write_experiments(["tags"], tmp_path, ["svg"])
+    written = write_experiments(["gif"], tmp_path, ["svg"])
+    figures = {"gif", "gif-blocked", "gif-exits", "gif-percentiles"}
+    frames = figures | {"gif-waits"}
     assert {path.name for path in written} == {
-        f"tags.{e}" for e in ("svg", "csv", "parquet", "txt")
+        *(f"{name}.svg" for name in figures),
+        *(f"{name}.{form}" for name in frames for form in ("csv", "parquet")),
+        "gif.txt",
     }
-    text = (tmp_path / "tags.txt").read_text()
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in written)
+    text = (tmp_path / "gif.txt").read_text()
     assert max(map(len, text.splitlines())) <= questions.MAIL_COLUMNS
-    table = pd.read_csv(tmp_path / "tags.csv")
-    spec = tomllib.loads((wb.data_dir() / "experiments" / "tags.toml").read_text())["verdict"]
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "tags.parquet"), table)
+    table = pd.read_csv(tmp_path / "gif.csv")
+    spec = tomllib.loads((wb.data_dir() / "experiments" / "gif.toml").read_text())["verdict"]
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "gif.parquet"), table)
     verdict = questions.judge(table, spec["better"], spec["tolerance"])
     assert f"Claim {verdict}." in text
-    assert charts.scenarios_of(tmp_path / "tags.svg")
+    assert all(charts.scenarios_of(tmp_path / f"{name}.svg") for name in figures)
 
 
 def test_they_are_listed_with_whose_claim_it_is():
@@ -221,3 +227,40 @@ def test_a_run_that_ends_early_is_no_measurement():
     table = pd.DataFrame({"point": ["here", "there"], "status": ["stopped", "shutdown"]})
     with pytest.raises(wb.WorkbenchError, match="probe, there: ended with shutdown"):
         check_ends("probe", table)
+
+
+@pytest.mark.parametrize("backend", ["svm", "vmx"])
+def test_the_unit_of_work_does_not_change_with_what_exits(backend):
+    runs = [
+        wb.run(wb.Scenario(backend=backend, l2="rates", l2_params={"iterations": 50, "accesses": 370},
+                           features={"msr_map": value}, timeline=0))
+        for value in ("merged", "intercept_all")
+    ]  # fmt: skip
+    retired = [run.l2_instructions for run in runs]
+    assert retired[0] - retired[1] == 50 * 3.7  # the accesses that exit are not retired
+    done = [measures.instructions(run) for run in runs]
+    assert (
+        done[0]
+        == done[1]
+        == retired[0]
+        + runs[0]
+        .exits.query("from_level == 'L2' and cause in ('CPUID', 'HLT', 'HYPERCALL')")["count"]
+        .sum()
+    )
+
+
+def test_what_if_changes_every_run_and_says_so(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text((wb.data_dir() / "experiments" / "tags.toml").read_text())
+    outcome = wb.experiment(str(path), changes={"l0": "kvm", "l2_page_size": "4k"})
+    assert {run.result.scenario.l0 for run in outcome.runs} == {"kvm"}
+    assert {run.result.scenario.l2_page_size for run in outcome.runs} == {"4k"}
+    assert "Changed: l0=kvm, l2_page_size=4k." in outcome.text
+    assert "Changed: l0=kvm" in outcome.figure.get_supxlabel()
+
+
+def test_what_an_experiment_varies_cannot_be_changed():
+    with pytest.raises(wb.WorkbenchError, match="l2_tag_policy is what experiment tags"):
+        wb.experiment("tags", changes={"features.l2_tag_policy": "own"})
+    with pytest.raises(wb.WorkbenchError, match="no_such"):
+        wb.experiment("tags", changes={"no_such": 1})

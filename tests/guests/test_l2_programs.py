@@ -120,7 +120,8 @@ def test_ctxsw_gives_every_space_pages_of_its_own(spaces, pages):
 
 @pytest.mark.parametrize(("pages", "changes"), [(1, 0), (30, 250_000), (1100, 1_000_000)])
 def test_workset_touches_the_pages_it_draws_in_the_frames_it_maps(pages, changes):
-    machine = run("workset", pages=pages, accesses=400, changes=changes, work=0)
+    machine = run("workset", pages=pages, accesses=400, changes=changes, work=0, cpuid=20_000)
+    assert machine.specials.count("cpuid") == 400 * 20_000 // 1_000_000
     # frames by their numbers: 0 is the spare one, page i starts in 1 + i
     frame, spare, due, made = list(range(1, pages + 1)), 0, 0, 0
     count = [0] + [1] * pages

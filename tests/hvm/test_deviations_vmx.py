@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.hvm.test_vmx_kvm import KvmMachine
 from tests.oracle.vmx_machine import CARRY, GOOD_VMCS12, OPERAND, VMXON12, ZERO, VmxMachine
 from workbench.arch import deviations, msr, vmcs, vmx
 from workbench.core import layout
@@ -246,6 +247,57 @@ def test_msr_areas_ignored(on):
     made.hardware_exit(vmx.EXIT_CPUID)
     made.call("vmx_exit_n2")
     assert words[3] == (0x33 if on else 0x44)
+
+
+@BOTH
+def test_preemption_timer_by_software(on):
+    pin = GOOD_VMCS12["PIN_BASED_VM_EXEC_CONTROL"] | vmx.PIN_VMX_PREEMPTION_TIMER
+    exit_ = GOOD_VMCS12["VM_EXIT_CONTROLS"] | vmx.EXIT_CTL_SAVE_VMX_PREEMPTION_TIMER
+    made = running_l2(
+        "preemption_timer_by_software",
+        on,
+        PIN_BASED_VM_EXEC_CONTROL=pin,
+        VM_EXIT_CONTROLS=exit_,
+        VMX_PREEMPTION_TIMER_VALUE=100,
+    )
+    assert bool(made.get(2, "PIN_BASED_VM_EXEC_CONTROL") & vmx.PIN_VMX_PREEMPTION_TIMER) == (not on)
+    made.m["ledger"]["time"] += 60 * 32 * 1024
+    assert made.call("attend") == layout.ST_OK
+    made.m["ledger"]["time"] += 50 * 32 * 1024
+    assert made.call("attend") == layout.ST_VMEXIT
+    reason = vmx.EXIT_EXTERNAL_INTERRUPT if on else vmx.EXIT_PREEMPTION_TIMER
+    assert made.m["exit"]["code"] == reason
+    # either way L1 gets the timer's exit, and the timer has run out
+    assert made.call("l0_exit") == layout.ST_BRANCH
+    assert (made.m["level"][0], made.get(12, "VM_EXIT_REASON")) == (1, vmx.EXIT_PREEMPTION_TIMER)
+    assert made.get(12, "VMX_PREEMPTION_TIMER_VALUE") == 0
+    assert made.m["irq"]["nested_deadline"][0] == 0
+
+
+@BOTH
+@pytest.mark.parametrize("enabled", [0, 1 << 9], ids=["if_clear", "if_set"])
+def test_event_behind_entry(on, enabled):
+    """An interrupt waits when L1 enters L2."""
+    pin = GOOD_VMCS12["PIN_BASED_VM_EXEC_CONTROL"] | vmx.PIN_EXT_INTR
+    made = KvmMachine(deviations=deviations.MASKS["event_behind_entry"] if on else 0)
+    made.enter_vmx_operation()
+    made.fill_vmcs12(PIN_BASED_VM_EXEC_CONTROL=pin, GUEST_RFLAGS=2 | enabled)
+    made.m["apic"]["svr"], made.m["apic"]["irr"][0][0] = 0x1FF, 1 << 0x31
+    made.m["irq"]["active"] = 1
+    made.m["ledger"]["time"] = 1 << 30
+    made.execute("VMLAUNCH")
+    assert made.call("l0_exit") == layout.ST_BRANCH
+    assert made.m["level"][0] == 2
+    if not on:
+        return
+    assert made.m["nv"]["immediate_exit"][0] == 1
+    assert made.get(2, "PIN_BASED_VM_EXEC_CONTROL") & vmx.PIN_VMX_PREEMPTION_TIMER
+    assert made.call("attend") == layout.ST_VMEXIT
+    assert made.m["exit"]["code"] == vmx.EXIT_PREEMPTION_TIMER
+    assert made.call("l0_exit") == layout.ST_BRANCH
+    assert (made.m["level"][0], made.get(12, "VM_EXIT_REASON")) == (1, vmx.EXIT_EXTERNAL_INTERRUPT)
+    assert made.get(12, "GUEST_RIP") == GOOD_VMCS12["GUEST_RIP"], "before the first instruction"
+    assert not made.get(2, "PIN_BASED_VM_EXEC_CONTROL") & vmx.PIN_VMX_PREEMPTION_TIMER
 
 
 @BOTH

@@ -43,7 +43,7 @@ def expected_controls(case: VmcsCase) -> dict[str, int]:
     """Control words by the column that the L0 follows."""
     l0, l1 = case.controls()
     if case.l0 == "kvm":
-        return oracle.kvm_merged_controls(l0, l1)
+        return oracle.kvm_merged_controls(l0, l1, software_timer=True)
     if case.l0 == "manual":  # L2 has from L0 no instruction that L1 does not give it
         l0["SECONDARY_VM_EXEC_CONTROL"] &= ~GIVEN_TO_L1
         if case.asked("pin", "VMX_PREEMPTION_TIMER"):
@@ -63,7 +63,7 @@ def has_expected(case: VmcsCase, name: str, but: int = 0) -> None:
     "POSTED_INTR_NESTED_VECTOR)",
 )  # fmt: skip
 def pin_controls(case: VmcsCase) -> None:
-    """KVM's own timer is the processor's here, and posted interrupts are lent by no L0."""
+    """Posted interrupts are lent by no L0."""
     has_expected(case, "PIN_BASED_VM_EXEC_CONTROL")
 
 

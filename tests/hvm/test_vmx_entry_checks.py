@@ -50,7 +50,7 @@ REACHED: dict[str, dict[str, int]] = {
     "PIN_RESERVED": {"PIN_BASED_VM_EXEC_CONTROL": 0},
     "CPU_RESERVED": {"CPU_BASED_VM_EXEC_CONTROL": 0},
     "CPU2_RESERVED": {"SECONDARY_VM_EXEC_CONTROL": 1 << 14 | 2},
-    "CR3_TARGET_COUNT": {"CR3_TARGET_COUNT": 1},
+    "CR3_TARGET_COUNT": {"CR3_TARGET_COUNT": 5},
     "IO_BITMAP_ADDRESS": {"IO_BITMAP_B": 0x23008},
     "MSR_BITMAP_ADDRESS": {"MSR_BITMAP": 1 << 40},
     "NMI_WINDOW_NEEDS_VIRTUAL_NMIS": {"CPU_BASED_VM_EXEC_CONTROL": PRIMARY | 1 << 22},
@@ -130,7 +130,13 @@ REACHED: dict[str, dict[str, int]] = {
     "GUEST_RFLAGS_RESERVED": {"GUEST_RFLAGS": 0},
     "GUEST_RFLAGS_VM": V86_REGISTERS,
     "GUEST_RFLAGS_IF": {"VM_ENTRY_INTR_INFO_FIELD": INTERRUPT},
-    "ACTIVITY_SUPPORTED": {"GUEST_ACTIVITY_STATE": 1},
+    "ACTIVITY_SUPPORTED": {"GUEST_ACTIVITY_STATE": 4},
+    "ACTIVITY_HLT_DPL": {
+        "GUEST_ACTIVITY_STATE": 1, "GUEST_SS_SELECTOR": 3, "GUEST_CS_SELECTOR": 3,
+        "GUEST_SS_AR_BYTES": 0xC0F3, "GUEST_CS_AR_BYTES": 0xA0FB,
+    },
+    "ACTIVITY_BLOCKING": {"GUEST_ACTIVITY_STATE": 1, "GUEST_INTERRUPTIBILITY_INFO": 2},
+    "ACTIVITY_EVENT": {"GUEST_ACTIVITY_STATE": 3, "VM_ENTRY_INTR_INFO_FIELD": NMI},
     "INTERRUPTIBILITY_RESERVED": {"GUEST_INTERRUPTIBILITY_INFO": 32},
     "INTERRUPTIBILITY_BOTH": {"GUEST_INTERRUPTIBILITY_INFO": 3},
     "INTERRUPTIBILITY_STI_IF": {"GUEST_INTERRUPTIBILITY_INFO": 1},
@@ -231,7 +237,10 @@ def checked(which: int) -> str:
     return vmx.check_name(number) if number else ""
 
 
-L1_SEES = Processor(L1_CONTROLS, current=VMCS12, own=True, memory=l1_memory)
+L1_SEES = Processor(
+    L1_CONTROLS, cr3_targets=4, activities=frozenset(range(4)), current=VMCS12, own=True,
+    memory=l1_memory,
+)  # fmt: skip
 HARDWARE = Processor(
     {
         g: names | vmx_controls.LENT.get(g, frozenset())

@@ -68,6 +68,8 @@ def vmx_exit_is_for_l1(
         return False
     if name in _NEVER_L1:
         return False
+    if "event_behind_entry" in on and name == "PREEMPTION_TIMER":
+        return False  # it may be L0's own: its handler looks
     if name == "EXCEPTION_NMI":
         kind, vector = intr_info >> 8 & 7, intr_info & 31
         if kind == 3 and vector == 14:

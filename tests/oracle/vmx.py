@@ -111,6 +111,9 @@ def cr_access_goes_to_l1(fields: Fields, qualification: int, value: int) -> bool
         changed0 &= source ^ fields["CR0_READ_SHADOW"]
         return bool(changed0 & 0xE or changed0 & source & 1)
     if register == 3:
+        targets = [fields.get(f"CR3_TARGET_VALUE{n}", 0) for n in range(4)]
+        if kind == 0 and value in targets[: fields.get("CR3_TARGET_COUNT", 0)]:
+            return False
         return control(fields, "cpu", "CR3_STORE_EXITING" if kind else "CR3_LOAD_EXITING")
     if register == 8:
         return control(fields, "cpu", "CR8_STORE_EXITING" if kind else "CR8_LOAD_EXITING")
@@ -162,8 +165,11 @@ def goes_to_l1(
 # ---------------------------------------------------------------- merging
 
 
-def kvm_merged_controls(l0: Fields, l1: Fields) -> dict[str, int]:
-    """Control words of vmcs02 by vmcs02_merge.csv, column kvm, as far as they are modelled."""
+def kvm_merged_controls(l0: Fields, l1: Fields, software_timer: bool = False) -> dict[str, int]:
+    """Control words of vmcs02 by vmcs02_merge.csv, column kvm, as far as they are modelled.
+
+    ``software_timer``: KVM's own timer stands in for vmcs12's, not the processor's.
+    """
     cpu = l0["CPU_BASED_VM_EXEC_CONTROL"]
     for name in ("INTR_WINDOW_EXITING", "NMI_WINDOW_EXITING", "TPR_SHADOW"):
         cpu &= ~BIT["cpu", name]
@@ -182,14 +188,15 @@ def kvm_merged_controls(l0: Fields, l1: Fields) -> dict[str, int]:
         secondary |= mine & ~BIT["sec", "ENABLE_VPID"]
     secondary &= ~BIT["sec", "ENABLE_PML"]
     exits = l0["VM_EXIT_CONTROLS"]
-    if control(l1, "pin", "VMX_PREEMPTION_TIMER"):  # the processor's timer in place of KVM's own
+    timer = BIT["pin", "VMX_PREEMPTION_TIMER"] if software_timer else 0
+    if control(l1, "pin", "VMX_PREEMPTION_TIMER") and not software_timer:
         exits |= BIT["exit", "SAVE_VMX_PREEMPTION_TIMER"]
     entry = l1["VM_ENTRY_CONTROLS"] & ~BIT["entry", "LOAD_IA32_PERF_GLOBAL_CTRL"]
     entry |= BIT["entry", "LOAD_IA32_PAT"] | BIT["entry", "LOAD_IA32_EFER"]
     return {
         # posted interrupts are not modelled: no L0 lends them
         "PIN_BASED_VM_EXEC_CONTROL": l0["PIN_BASED_VM_EXEC_CONTROL"]
-        | l1["PIN_BASED_VM_EXEC_CONTROL"] & ~BIT["pin", "POSTED_INTR"],
+        | l1["PIN_BASED_VM_EXEC_CONTROL"] & ~(BIT["pin", "POSTED_INTR"] | timer),
         "CPU_BASED_VM_EXEC_CONTROL": cpu,
         "SECONDARY_VM_EXEC_CONTROL": secondary,
         "VM_EXIT_CONTROLS": exits,

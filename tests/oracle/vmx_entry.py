@@ -30,6 +30,8 @@ class Processor:
 
     controls: dict[str, frozenset[str]]
     cr3_targets: int = 0
+    activities: frozenset[int] = frozenset({0})
+    """Activity states that a guest may start in."""
     ept_ad: bool = False
     current: int = -1
     cr4: int = 0x7FF | 1 << 13 | 1 << 17 | 1 << 20 | 1 << 21
@@ -339,6 +341,13 @@ def _access_rights(
     yield "GUEST_SEGMENT_G", all(x.granularity_fits for x in used)
 
 
+def _ends(activity: int, kind: int, vector: int) -> bool:
+    """May an event be injected into an inactive processor?  27.3.1.5, last item on the state."""
+    if activity == 1:
+        return kind in (0, 2) or (kind, vector) in ((3, 1), (3, 18), (7, 0))
+    return activity == 2 and (kind == 2 or (kind, vector) == (3, 18))
+
+
 def rip_and_state(v: Fields, cpu: Processor) -> Iterator[tuple[str, bool]]:
     """27.3.1.3 to 27.3.1.5."""
     long = control(v, "entry", "IA32E_MODE")
@@ -356,9 +365,14 @@ def rip_and_state(v: Fields, cpu: Processor) -> Iterator[tuple[str, bool]]:
     yield "GUEST_RFLAGS_VM", not vm or (not long and bool(v["GUEST_CR0"] & 1))
     kind = info >> 8 & 7 if info >> 31 else None
     yield "GUEST_RFLAGS_IF", kind != 0 or interrupts
-    yield "ACTIVITY_SUPPORTED", v["GUEST_ACTIVITY_STATE"] == 0
+    activity = v["GUEST_ACTIVITY_STATE"]
+    yield "ACTIVITY_SUPPORTED", activity in cpu.activities
     state = v["GUEST_INTERRUPTIBILITY_INFO"]
     sti, mov_ss, smi, nmi, enclave = (bool(state & 1 << n) for n in range(5))
+    yield "ACTIVITY_HLT_DPL", activity != 1 or v["GUEST_SS_AR_BYTES"] >> 5 & 3 == 0
+    yield "ACTIVITY_BLOCKING", activity == 0 or not (sti or mov_ss)
+    event = None if kind is None else (kind, info & 0xFF)
+    yield "ACTIVITY_EVENT", event is None or activity == 0 or _ends(activity, *event)
     yield "INTERRUPTIBILITY_RESERVED", state < 32
     yield "INTERRUPTIBILITY_BOTH", not (sti and mov_ss)
     yield "INTERRUPTIBILITY_STI_IF", not sti or interrupts
@@ -371,7 +385,7 @@ def rip_and_state(v: Fields, cpu: Processor) -> Iterator[tuple[str, bool]]:
     yield "INTERRUPTIBILITY_ENCLAVE", not enclave
     pending = v["GUEST_PENDING_DBG_EXCEPTIONS"]
     yield "PENDING_DEBUG_RESERVED", pending & ~(0xF | 1 << 12 | 1 << 14) == 0
-    if sti or mov_ss:
+    if sti or mov_ss or activity == 1:
         single_step = bool(flags & 1 << 8) and not v["GUEST_IA32_DEBUGCTL"] & 2
         yield "PENDING_DEBUG_BS", bool(pending & 1 << 14) == single_step
 

@@ -167,3 +167,40 @@ def test_undoing_everything_ends_where_it_began(actions):
     while state.can_undo:
         state.undo()
     assert state.scenario == first
+
+
+def test_an_l1_that_the_other_back_end_lacks_comes_back():
+    state = PanelState(Scenario(backend="vmx", l1="kvm-2.6.35", l1_params={"handler_work": 7}))
+    state.set_backend("svm")
+    assert state.scenario.l1 == "minimal"
+    state.set_backend("vmx")
+    assert state.scenario.l1 == "kvm-2.6.35" and state.scenario.l1_params == {"handler_work": 7}
+    state.undo(), state.undo()
+    assert state.scenario.l1 == "kvm-2.6.35" and state.backend == "vmx"
+
+
+def test_an_l1_chosen_on_the_other_back_end_stays():
+    state = PanelState(Scenario(backend="vmx", l1="kvm-2.6.35"))
+    state.set_backend("svm")
+    state.set_guest(1, "xen-4.2x")
+    state.set_backend("vmx")
+    assert state.scenario.l1 == "xen-4.2x"
+
+
+def test_parameters_that_only_one_back_ends_l1_has_come_back():
+    state = PanelState(Scenario(backend="vmx", l1="kvm-6.12", l1_params={"io_userspace": 1}))
+    state.set_backend("svm")
+    assert state.scenario.l1 == "kvm-6.12" and not state.scenario.l1_params
+    state.set_param(1, "handler_work", 9)
+    state.set_backend("vmx")
+    assert state.scenario.l1_params == {"io_userspace": 1, "handler_work": 9}
+
+
+def test_an_l1_that_comes_back_brings_a_paging_mode_it_knows():
+    state = PanelState(Scenario(backend="vmx", l1="kvm-2.6.35"))
+    state.set_backend("svm")
+    state.set_feature("paging", "sos")
+    assert state.scenario.l1 == "shadow"
+    state.set_guest(1, "minimal")
+    state.set_backend("vmx")
+    assert state.scenario.l1 == "kvm-2.6.35" and state.feature_values()["paging"] == "non"

@@ -24,6 +24,7 @@ _MARKS = {
     "virtual_entry": (">", "virtual entry: L2's state merged"),
 }
 _MOST_NAMES = 16
+_LANES = ("#f0c987", "#56b4e9", "#0b4f7d")
 
 
 def operation_span(result: Result, cause: str, occurrence: int = 0) -> tuple[int, int]:
@@ -70,7 +71,7 @@ def timeline(
     """
     steps = result.timeline.iloc[start:stop]
     pairs = [(result.scenario.backend.upper(), result)]
-    note = footer(pairs, size, True)
+    note = footer(pairs, size, True, clock=True)
     title = f"{TITLE}: {_subject(result, steps)}" if len(steps) else TITLE
     if steps.empty:
         reason = "Nothing to show: no such entries are recorded."
@@ -102,8 +103,9 @@ def _lanes(axes: Axes, steps: pd.DataFrame, times: list[float]) -> None:
     edges = [-margin, *(time for time, _, _ in points), times[-1] + margin]
     levels = [points[0][1], *(target for _, _, target in points)]
     for left, right, level in zip(edges, edges[1:], levels, strict=False):
-        axes.broken_barh([(left, right - left)], (level - 0.2, 0.4), color=("#f0c987", "#8fc7ea", "#0b4f7d")[level],
-                         edgecolor=style.INK, linewidth=0.4, zorder=2)  # fmt: skip
+        # with an edge of its own colour what lasts for a moment can be seen, too
+        axes.broken_barh([(left, right - left)], (level - 0.2, 0.4), color=_LANES[level],
+                         linewidth=1.2, zorder=2)  # fmt: skip
     for time, source, target in points:
         axes.plot([time, time], [source, target], color=style.INK, linewidth=0.8, zorder=1)
     axes.set_xlim(edges[0], edges[-1])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 from ..prices import PARTS
 from ..result import Result
@@ -14,6 +16,7 @@ from . import style
 from .inputs import Results, footer, labelled
 
 TITLE = "Where the cycles go"
+LABEL_CHARACTERS = 34
 UNITS = {
     "operation": "cycles per L2 operation (one exit of L2)",
     "kinstr": "cycles per thousand L2 instructions",
@@ -60,14 +63,14 @@ def cost(results: Results, size: str = "panel") -> Figure:
 
 
 def redraw(figure: Figure, results: Results, size: str = "panel") -> bool:
-    """Put other prices into a figure that :func:`cost` made of the same results.
+    """Put other results, or other prices, into a figure that :func:`cost` made.
 
     Only bars, numbers and small print change; the layout stays, which saves most of the time.
 
     Returns
     -------
     bool
-        False, with the figure as it was, when it needs another legend or layout.
+        False, with the figure as it was, when it needs other labels, legend or layout.
     """
     pairs = labelled(results)
     unit, tables = _tables(pairs)
@@ -77,13 +80,13 @@ def redraw(figure: Figure, results: Results, size: str = "panel") -> bool:
     if not figure.axes or named != list(_shown(tables)) or not same_lines:
         return False
     axes = figure.axes[0]
-    if len(axes.get_yticks()) != len(pairs):
+    if [label.get_text() for label in axes.get_yticklabels()] != _wrapped(pairs):
         return False
     with style.house_style(size):
-        axes.clear()
-        _draw(axes, pairs, tables, unit)
+        _move(axes, tables)
         axes.get_xticklabels()  # made now, while the house style holds
-        style.rename(figure, note, _alt(pairs, tables, unit))
+        axes.set_xlabel(_unit_text(unit))
+        style.rename(figure, note, _alt(pairs, tables, unit), pairs)
     return True
 
 
@@ -104,31 +107,85 @@ def _shown(tables: list[pd.DataFrame]) -> list[str]:
 def _draw(
     axes: Axes, pairs: list[tuple[str, Result]], tables: list[pd.DataFrame], unit: str
 ) -> None:
-    _bars(axes, [label for label, _ in pairs], tables)
-    explained = "thin line: where prices within their bounds can move the sum"
-    axes.set_xlabel(f"{UNITS[unit]}\n{explained}")
+    _bars(axes, _wrapped(pairs), tables)
+    axes.set_xlabel(_unit_text(unit))
+
+
+def _unit_text(unit: str) -> str:
+    return f"{UNITS[unit]}\nthin line: where prices within their bounds can move the sum"
+
+
+def _wrapped(pairs: list[tuple[str, Result]]) -> list[str]:
+    return ["\n".join(textwrap.wrap(label, LABEL_CHARACTERS)) for label, _ in pairs]
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """Where the bars begin and end, one number per result: the stacked parts and the sums' bounds."""
+
+    stacks: list[tuple[str, list[float], list[float]]]
+    """Part, where it begins, how wide it is."""
+    ends: list[float]
+    low: list[float]
+    high: list[float]
+
+    @classmethod
+    def of(cls, tables: list[pd.DataFrame]) -> _Reach:
+        columns = [table["cycles"].to_dict() for table in tables]
+        ends, stacks = [0.0] * len(tables), []
+        for part in PARTS:
+            widths = [float(column[part]) for column in columns]
+            if any(widths):
+                stacks.append((part, ends, widths))
+                ends = [end + width for end, width in zip(ends, widths, strict=True)]
+        low, high = (
+            [float(table[bound].to_dict()["all"]) for table in tables]
+            for bound in ("cycles_low", "cycles_high")
+        )
+        return cls(stacks, ends, low, high)
+
+    @property
+    def limit(self) -> float:
+        return 1.06 * max(self.high)
+
+
+def _move(axes: Axes, tables: list[pd.DataFrame]) -> None:
+    """Put the bars, thin lines and numbers that :func:`_bars` drew to other places."""
+    reach = _Reach.of(tables)
+    *stacks, thin = axes.containers
+    for bars, (_, starts, widths) in zip(stacks, reach.stacks, strict=True):
+        for patch, start, width in zip(bars, starts, widths, strict=True):
+            patch.set_x(start)
+            patch.set_width(width)
+    mark, caps, (lines,) = thin
+    for line, places in zip((mark, *caps), (reach.ends, reach.low, reach.high), strict=True):
+        line.set_xdata(places)
+    lines.set_segments(
+        [((low, y), (high, y))
+         for low, high, y in zip(reach.low, reach.high, mark.get_ydata(), strict=True)]
+    )  # fmt: skip
+    for text, end in zip(axes.texts, reach.ends, strict=True):
+        assert isinstance(text, Annotation)
+        text.set_text(style.reading(end))
+        text.xy = (end, text.xy[1])
+    axes.set_xlim(0, reach.limit)
 
 
 def _bars(axes: Axes, labels: list[str], tables: list[pd.DataFrame]) -> None:
     positions = [float(i) for i in range(len(labels))]
-    left = [0.0] * len(labels)
-    for part in PARTS:
+    reach = _Reach.of(tables)
+    for part, starts, widths in reach.stacks:
         colour, hatch = style.PART_LOOKS[part]
-        widths = [float(table["cycles"].to_dict()[part]) for table in tables]
-        if not any(widths):
-            continue
-        axes.barh(positions, widths, left=left, height=0.56, color=colour, hatch=hatch,
+        axes.barh(positions, widths, left=starts, height=0.56, color=colour, hatch=hatch,
                   edgecolor=style.INK, linewidth=0.5)  # fmt: skip
-        left = [start + width for start, width in zip(left, widths, strict=True)]
-    sums = [table.loc["all"].to_dict() for table in tables]
-    below = [t - s["cycles_low"] for t, s in zip(left, sums, strict=True)]
-    above = [s["cycles_high"] - t for t, s in zip(left, sums, strict=True)]
+    below = [end - low for end, low in zip(reach.ends, reach.low, strict=True)]
+    above = [high - end for end, high in zip(reach.ends, reach.high, strict=True)]
     offset = [p + 0.38 for p in positions]
-    axes.errorbar(left, offset, xerr=[below, above], fmt="|", color=style.INK, ecolor=style.INK,
-                  elinewidth=0.9, capsize=2.5, markersize=5)  # fmt: skip
-    style.bar_labels(axes, left, positions, fontweight="bold")
-    axes.set_xlim(0, max(1.06 * s["cycles_high"] for s in sums))
-    axes.set_yticks(positions, ["\n".join(textwrap.wrap(label, 34)) for label in labels])
+    axes.errorbar(reach.ends, offset, xerr=[below, above], fmt="|", color=style.INK,
+                  ecolor=style.INK, elinewidth=0.9, capsize=2.5, markersize=5)  # fmt: skip
+    style.bar_labels(axes, reach.ends, positions, fontweight="bold")
+    axes.set_xlim(0, reach.limit)
+    axes.set_yticks(positions, labels)
     axes.set_ylim(len(labels) - 0.35, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_formatter(lambda value, _: style.compact(value))

@@ -64,7 +64,9 @@ def effects(found: Effects, size: str = "panel") -> Figure:
     """
     names = shown(found)
     origin = [("one of the runs", found.result)] if found.result is not None else []
-    note = footer(origin, size, "cycles" in found.measure, _note(found)) if origin else _note(found)
+    note = _note(found)
+    if origin:
+        note = footer(origin, size, "cycles" in found.measure, note, sources=found.sources)
     title = f"{TITLE} on {unit_of(found.measure)}"
     if not names:
         return style.empty(

@@ -69,7 +69,7 @@ def exit_frequency(results: Results, size: str = "panel") -> Figure:
         for axes, (label, _), table in zip(grid, pairs, tables, strict=False):
             _bars(axes, table, top, tallest)
             lines = textwrap.wrap(label, letters // columns - 12)
-            axes.set_title("\n".join(lines), loc="left")
+            axes.set_title("\n".join(lines), loc="left", y=1.0)  # a given y is not searched for
         for axes in grid[len(pairs) :]:
             axes.set_axis_off()
         routes = [c for c in style.ROUTE_LOOKS if any(t[c].sum() > 0 for t in tables)]

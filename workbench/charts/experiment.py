@@ -78,6 +78,7 @@ def experiment(
                 group_names(axes, part)
             if crossings is not None:
                 _crossing(axes, part, crossings[crossings["panel"] == name])
+        _alike(panels[: len(names)])
         if handles:
             style.legend(figure, labels.title, handles, size)
         return style.finish(figure, labels.title, labels.note, _alt(frame, labels), size, pairs)
@@ -86,6 +87,15 @@ def experiment(
 def _same_rows(frame: pd.DataFrame, first: str, other: str) -> bool:
     rows = [list(dict.fromkeys(frame.loc[frame["panel"] == n, "y"])) for n in (first, other)]
     return rows[0] == rows[1]
+
+
+def _alike(panels: list[Axes]) -> None:
+    """Values are on a logarithmic scale in all panels or in none."""
+    if len({axes.get_yscale() for axes in panels}) > 1:
+        for axes in panels:
+            axes.set_yscale("linear")
+            axes.set_ylim(0)
+            axes.yaxis.set_major_formatter(lambda value, _: style.compact(value))
 
 
 def _read_as(value: str, crossed: bool) -> list[Artist]:

@@ -39,7 +39,8 @@ def _fit(axes: Axes, first: dict[Text, str]) -> bool:
     rooms = [(axes.xaxis.label, below), (axes.title, below), (left_title, head),
              (axes.yaxis.label, 1.1 * axes.bbox.height)]  # fmt: skip
     changed = [_wrap(text, room, first) for text, room in rooms]
-    return any([*changed, _spread(axes.xaxis), _wrap_names(axes, first), _hold(axes)])
+    changed += [_spread(axes.xaxis), _wrap_names(axes, first), _turn_numbers(axes)]
+    return any([*changed, _hold(axes), _raise(axes)])
 
 
 def _columns(axes: Axes) -> int:
@@ -85,8 +86,7 @@ def _hold(axes: Axes) -> bool:
     """Numbers beside bars that reach over the frame: a longer axis."""
     if axes.get_xscale() != "linear":
         return False
-    notes = [n for n in axes.texts if isinstance(n, Annotation) and n.xycoords == "data"]
-    frame, boxes = axes.bbox, [note.get_window_extent() for note in notes]
+    frame, boxes = axes.bbox, [note.get_window_extent() for note in _numbers(axes)]
     gap = 0.03 * axes.get_figure().dpi  # type: ignore[union-attr]
     left = max([frame.x0 + gap - box.x0 for box in boxes] + [0.0])
     right = max([box.x1 + gap - frame.x1 for box in boxes] + [0.0])
@@ -95,6 +95,41 @@ def _hold(axes: Axes) -> bool:
     low, high = axes.get_xlim()
     unit = (high - low) / max(frame.width - 1.08 * (left + right), 0.4 * frame.width)
     axes.set_xlim(low - 1.08 * unit * left, high + 1.08 * unit * right)
+    return True
+
+
+def _numbers(axes: Axes) -> list[Annotation]:
+    return [n for n in axes.texts if isinstance(n, Annotation) and n.xycoords == "data"]
+
+
+def _turn_numbers(axes: Axes) -> bool:
+    """Numbers above bars that touch each other: upright."""
+    notes = [note for note in _numbers(axes) if note.get_horizontalalignment() == "center"]
+    if not notes or notes[0].get_rotation():
+        return False
+    gap = _GAP * axes.get_figure().dpi / 72 * float(notes[0].get_fontsize())  # type: ignore[union-attr]
+    boxes = sorted((note.get_window_extent() for note in notes), key=lambda box: box.x0)
+    if not any(
+        left.x1 + gap > right.x0 and left.y0 < right.y1 and right.y0 < left.y1
+        for left, right in pairwise(boxes)
+    ):
+        return False
+    for note in notes:
+        note.set_rotation(90)
+    return True
+
+
+def _raise(axes: Axes) -> bool:
+    """Numbers above bars that reach over the frame: a longer axis."""
+    if axes.get_yscale() != "linear":
+        return False
+    frame, boxes = axes.bbox, [note.get_window_extent() for note in _numbers(axes)]
+    over = max([box.y1 - frame.y1 for box in boxes] + [0.0])
+    if over < 1:
+        return False
+    low, high = axes.get_ylim()
+    left = max(frame.height - 1.05 * over, 0.5 * frame.height)
+    axes.set_ylim(low, high + 1.05 * over * (high - low) / left)
     return True
 
 

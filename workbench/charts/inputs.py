@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
+from ..errors import PriceError
 from ..features import defaults
 from ..measure.frames import without_boot
+from ..prices import PricePreset
 from ..result import Result
 from .sizes import wrapped
 
@@ -74,20 +78,58 @@ def _word(name: str, value: Any) -> str:
     return f"{name} {'on' if value else 'off'}" if isinstance(value, bool) else f"{name} {value}"
 
 
-def footer(pairs: list[tuple[str, Result]], size: str, prices: bool, note: str = "") -> str:
-    """Provenance in small print: version, scenarios, prices and their sources where used."""
+def footer(
+    pairs: list[tuple[str, Result]],
+    size: str,
+    prices: bool,
+    note: str = "",
+    *,
+    clock: bool = False,
+    set_up: bool = False,
+    sources: Iterable[str] = (),
+) -> str:
+    """Provenance in small print: version, scenarios, prices and their sources where used.
+
+    Parameters
+    ----------
+    pairs : list of (str, Result)
+    size : {"panel", "paper"}
+    prices : bool
+        Do the numbers shown rest on prices?
+    note : str
+        What is said before.
+    clock : bool
+        They rest on the run's own clock: the prices it was simulated with, not those of the result.
+    set_up : bool
+        They hold the set-up before the first entry to L2, which most charts leave out.
+    sources : iterable of str
+        Further keys: of runs that are not among ``pairs``.
+    """
     version = pairs[0][1].provenance["versions"]["workbench"]
     scenarios = ", ".join(
         f"{label} {result.provenance['scenario_hash'][:8]}" for label, result in pairs
     )
     parts = [f"{note} " if note else "", f"workbench {version}; scenario {scenarios}"]
     if prices:
-        presets = dict.fromkeys(result.preset.name for _, result in pairs)
-        sources = dict.fromkeys(key for _, result in pairs for key in _sources(result))
-        parts.append(f"; prices {', '.join(presets)}; sources {', '.join(sources)}")
+        used = [
+            (result, _simulated_with(result) if clock else result.preset) for _, result in pairs
+        ]
+        names = dict.fromkeys(preset.name for _, preset in used)
+        keys = dict.fromkeys(
+            key for result, preset in used for key in preset.sources_for(_counts(result, set_up))
+        )
+        keys |= dict.fromkeys(sources)
+        parts.append(f"; prices {', '.join(names)}; sources {', '.join(keys)}")
     return wrapped("".join(parts), size)
 
 
-def _sources(result: Result) -> tuple[str, ...]:
-    """Of the prices that met a count after the set-up, which no chart shows."""
-    return result.preset.sources_for(without_boot(result.raw).sum(axis=0))
+def _counts(result: Result, set_up: bool) -> np.ndarray:
+    return (result.raw.counts if set_up else without_boot(result.raw)).sum(axis=0)
+
+
+def _simulated_with(result: Result) -> PricePreset:
+    """The prices of the run's own clock; of a result from elsewhere, those it came with."""
+    try:
+        return result.scenario.preset
+    except PriceError:
+        return result.preset

@@ -66,7 +66,9 @@ def interrupts(results: Results, size: str = "panel") -> Figure:
     size : {"panel", "paper", "column", "projector"}
     """
     pairs = labelled(results)
-    note = footer(pairs, size, False, "A handler is entered through the guest's IDT.")
+    note = footer(
+        pairs, size, True, "A handler is entered through the guest's IDT.", clock=True, set_up=True
+    )
     if not any(had_events(result) for _, result in pairs):
         return style.empty(TITLE, NOTHING, note, size, pairs)
     waits = [waiting(result) for _, result in pairs]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -123,8 +122,7 @@ def bars(axes: Axes, part: pd.DataFrame, series: Sequence[str]) -> None:
     """Groups of bars over an axis of names, with whiskers or, without bounds, values."""
     places = list(dict.fromkeys(part["x"]))
     width = 0.8 / len(series)
-    many = len(places) * len(series) > 2 * _FEW
-    font = (_SMALL - 0.1 * many) * float(axes.yaxis.label.get_fontsize())
+    font = _SMALL * float(axes.yaxis.label.get_fontsize())
     for number, (name, (colour, hatch)) in enumerate(zip(series, style.SERIES_LOOKS, strict=False)):
         rows = part[part["series"] == name]
         where = [places.index(a) + (number + 0.5) * width - 0.4 for a in rows["x"]]
@@ -188,26 +186,10 @@ def _stack_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:
 
 def _names_below(axes: Axes, places: list[Any]) -> None:
     axes.set_xticks(range(len(places)), [spaced(place) for place in places])
-    if _crowded(axes, [str(place) for place in places]):
-        axes.tick_params(axis="x", labelrotation=30)
-        for label in axes.get_xticklabels():
-            label.set_horizontalalignment("right")
     axes.grid(axis="y")
     axes.grid(visible=False, axis="x")
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.yaxis.set_major_formatter(lambda value, _: style.compact(value))
-
-
-def _crowded(axes: Axes, names: list[str]) -> bool:
-    """Do the names of neighbours touch below their bars?"""
-    grid, figure = axes.get_subplotspec(), axes.get_figure(root=True)
-    if grid is None or figure is None:
-        return False
-    columns = grid.get_gridspec().ncols
-    letter = 0.62 / 72 * float(axes.xaxis.label.get_fontsize())
-    room = 0.82 * figure.get_figwidth() / columns / letter / len(names)
-    need = [(len(one) + len(other)) / 2 + 1 for one, other in pairwise(names)]
-    return max(need, default=0) > room
 
 
 def _bar_entries(_: pd.DataFrame, series: Sequence[str]) -> list[Artist]:

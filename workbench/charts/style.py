@@ -156,13 +156,14 @@ def finish(
     return figure
 
 
-def rename(figure: Figure, note: str, alt: str) -> None:
-    """Another provenance footer and alternative text for a finished figure, at the same place."""
+def rename(figure: Figure, note: str, alt: str, pairs: Iterable[tuple[str, Result]]) -> None:
+    """Other results in a finished figure: footer, alternative text, and what its file will carry."""
     before = figure.get_supxlabel()
     for text in figure.texts:
         if text.get_text() == before:
             text.set_text(note)
     figure.set_label(alt)
+    origin.remember(figure, pairs)
 
 
 def _grow(figure: Figure, lines: int, points: float) -> None:
@@ -210,7 +211,7 @@ def bar_labels(axes: Axes, ends: list[float], positions: list[float], **text: An
     """Numbers just right of horizontal bars."""
     for end, position in zip(ends, positions, strict=True):
         axes.annotate(reading(end), (end, position), (3, 0), textcoords="offset points",
-                      va="center", **text)  # fmt: skip
+                      va="center", in_layout=False, **text)  # fmt: skip
 
 
 def reading(number: float) -> str:

@@ -99,7 +99,7 @@ def toggle_tornado(table: pd.DataFrame, most: int = 15, size: str = "panel") -> 
     note = f"Each toggle alone, run again. {still} settings change nothing here."
     if len(moving) > len(large):
         note += f" Not shown: {len(moving) - len(large)} with smaller swings."
-    note = wrapped(f"{note} {table.attrs.get('provenance', '')}".strip(), size)
+    note = wrapped(f"{note} {_toggles_origin(table, large)}".strip(), size)
     if moving.empty:
         return style.empty(TOGGLES_TITLE, "No toggle changes the cost here.", note, size)
     shown = large
@@ -120,6 +120,16 @@ def toggle_tornado(table: pd.DataFrame, most: int = 15, size: str = "panel") -> 
         looks = [look for look, side in ((CHEAPER, bars["low"] < total), (DEARER, bars["high"] > total)) if side.any()]  # fmt: skip
         style.legend(figure, TOGGLES_TITLE, style.patches(looks), size)
         return style.finish(figure, TOGGLES_TITLE, note, _alt(bars, total, "operation"), size)
+
+
+def _toggles_origin(table: pd.DataFrame, shown: pd.DataFrame) -> str:
+    """Provenance, and the sources behind the starting point and the bars shown."""
+    said = str(table.attrs.get("provenance", ""))
+    keys = [
+        *table.attrs.get("sources", ()),
+        *(k for cell in shown.get("sources", ()) for k in cell.split()),
+    ]
+    return f"{said}; sources {', '.join(dict.fromkeys(keys))}" if keys else said
 
 
 def _price_name(row: dict) -> str:

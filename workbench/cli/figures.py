@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import charts, questions, simulate
 from ..measure.table_files import write_table
@@ -72,16 +72,17 @@ def write_experiments(
     progress: simulate.ProgressCallback | None = None,
     size: str = "paper",
     tell: Callable[[str], None] | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Run experiments by name, or all for ``experiments``; write figures, data and a text of each.
 
     Files begin with the experiment's name; further figures and frames add their own.  ``tell`` gets
-    the verdict of each in words.
+    the verdict of each in words; ``changes`` are made to what stays the same in them.
     """
     every = list(questions.experiments()["name"]) if EXPERIMENTS in names else list(names)
     written = []
     for chosen in [questions.find(name) for name in every]:
-        outcome = questions.run(chosen, progress)
+        outcome = questions.run(chosen.changed(changes or {}), progress)
         for name, figure in outcome.sized(size).items():
             stem = "-".join(filter(None, (chosen.name, name)))
             for form in formats:

@@ -91,8 +91,8 @@ def _add_simple(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "names",
         nargs="*",
         metavar="NAME",
-        help="experiments, 'experiments' for all of them, 'defaults' for the default figures and "
-        "tables; without a name: everything",
+        help="experiments or files of your own, 'experiments' for all that are shipped, 'defaults' "
+        "for the default figures and tables; without a name: everything",
     )
     figures.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR")
     figures.add_argument(
@@ -104,6 +104,14 @@ def _add_simple(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         choices=("paper", "column", "projector", "panel"),
         help="where they are used: a page's text width (default), one of two columns, a slide, the "
         "browser",
+    )
+    figures.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="changes",
+        help="what if: change one setting of every run, e.g. l0=kvm; may be repeated",
     )
     commands.add_parser("warmup", help="compile the core now, with a visible progress")
     commands.add_parser("doctor", help="versions, cache, CPU, and what is missing")

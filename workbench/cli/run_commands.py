@@ -65,12 +65,17 @@ def apply_changes(values: dict[str, Any], changes: Iterable[str]) -> None:
         _apply(values, change)
 
 
-def _apply(values: dict[str, Any], change: str) -> None:
+def split_change(change: str) -> tuple[str, Any]:
+    """Dotted name and value of a ``NAME=VALUE``."""
     name, equals, text = change.partition("=")
     if not equals or not name.strip():
         raise ScenarioError(f"--set {change}: not a change", "write NAME=VALUE")
-    head, dot, entry = name.strip().partition(".")
-    value = _value(text.strip())
+    return name.strip(), _value(text.strip())
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    name, value = split_change(change)
+    head, dot, entry = name.partition(".")
     if not dot:
         values[head] = value
         return
@@ -219,14 +224,15 @@ def figures(options: argparse.Namespace) -> int:
             raise WorkbenchError(f"no format called {form!r}", did_you_mean(form, FORMATS))
     names = list(options.names) or [DEFAULTS, EXPERIMENTS]
     verdicts: list[str] = []
+    changes = dict(map(split_change, options.changes))
     with ProgressLine() as line:
         written = []
         if DEFAULTS in names:
             names.remove(DEFAULTS)
-            scenarios = {name: read_scenario(name) for name in shipped_scenarios()}
+            scenarios = {name: read_scenario(name, options.changes) for name in shipped_scenarios()}
             written += write_figures(scenarios, options.out, formats, line.report, options.size)
         written += write_experiments(
-            names, options.out, formats, line.report, options.size, verdicts.append
+            names, options.out, formats, line.report, options.size, verdicts.append, changes
         )
     print("\n".join(map(str, [*written, *verdicts])))
     return EXIT_OK

@@ -35,12 +35,9 @@ def words_differ(typingctx: Any, a: Any, b: Any, runs: Any) -> Any:
             many = builder.and_(words, ir.Constant(WORD, -LANES))
             _gather(builder, pair, wide, _VECTOR, ir.Constant(WORD, 0), many, LANES)
             _gather(builder, pair, single, WORD, many, words, 1)
-        found = builder.load(single)
-        lanes = builder.load(wide)
-        for lane in range(LANES):
-            part = builder.extract_element(lanes, ir.Constant(ir.IntType(32), lane))
-            found = builder.or_(found, part)
-        return found
+        lanes = builder.icmp_unsigned("!=", builder.load(wide), ir.Constant(_VECTOR, None))
+        which = builder.zext(builder.bitcast(lanes, ir.IntType(LANES)), WORD)
+        return builder.or_(builder.load(single), which)
 
     return i64(i64, i64, runs), codegen
 

@@ -36,7 +36,7 @@ from .hvm.records import (
     WRITTEN_TABLE,
 )
 from .ledger import LEDGER, TIMELINE_ENTRY
-from .mmu.records import LINES, MAX_RAM_PAGES, TLB, TLB_ENTRY, WALK, WALK_ENTRY
+from .mmu.records import FAST, LINES, MAX_RAM_PAGES, TLB, TLB_ENTRY, WALK, WALK_ENTRY
 from .structs import struct
 
 # ---------------------------------------------------------------- machine memory map
@@ -274,6 +274,7 @@ INTERRUPTS = np.dtype(
         ("nmi_raised", "i8"),            # ledger time at which it came
         ("apic_write", "i8"),            # 1 + offset of a virtualized APIC write to emulate, 0 none
         ("window", "i8"),                # SVM: VMCBs (1 = 01, 2 = 02) that hold a V_IRQ of L0's
+        ("nested_deadline", "i8"),       # VMX: ledger time of L0's timer for vmcs12's, 0 = off
         ("blocked_reason", "i8"),        # 1 + BLOCK_* of the event that waits now, 0 none
         ("blocked_since", "i8"),
     ]
@@ -366,6 +367,17 @@ CHECKED_VMCS = np.dtype(
 )  # fmt: skip
 """The fields of a VMCS, and what else its checks looked at, when they all held (hvm/vmx_checked)."""
 
+N_P2M_LEAVES = 16
+P2M_LEAF = np.dtype(
+    [
+        ("key", "i8"),                            # page of L1's + 1, 0 none
+        ("address", "i8"),                        # ma of the entry of n1p_to_l0m that maps it
+        ("shift", "i8"), ("rights", "i8"),        # its size; what the levels above it grant
+    ],
+    align=True,
+)  # fmt: skip
+"""Where L0 found an entry of its own table for L1 (hvm/p2m)."""
+
 MACHINE = np.dtype(
     [
         ("cpu", CPU),
@@ -439,6 +451,8 @@ MACHINE = np.dtype(
         ("code", CODE),
         ("sh", SHADOW),
         ("checked", CHECKED_VMCS, (N_CHECKED_VMCS,)),
+        ("p2m_leaves", P2M_LEAF, (N_P2M_LEAVES,)),
+        ("tlb_hint", "i2", (FAST,)),              # 1 + place in TLB1 where a page was found last, 0 none
     ],
     align=True,
 )  # fmt: skip
@@ -471,4 +485,5 @@ ShadowPage = struct("ShadowPage", SHADOW_PAGE)
 WrittenTable = struct("WrittenTable", WRITTEN_TABLE)
 Shadow = struct("Shadow", SHADOW)
 CheckedVmcs = struct("CheckedVmcs", CHECKED_VMCS)
+P2mLeaf = struct("P2mLeaf", P2M_LEAF)
 Machine = struct("Machine", MACHINE)

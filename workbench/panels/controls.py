@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from html import escape
+from typing import Any, NamedTuple
 
 import ipywidgets as w
 
@@ -66,6 +67,15 @@ def set_note(target: w.HTML, text: str) -> None:
     """Change a note's text."""
     target.value = text
     target.layout.display = None if text else "none"
+
+
+class PriceRow(NamedTuple):
+    """The controls of one price, and what is said of it while the pointer or the focus is there."""
+
+    row: w.HBox
+    text: w.FloatText
+    slider: w.FloatSlider
+    about: w.HTML
 
 
 class Controls:
@@ -227,18 +237,18 @@ class Controls:
         self._guard(self._state.reset_prices)
         self.refresh()
 
-    def _price(self, event: str) -> tuple[w.HBox, w.FloatText, w.FloatSlider]:
+    def _price(self, event: str) -> PriceRow:
         text = w.FloatText(
             description=label_of(event), style=_WIDE, continuous_update=False, step=1
         )
-        slider = w.FloatSlider(
-            readout=False, continuous_update=False, tooltip=f"{label_of(event)}, cycles"
-        )
+        slider = w.FloatSlider(readout=False, continuous_update=False)
         for control in (text, slider):
             self._on(control, lambda value: self._state.set_price(event, value))
-        row = w.HBox([text, slider])
+        about = w.HTML()
+        about.add_class("wbp-about")
+        row = w.HBox([text, slider, about])
         row.add_class("wbp-price")
-        return row, text, slider
+        return PriceRow(row, text, slider, about)
 
     def rank_prices(self, shares: Mapping[str, float]) -> None:
         """Give the prices with the largest shares of the cycles [event -> share] their sliders."""
@@ -323,7 +333,7 @@ class Controls:
         facts = base.frame.iloc[places].to_dict("records")
         for (event, share), fact in zip(self._ranked.items(), facts, strict=True):
             self._refresh_price(event, share, preset.price(event), fact)
-        children = tuple(self._price_rows[event][0] for event in self._ranked)
+        children = tuple(self._price_rows[event].row for event in self._ranked)
         if self._price_box.children != children:
             self._price_box.children = children
         self._put(self._other_cycles, preset.price(self._other.value))
@@ -331,7 +341,7 @@ class Controls:
     def _refresh_price(
         self, event: str, share: float, value: float, fact: Mapping[Any, Any]
     ) -> None:
-        _, text, slider = self._price_rows[event]
+        _, text, slider, shown = self._price_rows[event]
         top = max(2 * fact["high"], value, 1.0)
         slider.step = top / 200
         slider.max = max(top, slider.value)
@@ -344,7 +354,10 @@ class Controls:
         )
         if share:
             about = f"{100 * share:.1f} % of the cycles. {about}"
-        text.tooltip = slider.tooltip = about
+        text.tooltip = about  # for a screen reader, too
+        html = f"<span role='tooltip'>{escape(about)}</span>"
+        if shown.value != html:
+            shown.value = html
 
 
 def _options(values: tuple[Any, ...]) -> tuple[tuple[str, Any], ...]:

@@ -126,7 +126,7 @@ def table_html(name: str, results: Mapping[str, Result]) -> str:
 
 
 def _summary_html(results: Mapping[str, Result]) -> str:
-    frame = pd.concat([result.summary() for result in results.values()]).T
+    frame = pd.DataFrame([result.totals() for result in results.values()], dtype=object).T
     frame.columns = pd.Index(list(results))
     frame.insert(0, "", [str(name).replace("_", " ") for name in frame.index])
     return frame_html(frame, "Summary")

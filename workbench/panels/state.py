@@ -132,9 +132,11 @@ class PanelState:
         """Switch the back-end; what belongs to one vendor alone comes back on the way back."""
         if backend == self.backend:
             return Need.NOTHING
-        switched = self._scenario.for_backend(backend)
+        switched, left = self._scenario.for_backend(backend), self._left.get(backend)
+        if left is not None:
+            switched = _with_own_settings(_with_own_guest(switched, left, self._scenario), left)
         self._left[self.backend] = self._scenario
-        return self.take(_with_own_settings(switched, self._left.get(backend)))
+        return self.take(switched)
 
     def set_feature(self, name: str, value: Any) -> Need:
         """Set one toggle; its default needs no mention in the scenario."""
@@ -323,10 +325,26 @@ def need_of(before: Scenario, after: Scenario) -> Need:
     return Need.DRAW if before.hash != after.hash else Need.NOTHING
 
 
-def _with_own_settings(switched: Scenario, left: Scenario | None) -> Scenario:
-    """Add what only this back-end has, as it was when the panel last left it."""
-    if left is None:
+def _with_own_guest(switched: Scenario, left: Scenario, there: Scenario) -> Scenario:
+    """Bring back the L1 program that the other back-end lacks, unless its stand-in was replaced.
+
+    ``switched``: the scenario ``there`` on this back-end again; of a program that both have, the
+    parameters come back that only this back-end's has.
+    """
+    stand_in = left.for_backend(there.backend)
+    if there.l1 != stand_in.l1:
         return switched
+    if stand_in.l1 == left.l1:
+        foreign = left.l1_params.keys() - stand_in.l1_params.keys()
+        own = {name: left.l1_params[name] for name in foreign}
+        return switched.replace(l1_params={**switched.l1_params, **own})
+    modes = catalogue.find(1, left.l1, left.backend).paging
+    paging = {} if switched.all_features["paging"] in modes else {"features.paging": modes[0]}
+    return switched.replace(l1=left.l1, l1_params=dict(left.l1_params), **paging)
+
+
+def _with_own_settings(switched: Scenario, left: Scenario) -> Scenario:
+    """Add what only this back-end has, as it was when the panel last left it."""
     own = {
         name: value
         for name, value in left.features.items()

@@ -32,11 +32,21 @@ CSS = """
 .wbp-left .widget-checkbox input[type=checkbox] { margin: 0 8px 0 0; vertical-align: middle; }
 .wbp-left .widget-checkbox label { display: flex; align-items: center; }
 .wbp-left .wbp-off .widget-label, .wbp-left .wbp-off label { opacity: .62; }
-.wbp-price { width: 100%; align-items: center; overflow: visible; }
+.wbp-left .widget-box { overflow: visible; }
+.wbp-price { width: 100%; align-items: center; overflow: visible; position: relative; }
+.wbp-left .wbp-about { display: none; position: absolute; left: 0; top: 100%; z-index: 20; width: 320px;
+  height: auto; margin: 0; padding: 6px 10px; border-radius: 4px; background: #222; color: #fff;
+  box-shadow: 0 2px 8px rgba(0, 0, 0, .3); overflow: visible; pointer-events: none; }
+.wbp-about .widget-html-content { font-size: 11.5px; line-height: 1.4; white-space: normal; }
+.wbp-price:hover .wbp-about, .wbp-price:has(:focus-visible) .wbp-about { display: block; }
 .wbp-price .widget-text { width: 238px; }
 .wbp-price .widget-slider { flex: 1 1 60px; width: auto; min-width: 60px; margin: 0 4px 0 10px; }
 .wbp-chart { margin: 0 0 10px; overflow: hidden; }
-.wbp-chart svg { display: block; max-width: 980px; background: #fff; }
+.wbp-tornado { margin: 6px 0 10px; overflow: hidden; }
+.wbp-choice .jupyter-button { width: auto; padding: 0 14px; margin: 0 6px 4px 0; border-radius: 4px; }
+.wbp-choice .jupyter-button.mod-active { background: #0b4f7d; color: #fff; box-shadow: none; }
+.wbp-section .wbp-bar { border: 0; padding: 2px 0; }
+.wbp-chart svg, .wbp-tornado svg { display: block; max-width: 980px; background: #fff; }
 .wbp-cards .widget-html-content { display: flex; flex-wrap: wrap; gap: 10px; line-height: 1.3; }
 .wbp-card { flex: 1 1 300px; border: 1px solid var(--jp-border-color2, #ddd); border-radius: 6px;
   padding: 8px 12px; }

@@ -26,6 +26,7 @@ from .controls import Controls, section
 from .runner import Execute, Runner
 from .state import Need, PanelState
 from .style import CSS
+from .swings import Swings
 
 ALONE, OTHER, PINNED = "alone", "other", "pinned"
 
@@ -61,13 +62,14 @@ class Panel:
         self.autorun = autorun
         self._by_backend: dict[str, Result] = {}
         self._stale: set[str] = set()
-        self._figures: dict[str, tuple[list, drawing.LayeredChart]] = {}
+        self._figures: dict[str, drawing.LayeredChart] = {}
         self._brush = asyncio.Lock()
         self._asked = 0.0
         self._quiet = False
         self._raise = raise_errors
         self._tasks: set[asyncio.Task[None]] = set()
         self.controls = Controls(self.state, self.guard)
+        self.swings = Swings(self._current, self.guard, self._show_error)
         self.widget = self._build()
         self.state.subscribe(self._state_changed)
         self._refresh_bar()
@@ -140,7 +142,7 @@ class Panel:
         files = w.HBox([self._links, self._upload])
         files.layout.align_items = "center"
         right = w.VBox([
-            self._error, self._cards, section("Charts", *self.charts.values()),
+            self._error, self._cards, section("Charts", *self.charts.values()), self.swings.box,
             section("Numbers", self._which_table, self._table),
             section("This scenario", files, self._code),
         ])  # fmt: skip
@@ -264,9 +266,12 @@ class Panel:
         other = self.pinned if beside == PINNED else None
         if beside == OTHER:
             other = self._by_backend.get(_other(self.result.scenario.backend))
-        if other is not None and other is not self.result:
+        if other is not None and other.scenario != self.result.scenario:
             found.append(self._repriced(other))
         return dict(labelled(found))
+
+    def _current(self) -> Result | None:
+        return None if self.result is None else self._repriced(self.result)
 
     def _repriced(self, result: Result) -> Result:
         scenario = self.state.scenario
@@ -302,6 +307,7 @@ class Panel:
                     self._put(self._cards, drawing.headline_html(results))
                 await asyncio.sleep(0)  # let the page have it, and newer requests in
         self._draw_table()
+        self.swings.refresh()
 
     def _draw_table(self) -> None:
         if results := self.shown():
@@ -314,16 +320,14 @@ class Panel:
         self.charts[name].layout.display = None if shown else "none"
 
     def _picture(self, name: str, results: dict[str, Result]) -> str:
-        """A chart of the results; when only prices changed, the one that is there with new bars."""
+        """A chart of the results; the one that is there with new bars where that will do."""
         redraw = drawing.REDRAW.get(name)
         if redraw is None:
             return drawing.chart_html(drawing.CHARTS[name](results))
-        of = [(label, result.raw) for label, result in results.items()]
         kept = self._figures.get(name)
-        if kept is None or kept[0] != of or not redraw(kept[1].figure, results):
-            made = drawing.LayeredChart(drawing.CHARTS[name](results))
-            self._figures[name] = kept = (of, made)
-        return kept[1].html()
+        if kept is None or not redraw(kept.figure, results):
+            kept = self._figures[name] = drawing.LayeredChart(drawing.CHARTS[name](results))
+        return kept.html()
 
     @staticmethod
     def _put(target: w.HTML, value: str) -> None:

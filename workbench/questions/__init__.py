@@ -7,6 +7,9 @@ and holds at all prices within their bounds (:mod:`.verdict`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from ..simulate import ProgressCallback
@@ -34,15 +37,26 @@ def experiments() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def experiment(name: str, progress: ProgressCallback | None = None) -> Outcome:
+def experiment(
+    name: str,
+    progress: ProgressCallback | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Outcome:
     """Run an experiment: an :class:`Outcome` with frame, verdict, figures and text.
+
+    Parameters
+    ----------
+    name : str
+        A shipped experiment, or the path of a TOML file of one's own.
+    changes : mapping, optional
+        What if: settings by dotted name that all runs get, such as ``{"l0": "kvm"}``.
 
     Raises
     ------
     WorkbenchError
         No such experiment, its file has a mistake, or a point cannot be run.
     """
-    return run(find(name), progress)
+    return run(find(name).changed(changes or {}), progress)
 
 
 def run(spec: Experiment, progress: ProgressCallback | None = None) -> Outcome:

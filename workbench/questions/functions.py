@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from . import np2m, paging, state_layouts, vendors, waits
+from . import np2m, paging, state_layouts, tags, vendors, waits
 from .runs import Run
 
 Frames = Mapping[str, pd.DataFrame]
@@ -30,6 +30,7 @@ FUNCTIONS: dict[str, Function] = {
     "np2m": Function(np2m.np2m, ("emptied", "filled", "bill")),
     "paging": Function(paging.paging, ("pairs", "walks", "exits", "flushes")),
     "state_layouts": Function(state_layouts.frames, ("fields", "sizes", "forgets")),
+    "tags": Function(tags.tags, ("cycles", "saved", "flushes")),
     "vendors": Function(vendors.frames, ("cycles", "parts", "tlb")),
 }
 """Name in a file -> function."""

@@ -19,7 +19,7 @@ from .runs import BOTH, Run
 from .spec import MAIN, Experiment, Settings
 from .words import mail, said
 
-_WHISKERS = "Whiskers: how far prices, alike for both, move the difference. "
+_WHISKERS = "Whiskers or bands: how far prices, alike for both, move the difference. "
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +156,7 @@ class Outcome:
         versions = self.runs[0].result.provenance["versions"]["workbench"]
         presets = ", ".join(sorted({run.result.preset.name for run in self.runs}))
         return (
-            f"{self.said} workbench {versions}; experiment {self.experiment.name}, "
+            f"{self.experiment.what_if}{self.said} workbench {versions}; experiment {self.experiment.name}, "
             f"{len(self.runs)} runs, the first: {hashes}; prices {presets}; sources "
             f"{', '.join(self.sources)}"
         )

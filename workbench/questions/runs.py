@@ -63,6 +63,7 @@ def run_all(spec: Experiment, progress: ProgressCallback | None = None) -> list[
     found = []
     for backend, values in spec.base.items():
         scenario = Scenario.from_dict({"backend": backend, **values}, spec.name)
+        scenario = scenario.replace(**spec.changes)
         axes = [spec.points(name).items() for name in spec.axes]
         points = [
             (tuple(value for value, _ in place), name, _merged([s for _, s in place], settings))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,8 @@ class Experiment:
         ``plot`` (a kind of ``charts.kinds``), and ``name``, ``of`` (``main``, or a frame of
         ``function``), ``title``, ``x``, ``y``, ``value`` (labels), ``at`` (only this value of the
         second axis' setting), ``relative`` (to the verdict's ``than``, in percent).
+    changes : mapping
+        Settings by dotted name that all runs get beside ``base``; no file has them.
     function : str
         Name of :data:`workbench.questions.functions.FUNCTIONS`: makes further frames.
     """
@@ -101,6 +103,30 @@ class Experiment:
     figures: Sequence[Settings] = ()
     function: str = ""
     notes: str = ""
+    changes: Settings = field(default_factory=dict)
+
+    def changed(self, changes: Settings) -> Experiment:
+        """The same experiment with other settings in all its runs.
+
+        Raises
+        ------
+        WorkbenchError
+            One of them is what the experiment varies.
+        """
+        varied = [s for axis in self.axes for s in self.points(axis).values()]
+        varied += [s for backend in self.base for s in self.choices(backend).values()]
+        names = {name for settings in varied for name in settings} | {"backend"}
+        for name in changes:
+            if name in names:
+                hint = "change what stays the same in it"
+                raise WorkbenchError(f"{name} is what experiment {self.name} varies", hint)
+        return replace(self, changes={**self.changes, **changes})
+
+    @property
+    def what_if(self) -> str:
+        """The changes in words, empty without any."""
+        said = ", ".join(f"{name}={plain(value)}" for name, value in self.changes.items())
+        return f"Changed: {said}. " if said else ""
 
     def points(self, axis: str) -> dict[Any, dict[str, Any]]:
         """Value, or name, of each point of an axis -> its settings."""
@@ -155,7 +181,9 @@ def files() -> dict[str, Path]:
 
 
 def find(name: str) -> Experiment:
-    """The experiment of a name."""
+    """The experiment of a name, or of a TOML file by its path."""
+    if name.endswith(".toml"):
+        return load(Path(name))
     known = files()
     if name not in known:
         raise WorkbenchError(f"no experiment called {name!r}", did_you_mean(name, known))

@@ -43,7 +43,7 @@ def parts(runs: Sequence[Run]) -> pd.DataFrame:
     """panel (L1 program), x (alternative), series (part of the work, and ``all``) and values."""
     lines = []
     for run in runs:
-        table = run.result.parts * (1000 / max(run.result.l2_instructions, 1))
+        table = run.result.parts * (1000 / max(measures.instructions(run.result), 1))
         for part in (*PARTS, "all"):
             ends = ("cycles", "cycles_low", "cycles_high")
             values = [float(table[end].to_dict()[part]) for end in ends]
@@ -71,7 +71,7 @@ def tlb(runs: Sequence[Run]) -> pd.DataFrame:
 
 def _rate(results: Sequence[Result], column: str) -> float:
     count = sum(int(result.tlb[column].sum()) for result in results)
-    return count * 1000 / max(sum(result.l2_instructions for result in results), 1)
+    return count * 1000 / max(sum(measures.instructions(result) for result in results), 1)
 
 
 def _tidy(lines: Iterable[tuple[object, ...]]) -> pd.DataFrame:

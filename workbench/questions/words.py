@@ -97,7 +97,7 @@ def mail(
         f"{spec.questions}: {spec.question}",
         f"Claim ({spec.claim_of}): {spec.claim}",
         f"Refuted if: {spec.refuted_if}",
-        *([spec.notes] if spec.notes else []),
+        *filter(None, (spec.notes, spec.what_if.strip())),
         f"Rows: {rows}. Values: {spec.measure['label']}; in brackets {_bounds(spec)}. Against "
         f"{rule['than']} at the same prices, {rule['better']} is lower (+), higher (-), alike (=), "
         "or open within the bounds (?).",

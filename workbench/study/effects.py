@@ -127,6 +127,8 @@ class Effects:
         The sweep's table.
     result : Result or None
         One of the runs, for the provenance of a chart.
+    sources : tuple of str
+        Keys of the sources behind the cycles of all runs.
     """
 
     design: str
@@ -134,6 +136,7 @@ class Effects:
     factors: tuple[Factor, ...]
     table: pd.DataFrame
     result: Result | None = field(default=None, repr=False)
+    sources: tuple[str, ...] = ()
 
     @property
     def main(self) -> pd.DataFrame:

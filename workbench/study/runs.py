@@ -13,6 +13,7 @@ from typing import Any
 from .. import simulate
 from ..errors import ResultError, ScenarioError, WorkbenchError, did_you_mean, one_line
 from ..frozen import FrozenMap
+from ..measure.frames import without_boot
 from ..result import Result
 from ..scenario import Scenario
 from . import crews
@@ -166,7 +167,7 @@ def _design(
         numbers = [name for name in table.columns if table[name].dtype != object]
         raise ScenarioError(f"no measure called {measure!r}", did_you_mean(measure, numbers))
     example = next(iter(table.results.values()), None)
-    return Effects(kind, measure, chosen, table, example)
+    return Effects(kind, measure, chosen, table, example, table.sources)
 
 
 class _Sweep:
@@ -179,6 +180,7 @@ class _Sweep:
         self.base, self.points, self.store, self.measures = base, points, store, measures
         self.rows: dict[int, dict[str, Any]] = {}
         self.readers: dict[str, Callable[[], Result]] = {}
+        self.sources: dict[str, tuple[str, ...]] = {}
         self._progress = progress
 
     def run(self, crew: Crew, keep: bool) -> SweepTable:
@@ -200,7 +202,9 @@ class _Sweep:
             todo.sort()
         rows = [self.rows[i] for i in range(len(self.points))]
         labels = [point.label for point in self.points if point.label in self.readers]
-        return build(self.base, self.points, rows, {label: self.readers[label] for label in labels})
+        readers = {label: self.readers[label] for label in labels}
+        sources = dict.fromkeys(key for label in labels for key in self.sources[label])
+        return build(self.base, self.points, rows, readers, tuple(sources))
 
     def _scenario(self, index: int) -> Scenario:
         scenario = self.points[index].scenario
@@ -246,7 +250,9 @@ class _Sweep:
         row = {"status": outcome.status, "error": ""} | measure(outcome, self.measures)
         if keep and self.store is not None:
             self.store.put(outcome)
-        self.readers[self.points[index].label] = self._reader(index, outcome)
+        label = self.points[index].label
+        self.sources[label] = outcome.preset.sources_for(without_boot(outcome.raw).sum(axis=0))
+        self.readers[label] = self._reader(index, outcome)
         return row
 
     def _reader(self, index: int, result: Result) -> Callable[[], Result]:

@@ -60,13 +60,16 @@ class SweepTable(pd.DataFrame):
     results : Results
         Mapping of the finished points' labels (column ``point``) to their results; charts and
         ``charts.to_text`` take the table itself, too.
+    sources : tuple of str
+        Keys of the sources behind the cycles after the set-up, over all finished points.
 
     Selecting or changing rows gives a plain DataFrame.
     """
 
-    _metadata = ["settings", "results"]
+    _metadata = ["settings", "results", "sources"]
     settings: tuple[str, ...]
     results: Results
+    sources: tuple[str, ...]
 
     @property
     def _constructor(self) -> Callable[..., pd.DataFrame]:
@@ -84,6 +87,7 @@ def build(
     points: Sequence[Point],
     rows: Sequence[Mapping[str, Any]],
     results: Mapping[str, Callable[[], Result]],
+    sources: tuple[str, ...] = (),
 ) -> SweepTable:
     """The table of points and what was found: status, error, key, measures."""
     names = list(dict.fromkeys(name for point in points for name in point.settings))
@@ -99,6 +103,7 @@ def build(
     table = SweepTable(pd.DataFrame(lines))
     table.settings = tuple(names)
     table.results = Results(results)
+    table.sources = sources
     return table
 
 

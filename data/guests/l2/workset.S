@@ -3,6 +3,7 @@
 # @param pages    17 256 1 8192 pages : 4 KB pages in the working set
 # @param changes  18 1000 0 1000000 changes : page-table changes in a million accesses
 # @param work     19 20 0 1000000 instructions : plain instructions between two accesses
+# @param cpuid    20 0 0 1000000 exits : CPUIDs in a million accesses; each goes to L1
 # @memory 0x200000 + 4096 * (20 + pages)
 #
 # A change gives the page that is accessed next another frame, as page migration and copy on write do:
@@ -68,6 +69,7 @@ first:  inc     qword ptr [rdi]
         jz      done
         mov     r9, [L2_OWN + 2*8]
         xor     r10d, r10d                  # changes due, in millionths
+        xor     esi, esi                    # CPUIDs due
         mov     r11d, 1
         mov     r12, 6364136223846793005
         mov     r14, 1442695040888963407
@@ -98,6 +100,15 @@ again:
         invlpg  [rdi]
 access:
         inc     qword ptr [rdi]
+        add     rsi, [L2_OWN + 4*8]
+        cmp     rsi, 1000000
+        jb      stay
+        sub     rsi, 1000000
+        push    rbx
+        xor     eax, eax
+        cpuid                               # changes RAX, RBX, RCX, RDX
+        pop     rbx
+stay:
         dec     r15
         jnz     again
 done:

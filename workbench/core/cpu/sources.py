@@ -8,8 +8,8 @@ taken there and then, without an exit; L0's own work for its tick has no price.
 
 from __future__ import annotations
 
-from ..jit import inner
-from ..layout import DEBUG_ON, PHYS_NMI, PHYS_TICK, PHYS_TIMER
+from ..jit import inner, unit
+from ..layout import DEBUG_ON, PHYS_NMI, PHYS_TICK, PHYS_TIMER, Machine
 from ..ledger import (
     E_BARE_INSTRUCTION,
     E_IDLE_CYCLE,
@@ -17,6 +17,7 @@ from ..ledger import (
     E_L2_INSTRUCTION,
     count,
 )
+from ..structs import i64
 from .apic import LVT_MASKED, TIME_SHIFT, apic_advance, apic_pending
 from .flags import IF
 
@@ -46,6 +47,8 @@ def advance(m):
         irq.physical |= PHYS_NMI
     if m.apic.deadline and apic_advance(m):
         irq.physical |= PHYS_TIMER
+    if irq.nested_deadline and now >= irq.nested_deadline:
+        irq.physical |= PHYS_TIMER
 
 
 @inner
@@ -66,6 +69,8 @@ def _earliest(m, host):
         first = irq.host_next
     if irq.nmi_period and irq.nmi_next < first:
         first = irq.nmi_next
+    if irq.nested_deadline and irq.nested_deadline < first:
+        first = irq.nested_deadline
     if host and m.hw.timer_deadline and m.hw.timer_deadline < first:
         first = m.hw.timer_deadline
     deadline = m.apic.deadline
@@ -100,19 +105,19 @@ def schedule(m):
     irq.budget = 1 if budget < 1 else budget
 
 
-@inner
-def idle(m):
-    """A halted guest: let time pass until something wakes it; 0 when nothing ever will.
-
-    With interrupts off only an NMI wakes.  L0's own ticks come and go meanwhile.
+@unit(Machine, i64)
+def wait(m, interrupts):
+    """Let time pass until an event comes: an NMI, an interrupt if ``interrupts``, or the end of the
+    timer that L0 keeps for L2; 0 when none ever will.  L0's own ticks come and go meanwhile.
     """
     irq = m.irq
     for _ in range(MAX_IDLE_ROUNDS):
         take_signals(m)
-        wakes = m.cpu.sysflags & IF != 0 or m.level == 2
-        if irq.nmi_pending or (wakes and apic_pending(m) >> 4 > m.apic.tpr >> 4):
+        if irq.nmi_pending or (interrupts and apic_pending(m) >> 4 > m.apic.tpr >> 4):
             return 1
-        if not wakes and irq.nmi_period == 0:
+        if irq.nested_deadline and m.ledger.time >= irq.nested_deadline:
+            return 1
+        if interrupts == 0 and irq.nmi_period == 0 and irq.nested_deadline == 0:
             return 0
         first = _earliest(m, 0)
         if first == FAR:
@@ -120,3 +125,11 @@ def idle(m):
         if first > m.ledger.time:
             count(m, E_IDLE_CYCLE, ((first - m.ledger.time) >> TIME_SHIFT) + 1)
     return 0
+
+
+@inner
+def idle(m):
+    """A halted guest: wait for what wakes it; 0 when nothing ever will.  With interrupts off only an
+    NMI does.
+    """
+    return wait(m, 1 if m.cpu.sysflags & IF != 0 or m.level == 2 else 0)

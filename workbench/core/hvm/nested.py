@@ -83,12 +83,15 @@ from .svm_tables import code_index
 from .tags import tag_for_entry, tags_after_n2_exit
 from .virtual_exit import ASKED, ask_exit, exit_asked, recall_vmx_exit
 from .vmx import vmx_enter_n2, vmx_exit_n2, vmx_handle, vmx_route, vmx_set_hap_root, vmx_set_vpid
+from .vmx_activity import vmx_wait_inactive
 from .vmx_hw import vmx_hw_enter, vmx_hw_exit, vmx_store_guest
 from .vmx_intr import vmx_intr_assist
 from .vmx_timer import is_timed
 
 WINDOWS = vmx.CPU_INTR_WINDOW_EXITING | vmx.CPU_NMI_WINDOW_EXITING
 """VMX controls that make the processor watch for the guest to become interruptible."""
+MAX_WAITS = 64
+"""Events in a row that neither wake an inactive L2 nor are exits for L1."""
 
 # ---------------------------------------------------------------- recording
 
@@ -256,6 +259,24 @@ def _note_address_space(m):
 
 
 @unit(Machine)
+def _wait_inactive(m):
+    """L2 is in another activity state than active: nothing runs until an event comes.
+
+    ST_OK when L2 is active again or has exited to L1, ST_HALT when no event will come.
+    """
+    for _ in range(MAX_WAITS):
+        if vmx_wait_inactive(m) != ST_OK:
+            return ST_HALT
+        if m.nv.activity == 0:
+            return ST_OK
+        _assist(m)
+        if exit_asked(m):
+            _leave(m)
+            return ST_OK
+    return ST_HALT
+
+
+@unit(Machine)
 def enter_guest(m):
     """L0 is done: switch if requested, choose the tag, and enter L1 or L2."""
     # 1. interrupts, then the pending virtual exit or entry; a virtual entry that fails its checks
@@ -277,6 +298,8 @@ def enter_guest(m):
         if exit_asked(m):
             _leave(m)
         at_event(m, AT_HW_ENTRY)
+    if m.nv.activity and _wait_inactive(m) != ST_OK:
+        return ST_HALT
     # 2. L2 may not run on a nested p2m that was emptied, or marked to be
     if m.nv.stale_np2m and is_n2_guest(m) and hap_enabled(m):
         _choose_np2m(m)

@@ -31,6 +31,7 @@ from ..words import fill_bytes
 from .nested_state import flushp2m, n2p_to_l0m, set_flushp2m, set_n2p_to_l0m
 from .records import MAX_NP2M, NP2M_POOL_PAGES
 from .tags import N1, N2, tags_np2m_emptied, tags_renew, tells_tables_apart
+from .vmx_offer import l1_has_ept_ad
 
 EPTP_AD = 1 << 6
 """In ``base``: L1 uses accessed and dirty bits of EPT with this root."""
@@ -236,7 +237,7 @@ def np2m_select(m, base):
     the least recently used, emptied.
     """
     nv = m.nv
-    key = base & (KEY_MASK if m.feat.ept_ad and m.hw.backend != BACKEND_SVM else ADDRESS_MASK)
+    key = base & (KEY_MASK if m.hw.backend != BACKEND_SVM and l1_has_ept_ad(m) else ADDRESS_MASK)
     # 1. what the vcpu remembers
     chosen = n2p_to_l0m(m) != 0  # else L2 has not run yet
     known = chosen and flushp2m(m) == 0

@@ -11,13 +11,14 @@ Not modelled: splitting large pages, other machine pages than before, sharing, M
 from __future__ import annotations
 
 from ..jit import inner, unit
-from ..layout import BACKEND_SVM, Machine
+from ..layout import BACKEND_SVM, N_P2M_LEAVES, Machine
 from ..ledger import E_L0_P2M_CHANGED, count
 from ..mmu.physical import ma_ld64, ma_st64
 from ..mmu.walk import ADDRESS_MASK, PTE_P, PTE_PS, PTE_W, nested_entry_rights
 from ..structs import i64
 from ..words import lshr
 
+PAGE_SHIFT = 12
 EPT_WRITE_BACK = 6 << 3
 EPT_ALL = 7
 TAKEN, LOGGED = 1 << 53, 1 << 54
@@ -34,29 +35,48 @@ def _give_back(m, address, entry):
     return entry
 
 
-@inner
-def _look_up(m, n1p, allocate):
+@unit(Machine, i64)
+def find_p2m_leaf(m, n1p):
+    """Walk down to the entry for ``n1p`` and remember where it is; 0 when no table leads there."""
     table = m.l1_hap_root & ADDRESS_MASK
     if lshr(n1p, 48):
-        return -1
+        return 0
     shift = 39
     rights = 7
     while True:
         address = table + (lshr(n1p, shift) & 511) * 8
         entry = ma_ld64(m, address)
-        if allocate and entry & TAKEN:
-            entry = _give_back(m, address, entry)
-        granted = nested_entry_rights(m, entry)
-        if granted < 0:
-            return -1
-        rights &= granted
         if shift == 12 or (shift < 39 and entry & PTE_PS):
             break
+        granted = nested_entry_rights(m, entry)
+        if granted < 0:
+            return 0
+        rights &= granted
         table = entry & ADDRESS_MASK
         shift -= 9
-    mask = (1 << shift) - 1
-    m.walk.shift = shift
-    m.walk.rights = rights
+    leaf = m.p2m_leaves[lshr(n1p, PAGE_SHIFT) & (N_P2M_LEAVES - 1)]
+    leaf.key = lshr(n1p, PAGE_SHIFT) + 1
+    leaf.address = address
+    leaf.shift = shift
+    leaf.rights = rights
+    return 1
+
+
+@inner
+def _look_up(m, n1p, allocate):
+    """The tables above the last level stay as they were built, entries of the last level change."""
+    leaf = m.p2m_leaves[lshr(n1p, PAGE_SHIFT) & (N_P2M_LEAVES - 1)]
+    if leaf.key != lshr(n1p, PAGE_SHIFT) + 1 and find_p2m_leaf(m, n1p) == 0:
+        return -1
+    entry = ma_ld64(m, leaf.address)
+    if allocate and entry & TAKEN:
+        entry = _give_back(m, leaf.address, entry)
+    granted = nested_entry_rights(m, entry)
+    if granted < 0:
+        return -1
+    mask = (1 << leaf.shift) - 1
+    m.walk.shift = leaf.shift
+    m.walk.rights = leaf.rights & granted
     return (entry & ADDRESS_MASK & ~mask) | (n1p & mask)
 
 

@@ -51,14 +51,19 @@ from .shadow_vmx import vmx_handle_invlpg
 from .tags import tags_initialise
 from .virtual_exit import ask_exit
 from .vmcs import own_base, put, settle
+from .vmx_activity import vmx_become_inactive
 from .vmx_caps import FEATURE_CONTROL
 from .vmx_common import INTR_VALID, complete_instruction, count_common, fatal, inject_exception
 from .vmx_controls import (
     CR0_FIXED0,
+    CR0_L0_MASK,
     CR4_FIXED0,
     CR4_L0_MASK,
+    CR4_PGE,
     KVM_CPU,
     KVM_CPU2,
+    KVM_CR0_GUEST,
+    KVM_CR4_GUEST,
     KVM_ENTRY,
     KVM_EXCEPTIONS,
     KVM_EXIT,
@@ -80,7 +85,7 @@ from .vmx_emulate import (
     nested_page_fault,
     reflect_exception,
 )
-from .vmx_entry import CR0_L0_MASK, own_eptp, vmx_enter_n2, vmx_set_hap_root, vmx_set_vpid
+from .vmx_entry import own_eptp, vmx_enter_n2, vmx_set_hap_root, vmx_set_vpid
 from .vmx_host_area import write_host_area
 from .vmx_hw import save_guest_state
 from .vmx_insn import vmx_instruction
@@ -178,6 +183,8 @@ def _reset_nested_vcpu(m):
     set_vmxon_addr(m, NONE)
     set_exitcode(m, -1)
     nv.feature_control = FEATURE_CONTROL
+    nv.activity = 0
+    nv.immediate_exit = 0
     nv.shadow_active = 0
 
 
@@ -199,8 +206,9 @@ def _write_controls(m, base):
     put(base, vmcs.SLOT_MSR_BITMAP, L0_MSRPM_MA)
     put(base, vmcs.SLOT_EPT_POINTER, own_eptp(m, m.l1_hap_root))
     put(base, vmcs.SLOT_VMCS_LINK_POINTER, -1)
-    put(base, vmcs.SLOT_CR0_GUEST_HOST_MASK, CR0_L0_MASK)
-    put(base, vmcs.SLOT_CR4_GUEST_HOST_MASK, CR4_L0_MASK)
+    put(base, vmcs.SLOT_CR0_GUEST_HOST_MASK, ~KVM_CR0_GUEST if kvm else CR0_L0_MASK)
+    mask4 = ~KVM_CR4_GUEST if kvm else CR4_L0_MASK
+    put(base, vmcs.SLOT_CR4_GUEST_HOST_MASK, mask4 | CR4_PGE if m.sh.active else mask4)
     write_host_area(base)
     if m.feat.msr_switch:
         write_own_areas(m, base)
@@ -262,6 +270,8 @@ def _rare(m, reason):
     """Exits that need little or nothing."""
     if reason == vmx.EXIT_HLT:
         complete_instruction(m)
+        if is_n2_guest(m):
+            return vmx_become_inactive(m, vmx.INTR_ACTIVITY_HLT)
         return ST_HALT
     if reason == vmx.EXIT_WBINVD or reason == vmx.EXIT_INVD:
         return complete_instruction(m)
@@ -282,7 +292,8 @@ def _rare(m, reason):
             ask_exit(m)
         return ST_OK
     if reason == vmx.EXIT_PREEMPTION_TIMER and is_n2_guest(m):
-        ask_exit(m)  # KVM: L0's own timer stands in for L1's
+        if m.nv.immediate_exit == 0:  # else L0 wanted it, for an event that waits
+            ask_exit(m)
         return ST_OK
     if reason == vmx.EXIT_INVPCID:
         return inject_exception(m, UD, 0, 0)  # L1 has not enabled it for L2

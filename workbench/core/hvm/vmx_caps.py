@@ -1,7 +1,7 @@
 """The VMX MSRs as L1 reads them: feature control and the capability MSRs (SDM vol. 3, appendix A).
 
 What L0 offers differs by its personality and features: hvm/vmx_offer.py.  The same for all: region size and
-memory type, CR4's fixed bits, and neither activity states, nor CR3 targets, nor VM functions.
+memory type, CR4's fixed bits, and no VM functions.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from .p2m import n1p_to_l0m
 from .vmx_check_util import (
     CPU,
     CPU2,
-    CR3_TARGETS,
     ENTRY,
     EXIT,
     INTR_ERROR,
@@ -30,6 +29,7 @@ from .vmx_check_util import (
     TYPE_SOFTWARE,
     area_wrong,
     beyond_width,
+    cr3_targets,
     ept_can,
     machine_address,
     may_be_one,
@@ -68,7 +68,7 @@ def _execution_words(m, base, view, pin, cpu, cpu2):
         return vmx.CHECK_CPU_RESERVED
     if cpu2 & ~may_be_one(m, view, CPU2):
         return vmx.CHECK_CPU2_RESERVED
-    if word(base, vmcs.SLOT_CR3_TARGET_COUNT) > CR3_TARGETS[view]:
+    if word(base, vmcs.SLOT_CR3_TARGET_COUNT) > cr3_targets(m, view):
         return vmx.CHECK_CR3_TARGET_COUNT
     return 0
 

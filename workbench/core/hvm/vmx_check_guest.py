@@ -29,11 +29,14 @@ from .vmx_check_util import (
     EFER_LMA,
     EFER_LME,
     INTR_VALID,
+    L1_VIEW,
     RFLAGS_IF,
     RFLAGS_TF,
     RFLAGS_VM,
+    TYPE_EXCEPTION,
     TYPE_INTERRUPT,
     TYPE_NMI,
+    TYPE_OTHER,
     beyond_width,
     machine_address,
     not_canonical,
@@ -42,11 +45,12 @@ from .vmx_check_util import (
     word,
 )
 from .vmx_controls import CR0_FIXED0, CR0_FIXED1, CR4_FIXED0, CR4_SUPPORTED
+from .vmx_offer import l1_may_be
 
 CR0_PE, CR0_PG = 1, 1 << 31
 RFLAGS_RESERVED = ~0x3F_FFFF | 1 << 15 | 1 << 5 | 1 << 3
-AR_L = 1 << 13
-ACTIVE = 0
+AR_L, AR_DPL = 1 << 13, 3 << 5
+DB, MC = 1, 18
 PENDING_BS, PENDING_RESERVED = 1 << 14, ~0x500F
 BTF = 2
 PDPTE_RESERVED = ~((1 << ADDRESS_BITS) - 1) | 0x1E6
@@ -161,11 +165,40 @@ def _rip_and_flags(base, ia32e):
 
 
 @inner
-def _activity(base):
-    # the modelled processor has no other state than active
-    if word(base, vmcs.SLOT_GUEST_ACTIVITY_STATE) != ACTIVE:
+def _held_back(info, state):
+    """Would an inactive processor not take the injected event?  (SDM 25.4.2, 27.3.1.5)"""
+    kind = lshr(info, 8) & 7
+    vector = info & 0xFF
+    machine_check = kind == TYPE_EXCEPTION and vector == MC
+    if state == vmx.INTR_ACTIVITY_HLT:
+        debug = kind == TYPE_EXCEPTION and vector == DB
+        other = kind == TYPE_OTHER and vector == 0
+        return not (kind == TYPE_INTERRUPT or kind == TYPE_NMI or debug or machine_check or other)
+    if state == vmx.INTR_ACTIVITY_SHUTDOWN:
+        return kind != TYPE_NMI and not machine_check
+    return True
+
+
+@unit(Machine, i64, i64, i64)
+def vmx_check_inactive(m, base, view, state):
+    """The activity state is another than active: only L0 has those, for L1 (hvm/vmx_activity)."""
+    if view != L1_VIEW or not l1_may_be(m, state):
         return vmx.CHECK_ACTIVITY_SUPPORTED
+    if state == vmx.INTR_ACTIVITY_HLT and word(base, vmcs.SLOT_GUEST_SS_AR_BYTES) & AR_DPL:
+        return vmx.CHECK_ACTIVITY_HLT_DPL
+    blocked = word(base, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO)
+    if blocked & (BLOCK_STI | BLOCK_MOV_SS):
+        return vmx.CHECK_ACTIVITY_BLOCKING
+    info = injected(base)
+    if info != -1 and _held_back(info, state):
+        return vmx.CHECK_ACTIVITY_EVENT
     return 0
+
+
+@inner
+def _activity(m, base, view):
+    state = word(base, vmcs.SLOT_GUEST_ACTIVITY_STATE)
+    return vmx_check_inactive(m, base, view, state) if state else 0
 
 
 @inner
@@ -197,7 +230,7 @@ def _pending_debug(base):
     if pending & PENDING_RESERVED:
         return vmx.CHECK_PENDING_DEBUG_RESERVED
     held = word(base, vmcs.SLOT_GUEST_INTERRUPTIBILITY_INFO) & (BLOCK_STI | BLOCK_MOV_SS)
-    if held:
+    if held or word(base, vmcs.SLOT_GUEST_ACTIVITY_STATE) == vmx.INTR_ACTIVITY_HLT:
         steps = word(base, vmcs.SLOT_GUEST_RFLAGS) & RFLAGS_TF != 0
         branches = word(base, vmcs.SLOT_GUEST_IA32_DEBUGCTL) & BTF != 0
         if (pending & PENDING_BS != 0) != (steps and not branches):
@@ -260,7 +293,7 @@ def vmx_check_registers(base, ia32e, unrestricted):
 def _not_in_registers(m, base, view, current, cpu2):
     """Checks of 27.3.1.5 but for the PDPTEs."""
     pin = word(base, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL)
-    check = _activity(base)
+    check = _activity(m, base, view)
     if check == 0:
         check = _interruptibility(base, pin & vmx.PIN_VIRTUAL_NMIS)
     if check == 0:

@@ -15,7 +15,18 @@ from ..words import lshr
 from .p2m import n1p_to_l0m
 from .vmcs import MASKS, get
 from .vmx_controls import CAPABILITIES_HARDWARE
-from .vmx_offer import CPU, CPU2, ENTRY, EPT_AD, EXIT, PIN, l1_ept_vpid, l1_may, l1_must
+from .vmx_offer import (
+    CPU,
+    CPU2,
+    ENTRY,
+    EPT_AD,
+    EXIT,
+    PIN,
+    l1_cr3_targets,
+    l1_ept_vpid,
+    l1_may,
+    l1_must,
+)
 
 __all__ = ["CPU", "CPU2", "ENTRY", "EXIT", "PIN"]
 
@@ -24,8 +35,8 @@ _GROUPS = ("pin", "cpu", "sec", "exit", "entry")
 MUST = np.array([CAPABILITIES_HARDWARE[g][0] for g in _GROUPS], np.int64)
 MAY = np.array([CAPABILITIES_HARDWARE[g][1] for g in _GROUPS], np.int64)
 """Control bits that the processor itself wants and allows to be 1, by group (PIN, CPU, ...)."""
-CR3_TARGETS = np.array([4, 0], np.int64)
-"""CR3-target values by view (IA32_VMX_MISC bits 24:16)."""
+CR3_TARGETS_HARDWARE = 4
+"""CR3-target values that the processor has."""
 
 ADDRESS_BITS = 40
 """Physical-address width."""
@@ -54,6 +65,12 @@ def outside(m, value, view, group):
     """Is a control word not within the capabilities of its view?"""
     must = l1_must(m, group) if view == L1_VIEW else MUST[group]
     return value & must != must or value & ~may_be_one(m, view, group) != 0
+
+
+@inner
+def cr3_targets(m, view):
+    """How many CR3-target values there are (IA32_VMX_MISC bits 24:16)."""
+    return l1_cr3_targets(m) if view == L1_VIEW else CR3_TARGETS_HARDWARE
 
 
 @inner

@@ -188,3 +188,13 @@ CR4_SUPPORTED = CR4_KNOWN | CR4_VMXE
 """CR4 bits that exist."""
 CR4_L0_MASK = 0x2060 | ~CR4_SUPPORTED
 """CR4 bits that L0 owns: PAE, MCE, VMXE and what does not exist (Xen, HVM_CR4_HOST_MASK)."""
+CR0_L0_MASK = -1
+"""CR0 bits that L0 owns: all (Xen)."""
+KVM_CR0_GUEST = (1 << 3) | (1 << 16)
+"""CR0 bits that KVM leaves to its guests: TS, and WP, which it must own when it shadows."""
+KVM_CR4_GUEST = (
+    1 << 1 | 1 << 2 | 1 << 3 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 16
+) & CR4_SUPPORTED
+"""CR4 bits that KVM leaves to its guests: PVI, TSD, DE, PGE, PCE, OSFXSR, OSXMMEXCPT, FSGSBASE as far
+as they exist (KVM_POSSIBLE_CR4_GUEST_BITS); PGE it owns when it shadows."""
+CR4_PGE = 1 << 7

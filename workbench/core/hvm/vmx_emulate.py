@@ -369,7 +369,10 @@ def emulate_cr_access(m):
     count(m, E_L0_CR_EMULATED, 1)
     gpr = lshr(qualification, 8) & 15
     if kind == CR_CLTS or kind == CR_LMSW:
-        seen = vmread(m, vmcs.SLOT_CR0_READ_SHADOW)
+        base = own_base(m, m.hw.vmcx)
+        owned = get(base, vmcs.SLOT_CR0_GUEST_HOST_MASK)
+        shadow = vmread(m, vmcs.SLOT_CR0_READ_SHADOW)
+        seen = merged_shadow(get(base, vmcs.SLOT_GUEST_CR0), owned, shadow)
         if kind == CR_CLTS:
             return _set_cr0(m, seen & ~CR0_TS)
         return _set_cr0(m, (seen & ~0xE) | (lshr(qualification, 16) & 0xF))

@@ -51,9 +51,10 @@ from .vmcs import (
     vmwrite,
     vvmcs_base,
 )
+from .vmx_activity import vmx_enter_inactive
 from .vmx_check_util import word as field_of
 from .vmx_checks import QUALIFICATION, guest_state_wrong, refuse
-from .vmx_controls import CR4_FIXED0, CR4_L0_MASK
+from .vmx_controls import CR4_FIXED0
 from .vmx_hw import ENTRY_FAILED
 from .vmx_kvm import MOVED, N_MOVED, count_vmcs_switch, kvm_sync_rare
 from .vmx_merge import merged_shadow, own_word, vmx_load_shadow_control
@@ -61,7 +62,6 @@ from .vmx_msr_lists import vmx_load_l1_list
 
 EPT_WRITE_BACK_4_LEVELS = 6 | (3 << 3)
 EFER_LMA_LME = (1 << 10) | (1 << 8)
-CR0_L0_MASK = -1
 
 
 GUEST_COPY = np.array(
@@ -122,13 +122,15 @@ def _load_control_registers(m, v):
     mask4 = get_vvmcs(m, v, vmcs.SLOT_CR4_GUEST_HOST_MASK, P_ENTRY)
     shadow4 = get_vvmcs(m, v, vmcs.SLOT_CR4_READ_SHADOW, P_ENTRY)
     vmwrite(m, vmcs.SLOT_GUEST_CR4, cr4 | CR4_FIXED0)
-    vmwrite(m, vmcs.SLOT_CR4_GUEST_HOST_MASK, CR4_L0_MASK | mask4)
+    own4 = own_word(m, vmcs.SLOT_CR4_GUEST_HOST_MASK)
+    vmwrite(m, vmcs.SLOT_CR4_GUEST_HOST_MASK, own4 | mask4)
     vmwrite(m, vmcs.SLOT_CR4_READ_SHADOW, merged_shadow(cr4, mask4, shadow4))
     cr0 = get_vvmcs(m, v, vmcs.SLOT_GUEST_CR0, P_ENTRY)
     mask0 = get_vvmcs(m, v, vmcs.SLOT_CR0_GUEST_HOST_MASK, P_ENTRY)
     shadow0 = get_vvmcs(m, v, vmcs.SLOT_CR0_READ_SHADOW, P_ENTRY)
     vmwrite(m, vmcs.SLOT_GUEST_CR0, cr0)
-    vmwrite(m, vmcs.SLOT_CR0_GUEST_HOST_MASK, CR0_L0_MASK)
+    own0 = own_word(m, vmcs.SLOT_CR0_GUEST_HOST_MASK)
+    vmwrite(m, vmcs.SLOT_CR0_GUEST_HOST_MASK, own0 | mask0)
     vmwrite(m, vmcs.SLOT_CR0_READ_SHADOW, merged_shadow(cr0, mask0, shadow0))
     cr3 = get_vvmcs(m, v, vmcs.SLOT_GUEST_CR3, P_ENTRY)
     set_guest_cr3(m, cr3)
@@ -260,4 +262,7 @@ def vmx_enter_n2(m):
         _fail_entry(m, vmx.EXIT_MSR_LOAD_FAIL, m.result)
     else:
         set_launch_state(m, vmcx12(m), LAUNCHED)
+        state = field_of(v, vmcs.SLOT_GUEST_ACTIVITY_STATE)
+        if state:
+            vmx_enter_inactive(m, v, state)
     return ST_OK

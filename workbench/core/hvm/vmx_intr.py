@@ -7,7 +7,7 @@ virtual exit when L1 asked for it (pin-based controls), otherwise L2 gets it.
 
 from __future__ import annotations
 
-from ...arch import vmcs, vmx
+from ...arch import deviations, vmcs, vmx
 from ..cpu.apic import (
     NO_BLOCK,
     SOURCE_NMI,
@@ -196,16 +196,83 @@ def _deliver_nmi(m):
 
 
 @inner
+def _defers(m):
+    """L2 has not begun to run, and L0 (KVM) begins with it before it looks at an event for L1.
+
+    Not where L1 has vmcs02's preemption timer.
+    """
+    if m.feat.deviations & deviations.DEV_EVENT_BEHIND_ENTRY == 0 or not is_n2_guest(m):
+        return False
+    if vmread(m, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL) & vmx.PIN_VMX_PREEMPTION_TIMER:
+        return False
+    return vmexit_pending(m) == 0 and (vmswitch_in_progress(m) != 0 or _event_busy(m) != 0)
+
+
+@unit(Machine)
+def vmx_ask_immediate_exit(m):
+    """vmcs02's preemption timer runs out before L2's first instruction (KVM, vmx_update_hv_timer)."""
+    m.nv.immediate_exit = 1
+    pin = vmread(m, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL)
+    vmwrite(m, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, pin | vmx.PIN_VMX_PREEMPTION_TIMER)
+    vmwrite(m, vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE, 0)
+    return 0
+
+
+@unit(Machine)
+def vmx_end_immediate_exit(m):
+    """It has happened, or another exit came before it."""
+    m.nv.immediate_exit = 0
+    pin = vmread(m, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL)
+    vmwrite(m, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, pin & ~vmx.PIN_VMX_PREEMPTION_TIMER)
+    return 0
+
+
+@inner
+def _exits_to_l1(m, source):
+    """Is the waiting event one that ends L2's run?"""
+    pin = get_vvmcs(m, vvmcs_base(m), vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, P_ROUTING)
+    if source == SOURCE_NMI:
+        return pin & vmx.PIN_NMI_EXITING != 0
+    return pin & vmx.PIN_EXT_INTR != 0 and apic_pending(m) >> 4 > m.apic.tpr >> 4
+
+
+@unit(Machine)
+def vmx_nested_timer(m):
+    """L0's timer in the place of vmcs12's: 1 when it has run out and L2's run ends by it."""
+    if not is_n2_guest(m) or m.ledger.time < m.irq.nested_deadline or vmexit_pending(m):
+        return 0
+    if _defers(m):
+        return vmx_ask_immediate_exit(m)
+    if _event_busy(m):
+        return 0  # what L1 injected comes first; the signal comes again
+    _request_exit(m, vmx.EXIT_PREEMPTION_TIMER, 0)
+    return 1
+
+
+@inner
 def _assist(m):
+    if m.nv.immediate_exit:
+        vmx_end_immediate_exit(m)
+    if m.irq.nested_deadline and vmx_nested_timer(m):
+        return
+    if m.nv.immediate_exit:
+        return  # L2 leaves at once, and then there is time for what waits
     source = pending_source(m)
     if source == SOURCE_NONE:
         note_blocked(m, NO_BLOCK)
         return
+    if m.nv.activity > vmx.INTR_ACTIVITY_HLT and (
+        source != SOURCE_NMI or m.nv.activity == vmx.INTR_ACTIVITY_WAIT_SIPI
+    ):
+        return  # that state lets no such event through
     vector = apic_pending(m)
     nested = vmx_nested_blocked(m)
     # 1. L2 runs, or an entry to it is on its way
     if nested != NO_BLOCK:
         note_blocked(m, nested)
+        if _defers(m) and _exits_to_l1(m, source):
+            vmx_ask_immediate_exit(m)
+            return
         vmx_enable_intr_window(m, source)
         return
     if is_n2_guest(m) and source != SOURCE_NMI:

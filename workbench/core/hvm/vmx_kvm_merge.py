@@ -1,7 +1,6 @@
 """Controls and MSR bitmap of vmcs02 as KVM makes them (vmcs02_merge.csv, column kvm).
 
-Not modelled: guest-owned bits of CR0 and CR4 (L0 owns what Xen owns), the emulated preemption timer
-(vmcs02 has the processor's), TSC scaling, posted interrupts.
+Not modelled: TSC scaling, posted interrupts.
 """
 
 from __future__ import annotations

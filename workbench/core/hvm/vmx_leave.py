@@ -33,6 +33,7 @@ from .vmcs import (
     vmwrite,
     vvmcs_base,
 )
+from .vmx_activity import vmx_save_activity
 from .vmx_apicv import apicv_sync
 from .vmx_check_util import word
 from .vmx_controls import CR4_FIXED0
@@ -45,6 +46,7 @@ from .vmx_kvm import (
     count_vmcs_switch,
     kvm_vmcs12_to_shadow,
 )
+from .vmx_merge import merged_shadow, own_word
 from .vmx_msr_lists import (
     ABORT_LOAD_MSR,
     ABORT_SAVE_MSR,
@@ -52,6 +54,8 @@ from .vmx_msr_lists import (
     vmx_load_l1_list,
     vmx_store_l1_list,
 )
+from .vmx_offer import l1_cr3_targets
+from .vmx_timer import nested_ticks_left
 
 _GROUP = vmcs.column("xen_vvmx_group")
 RO_COPY = np.array([i for i, g in enumerate(_GROUP) if g == "ro_copy"], np.int64)
@@ -144,6 +148,14 @@ def _sync_read_only(m, v, n2):
 
 
 @inner
+def _sync_cr0(v, n2, owned):
+    """Bits of CR0 that L2 has changed without an exit (KVM, vmcs12_guest_cr0)."""
+    owned &= ~get(v, vmcs.SLOT_CR0_GUEST_HOST_MASK)
+    slot = vmcs.SLOT_GUEST_CR0
+    put(v, slot, merged_shadow(get(n2, slot), ~owned, get(v, slot)))
+
+
+@inner
 def _sync_guest_state(m, v, n2):
     """L2's state (Xen, sync_vvmcs_guest_state)."""
     efer = get(v, vmcs.SLOT_GUEST_IA32_EFER)
@@ -178,12 +190,14 @@ def _sync_guest_state(m, v, n2):
     # the timer is saved only if L1 asked for that
     if word(v, vmcs.SLOT_VM_EXIT_CONTROLS) & vmx.EXIT_CTL_SAVE_VMX_PREEMPTION_TIMER:
         timer = get(n2, vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE)
+        if m.irq.nested_deadline:
+            timer = nested_ticks_left(m)
     put(v, vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE, timer)
     set_vvmcs(m, v, vmcs.SLOT_GUEST_RIP, vmread(m, vmcs.SLOT_GUEST_RIP), P_EXIT)
     set_vvmcs(m, v, vmcs.SLOT_GUEST_RSP, vmread(m, vmcs.SLOT_GUEST_RSP), P_EXIT)
     # CR3 can only have changed behind L1's back when L1 does not intercept it
     cpu = get_vvmcs(m, v, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL, P_EXIT)
-    if cpu & vmx.CPU_CR3_LOAD_EXITING == 0:
+    if cpu & vmx.CPU_CR3_LOAD_EXITING == 0 or l1_cr3_targets(m):
         set_vvmcs(m, v, vmcs.SLOT_GUEST_CR3, vmread(m, vmcs.SLOT_GUEST_CR3), P_EXIT)
     # CR4 likewise, bit by bit
     mask = get_vvmcs(m, v, vmcs.SLOT_CR4_GUEST_HOST_MASK, P_EXIT)
@@ -191,6 +205,10 @@ def _sync_guest_state(m, v, n2):
         old = get_vvmcs(m, v, vmcs.SLOT_GUEST_CR4, P_EXIT)
         new = vmread(m, vmcs.SLOT_GUEST_CR4)
         set_vvmcs(m, v, vmcs.SLOT_GUEST_CR4, (old & mask) | (new & ~mask), P_EXIT)
+    # CR0, where L0 leaves bits to its guests and L1 does too
+    owned = ~own_word(m, vmcs.SLOT_CR0_GUEST_HOST_MASK)
+    if owned:
+        _sync_cr0(v, n2, owned)
     # an injected event has been delivered, or is in the IDT-vectoring information
     event = get_vvmcs(m, v, vmcs.SLOT_VM_ENTRY_INTR_INFO_FIELD, P_EXIT)
     if lshr(event, vmx.INTR_VALID):
@@ -208,6 +226,8 @@ def vmx_sync_vvmcs(m, v):
     n2 = own_base(m, VMCX02_MA)
     _sync_read_only(m, v, n2)
     _sync_guest_state(m, v, n2)
+    if m.nv.activity or get(v, vmcs.SLOT_GUEST_ACTIVITY_STATE):
+        vmx_save_activity(m, v)
     if m.feat.apicv:
         apicv_sync(m, v)
     return ST_OK
@@ -319,6 +339,7 @@ def vmx_exit_n2(m):
         count(m, E_L0_VMCLEAR, 1 + nv.shadow_active)
     count_vmcs_switch(m, 1)
     enter_n2_guest(m, 0)
+    m.irq.nested_deadline = 0
     # 3. L1's host state
     vmx_load_vvmcs_host_state(m, v)
     _load_l1_msrs(m, v)

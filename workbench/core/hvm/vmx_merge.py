@@ -37,8 +37,11 @@ from .nested_state import msrpm
 from .p2m import n1p_to_l0m
 from .vmcs import MASKS, count_bulk, get, get_vvmcs, own_base, vmwrite
 from .vmx_apicv import apicv_merge
+from .vmx_check_util import CR3_TARGETS_HARDWARE
 from .vmx_kvm_merge import kvm_merge_msr_bitmap, kvm_merged_cpu, kvm_merged_cpu2
+from .vmx_offer import l1_cr3_targets
 from .vmx_route import secondary_of
+from .vmx_timer import start_nested_timer
 
 PIN_DROPPED = vmx.PIN_POSTED_INTR
 CPU2_DROPPED = (
@@ -205,6 +208,28 @@ def _select_io_bitmap(m, v, l1_cpu):
 # ---------------------------------------------------------------- load_shadow_control
 
 
+@unit(Machine, i64, i64)
+def _load_timer(m, v, pin):
+    """The preemption timer: vmcs02's, or a timer of L0's own (KVM).  Returns the pin controls that
+    go on into vmcs02."""
+    slot = vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE
+    value = get_vvmcs(m, v, slot, P_ENTRY)
+    if m.feat.deviations & deviations.DEV_PREEMPTION_TIMER_BY_SOFTWARE:
+        start_nested_timer(m, value)
+        return pin & ~vmx.PIN_VMX_PREEMPTION_TIMER
+    vmwrite(m, slot, value)
+    return pin
+
+
+@unit(Machine, i64)
+def _load_cr3_targets(m, v):
+    """L1's CR3 targets: loading one of these values into CR3 does not exit."""
+    for i in range(1 + CR3_TARGETS_HARDWARE):
+        slot = vmcs.SLOT_CR3_TARGET_COUNT if i == 0 else vmcs.SLOT_CR3_TARGET_VALUE0 + i - 1
+        vmwrite(m, slot, get_vvmcs(m, v, slot, P_ENTRY))
+    return 0
+
+
 @inner
 def _load_bitmaps(m, v, l1_cpu):
     """Merge the permission maps; returns whether L0 uses an MSR bitmap for L2."""
@@ -240,6 +265,8 @@ def vmx_load_shadow_control(m, v):
     # 1. pin-based, primary, secondary
     pin = get_vvmcs(m, v, vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, P_ENTRY)
     slot = vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL
+    if pin & vmx.PIN_VMX_PREEMPTION_TIMER:
+        pin = _load_timer(m, v, pin)
     _write_control(m, slot, merged_pin(own_word(m, slot), pin))
     cpu = get_vvmcs(m, v, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL, P_ENTRY)
     slot = vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL
@@ -267,8 +294,8 @@ def vmx_load_shadow_control(m, v):
     if pin & vmx.PIN_VMX_PREEMPTION_TIMER:
         if m.feat.deviations & deviations.DEV_PREEMPTION_TIMER_RESTARTS == 0:
             word |= vmx.EXIT_CTL_SAVE_VMX_PREEMPTION_TIMER  # it goes on after L0's own exits
-        timer = vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE
-        vmwrite(m, timer, get_vvmcs(m, v, timer, P_ENTRY))
+    elif m.irq.nested_deadline and m.feat.l0 != L0_KVM:
+        word &= ~vmx.EXIT_CTL_SAVE_VMX_PREEMPTION_TIMER  # vmcs02 has none to save
     _write_control(m, slot, word)
     entry = get_vvmcs(m, v, vmcs.SLOT_VM_ENTRY_CONTROLS, P_ENTRY)
     _write_control(m, vmcs.SLOT_VM_ENTRY_CONTROLS, merged_entry(entry))
@@ -292,6 +319,8 @@ def vmx_load_shadow_control(m, v):
     if cpu & vmx.CPU_USE_TSC_OFFSETTING:
         offset += get_vvmcs(m, v, vmcs.SLOT_TSC_OFFSET, P_ENTRY)
     vmwrite(m, vmcs.SLOT_TSC_OFFSET, offset)
+    if l1_cr3_targets(m):
+        _load_cr3_targets(m, v)
     # 6. the virtual APIC
     if m.feat.apicv:
         apicv_merge(m, v, cpu, cpu2)

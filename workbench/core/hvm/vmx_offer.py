@@ -17,6 +17,7 @@ from ...arch import l1_capabilities as table
 from ...arch import vmx
 from ..jit import inner
 from ..layout import L0_KVM, POLICY_KVM
+from ..words import lshr
 from .vmx_controls import CAPABILITIES_HARDWARE, DEFAULT1
 
 PIN, CPU, CPU2, EXIT, ENTRY = range(5)
@@ -60,6 +61,8 @@ NEEDS_HAP = (
 """Not without nested paging of L0's own, which also hides PCIDs where it shadows."""
 VMWRITE_ANY = 1 << 29
 """Of IA32_VMX_MISC."""
+CR3_TARGET_SHIFT, CR3_TARGET_FIELD = 16, 0x1FF
+"""Of IA32_VMX_MISC: how many CR3-target values there are."""
 
 
 def _capability(name: str) -> int:
@@ -119,6 +122,24 @@ def l1_ept_vpid(m):
     if m.sh.active:
         word &= ~EPT_BITS
     return word
+
+
+@inner
+def l1_has_ept_ad(m):
+    """May L1 set EPTP bit 6?  Where it may not, L0 walks its tables without setting flags."""
+    return m.feat.ept_ad != 0 and EPT_VPID[m.feat.l0] & EPT_AD != 0
+
+
+@inner
+def l1_cr3_targets(m):
+    """CR3-target values that L1 may name in vmcs12."""
+    return lshr(MISC[m.feat.l0], CR3_TARGET_SHIFT) & CR3_TARGET_FIELD
+
+
+@inner
+def l1_may_be(m, activity):
+    """May vmcs12 start L2 in an activity state?"""
+    return activity == 0 or (activity <= 3 and lshr(MISC[m.feat.l0], 5 + activity) & 1 != 0)
 
 
 @inner

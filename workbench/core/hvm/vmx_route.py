@@ -24,8 +24,10 @@ from .p2m import n1p_to_l0m
 from .vmcs import get as get_slot
 from .vmcs import get_vvmcs, own_base, settle, vvmcs_base
 from .vmx_apicv import apicv_reflects
+from .vmx_check_util import CR3_TARGETS_HARDWARE
 from .vmx_common import count_common
 from .vmx_intercepts import CR0_TS, CR_CLTS, CR_FROM, CR_LMSW, CR_TO, msr_bit
+from .vmx_offer import l1_cr3_targets
 
 (
     L0, L1, CRASH, BY_CONTROL, EXCEPTION, IO, MSR, CR, HARDWARE_EXCEPTION, DIRTY_DR, INVPCID,
@@ -113,7 +115,7 @@ _CONTROLS = {
 
 _KEPT = {"VMFUNC": L1, "PREEMPTION_TIMER": BY_CONTROL, "PML_FULL": BY_CONTROL}
 """Where KVM itself does what the processor would do for L1; the manual gives these to L1.  The
-modelled KVM leaves timer and log to the processor, so L1 gets their exits there too."""
+modelled KVM leaves the log to the processor, so L1 gets its exit there too."""
 _WHY = {
     "EXCEPTION_NMI": deviations.DEV_SOFTWARE_EXCEPTIONS_KEPT_BY_L0,
     "DR_ACCESS": deviations.DEV_MOV_DR_AFTER_L0,
@@ -167,6 +169,9 @@ def _tables() -> tuple[np.ndarray, ...]:
             deviation[reason], instead[reason] = _why_different(name, xen), xen
         if BY_CONTROL in (manual, xen):
             word[reason], mask[reason] = _CONTROLS[name]
+    # where an exit by vmcs02's timer may be L0's own, its handler looks whose it is
+    deviation[vmx.EXIT_PREEMPTION_TIMER] = deviations.DEV_EVENT_BEHIND_ENTRY
+    instead[vmx.EXIT_PREEMPTION_TIMER] = L0
     return kinds.reshape(-1), deviation, instead, word, mask
 
 
@@ -280,6 +285,18 @@ def _changes_l1_bits(m, v, value, care, mask_slot, shadow_slot):
 
 
 @inner
+def _is_cr3_target(m, v, value):
+    """Is a value that L2 loads into CR3 one of those that vmcs12 lists?"""
+    if l1_cr3_targets(m) == 0:
+        return False
+    n = get_vvmcs(m, v, vmcs.SLOT_CR3_TARGET_COUNT, P_ROUTING)
+    for i in range(CR3_TARGETS_HARDWARE):
+        if i < n and get_slot(v, vmcs.SLOT_CR3_TARGET_VALUE0 + i) == value:
+            return True
+    return False
+
+
+@inner
 def _by_cr(m, v):
     """Control-register exits: L1's if a bit changes that L1 owns, or by its CR3/CR8 controls."""
     qualification = m.exit.info1
@@ -296,7 +313,9 @@ def _by_cr(m, v):
         return _changes_l1_bits(m, v, source, 0xE | (source & 1), mask0, shadow0)
     if cr == 3:
         wanted = vmx.CPU_CR3_LOAD_EXITING if kind == CR_TO else vmx.CPU_CR3_STORE_EXITING
-        return 1 if _cpu(m, v) & wanted else 0
+        if _cpu(m, v) & wanted == 0 or (kind == CR_TO and _is_cr3_target(m, v, value)):
+            return 0
+        return 1
     if cr == 8:
         wanted = vmx.CPU_CR8_LOAD_EXITING if kind == CR_TO else vmx.CPU_CR8_STORE_EXITING
         return 1 if _cpu(m, v) & wanted else 0

@@ -3,16 +3,18 @@
 The timer counts down once per 2^5 cycles of the time-stamp counter while the guest runs, and causes
 an exit when it reaches zero; the monitor trap flag causes one behind every instruction of the guest.
 
-Not modelled: counting down in an inactive state (a halted guest has left to L0).
+While L2 is inactive, and always under KVM, a timer of L0's own stands in for the one that vmcs12 asks
+for (``m.irq.nested_deadline``): it signals as L0's other timers do, by an external interrupt.
 """
 
 from __future__ import annotations
 
 from ...arch import vmcs, vmx
 from ..cpu.apic import TIME_SHIFT
-from ..jit import inner
-from ..layout import ST_OK
+from ..jit import inner, unit
+from ..layout import ST_OK, Machine
 from ..ledger import C_INTERRUPT, C_OTHER
+from ..structs import i64
 from ..words import lshr
 from .vmcs import put
 from .vmx_check_util import word
@@ -56,6 +58,23 @@ def stop_timer(m, base):
         left = lshr(h.timer_deadline, TIME_SHIFT + RATE) - _ticks(m)
         put(base, vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE, left if left > 0 else 0)
     h.timer_deadline = 0
+
+
+@unit(Machine, i64)
+def start_nested_timer(m, value):
+    """L0's own timer stands in for vmcs12's: it runs out after ``value`` ticks, whoever runs."""
+    deadline = (_ticks(m) + (value & 0xFFFF_FFFF)) << (TIME_SHIFT + RATE)
+    m.irq.nested_deadline = deadline if deadline else 1
+    m.ledger.clock_used = 1
+    m.irq.active = 1
+    return ST_OK
+
+
+@inner
+def nested_ticks_left(m):
+    """What is left of it."""
+    left = lshr(m.irq.nested_deadline, TIME_SHIFT + RATE) - _ticks(m)
+    return left if left > 0 else 0
 
 
 @inner

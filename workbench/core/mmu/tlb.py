@@ -108,6 +108,27 @@ def _find(m, array, va, tag, pcid):
 
 
 @inner
+def _find_first(m, va, tag, pcid):
+    """:func:`_find` in TLB1, which may be one large set: looks first where a 4 KB page was found last.
+
+    That place is forgotten when the page is filled in again; so it is always the one that looking
+    through the set would find first.
+    """
+    t = m.tlb
+    page = lshr(va, 12)
+    slot = page & (FAST - 1)
+    hint = m.tlb_hint[slot]
+    if hint > 0:
+        e = t.entries[hint - 1]
+        if e.pcid == pcid and _matches(m, e, page, 12, tag, pcid):
+            return hint - 1
+    i = _find(m, TLB1, va, tag, pcid)
+    if i >= 0 and t.entries[i].shift == 12 and t.entries[i].pcid == pcid:
+        m.tlb_hint[slot] = i + 1
+    return i
+
+
+@inner
 def _find_ghost(m, array, page, shift):
     """An entry for this page and level that a flush made invalid, or NOT_FOUND."""
     t = m.tlb
@@ -199,6 +220,8 @@ def _insert(m, array, page, shift, frame, rights):
     if tag_index(tag) > t.live_top:
         t.live_top = tag_index(tag)
     t.sizes |= 1 << shift
+    if array == TLB1:
+        m.tlb_hint[page & (FAST - 1)] = 0
     return i
 
 
@@ -318,7 +341,7 @@ def translate(m, va, access):
         return software_translate(m, va, access)
     pcid = current_pcid(m)
     tag = m.hw.tag
-    i = _find(m, TLB1, va, tag, pcid)
+    i = _find_first(m, va, tag, pcid)
     if i < 0 and t.sets[TLB1_LARGE] != 0:
         i = _find(m, TLB1_LARGE, va, tag, pcid)
     if i >= 0 and _sufficient(m, t.entries[i].rights, access):
