@@ -11,7 +11,7 @@ from tests.oracle.vmx_machine import GOOD_VMCS12, VMCS12, VmxMachine
 from workbench.arch import deviations, l1_capabilities, msr, vmcs, vmx
 from workbench.arch.table import rows
 from workbench.core import layout
-from workbench.core.hvm.vmx_controls import HARDWARE, LENT
+from workbench.core.hvm.vmx.controls import HARDWARE, LENT
 from workbench.personality import L0S
 
 ROWS = rows("l1_capabilities")

@@ -49,6 +49,7 @@ class Twins:
         f["tlb_tagging"] = f["flush_by_asid"] = 1
         f["np2m_tables"], f["np2m_flush"], f["l0_page_shift"] = tables, policy, l0_shift
         f["deviations"], f["ept_ad"] = DEV_NP2M_HOST_RIGHTS if host_rights else 0, ept_ad
+        f["l0"] = lay.L0_MANUAL  # which offers L1 accessed and dirty bits of EPT
         made.build_l1_memory()
         m["np2m_pool_end"] = int(m["np2m_pool"][0]) + pool * lay.PAGE
         m["level"] = 2

@@ -13,7 +13,9 @@ from tests.oracle.svm_machine import IOPM12, MSRPM12, VMCB12, SvmMachine
 from tests.oracle.vmx_machine import VmxMachine
 from workbench.arch import deviations, vmx
 from workbench.core import layout
-from workbench.core.hvm import memory_map, svm_tables, vmx_route
+from workbench.core.hvm import memory_map
+from workbench.core.hvm.svm import tables as svm_tables
+from workbench.core.hvm.vmx import route as vmx_route
 from workbench.personality import L0S
 
 from .test_svm_maps import MSRS, random_map

@@ -12,7 +12,7 @@ from tests.oracle import shadow as oracle
 from workbench.arch import vmcb, vmcs
 from workbench.core import layout as lay
 from workbench.core.hvm import memory_map as mm
-from workbench.core.hvm.shadow import SF_EMULATE, SF_FATAL, SF_HANDLED, SF_INJECT
+from workbench.core.hvm.shadow.l0 import SF_EMULATE, SF_FATAL, SF_HANDLED, SF_INJECT
 from workbench.core.units import entry
 from workbench.scenario import Scenario
 from workbench.simulate import build

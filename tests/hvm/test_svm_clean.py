@@ -114,7 +114,7 @@ def test_the_copy_least_recently_used_goes():
 
 
 def test_the_copied_bytes_are_every_field_that_vmrun_loads():
-    from workbench.core.hvm import svm_clean as clean
+    from workbench.core.hvm.svm import clean
 
     covered = set()
     for offset, length in zip(clean.RANGE_OFFSET, clean.RANGE_BYTES, strict=True):

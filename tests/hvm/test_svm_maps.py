@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.oracle import svm as oracle
 from tests.oracle.svm_machine import IOPM12, MSRPM12, SvmMachine
 from workbench.core import layout
-from workbench.core.hvm import memory_map, svm_maps
+from workbench.core.hvm import memory_map
+from workbench.core.hvm.svm import maps as svm_maps
 from workbench.core.ledger import EVENTS
 
 UOP = np.zeros(1, layout.UOP)

@@ -10,7 +10,7 @@ from tests.oracle import svm as oracle
 from tests.oracle.svm_machine import IOPM12, MSRPM12, VMCB12, SvmMachine
 from workbench.arch.table import rows
 from workbench.core import layout
-from workbench.core.hvm import svm_tables
+from workbench.core.hvm.svm import tables as svm_tables
 
 from .test_svm_maps import MSRS, random_map
 

@@ -11,7 +11,7 @@ from tests.oracle import svm as oracle
 from tests.oracle.svm_machine import HAP_ROOT, L2_NCR3, MSRPM12, VMCB12, SvmMachine
 from workbench.core import layout
 from workbench.core.hvm import memory_map
-from workbench.core.hvm import svm_checks as checks
+from workbench.core.hvm.svm import checks
 from workbench.core.ledger import EVENTS
 
 VMCB01, VMCB02 = memory_map.VMCX01_MA, memory_map.VMCX02_MA

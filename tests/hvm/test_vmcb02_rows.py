@@ -10,7 +10,8 @@ from tests.oracle.table_rows import TableRows
 from tests.oracle.vmcb_case import PAUSE, VLS, VMCB02, VmcbCase, vmcb_cases
 from workbench.arch import deviations
 from workbench.core import layout
-from workbench.core.hvm import memory_map, svm_tables
+from workbench.core.hvm import memory_map
+from workbench.core.hvm.svm import tables as svm_tables
 from workbench.personality import L0S
 
 ROWS = TableRows("vmcb02_merge", "field", ("xen", "kvm"))

@@ -20,7 +20,7 @@ from tests.oracle.vmcs_case import (
 from workbench.arch import vmcs
 from workbench.core import layout
 from workbench.core.hvm import memory_map
-from workbench.core.hvm.vmx_host_area import HOST_SLOTS
+from workbench.core.hvm.vmx.host_area import HOST_SLOTS
 from workbench.personality import L0S
 
 ROWS = TableRows("vmcs02_merge", "field", ("xen", "kvm"))

@@ -12,7 +12,7 @@ from tests.oracle.vmx_machine import GOOD_VMCS12, L2_CR3, VmxMachine
 from workbench.arch import vmx
 from workbench.core import layout
 from workbench.core.cpu.apic import TIME_SHIFT
-from workbench.core.hvm.vmx_controls import KVM_CR0_GUEST, KVM_CR4_GUEST
+from workbench.core.hvm.vmx.controls import KVM_CR0_GUEST, KVM_CR4_GUEST
 from workbench.core.ledger import EVENTS
 
 HLT, SHUTDOWN, SIPI = 1, 2, 3

@@ -24,7 +24,7 @@ from tests.oracle.vmx_machine import GOOD_VMCS12, VMCS12, VmxMachine
 from workbench.arch import vmcs, vmx
 from workbench.core import layout
 from workbench.core.hvm import memory_map
-from workbench.core.hvm.vmx_checked import GUEST_OF_VMCS12, OF_VMCS01
+from workbench.core.hvm.vmx.checked import GUEST_OF_VMCS12, OF_VMCS01
 
 FIELDS = tuple(vmcs.field_name(slot) for slot in range(vmcs.N_SLOTS))
 PLACES = {1: memory_map.VMCX01_MA, 2: memory_map.VMCX02_MA}
@@ -37,6 +37,7 @@ class Checked:
 
     def __init__(self) -> None:
         self.machine = made = VmxMachine()
+        made.m["feat"]["l0"] = layout.L0_MANUAL  # which offers L1 activity states
         made.enter_vmx_operation()
         made.words(made.l1(REVISION_PAGE))[0] = vmcs.REVISION
         made.words(made.l1(SHADOW_PAGE))[0] = vmcs.REVISION | 1 << 31

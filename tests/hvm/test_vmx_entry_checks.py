@@ -14,7 +14,8 @@ from tests.oracle.vmx_machine import EPT12, GOOD_VMCS12, L1_BYTES, VMCS12, VmxMa
 from workbench.arch import vmcs, vmx
 from workbench.arch.table import rows
 from workbench.core import layout
-from workbench.core.hvm import memory_map, vmx_controls
+from workbench.core.hvm import memory_map
+from workbench.core.hvm.vmx import controls as vmx_controls
 
 NOT_OFFERED = {"SHADOW_VMCS", "VIRTUAL_NMIS", "ENABLE_PML"}
 """By an L0 without deviations; two of them come with features that are off here."""

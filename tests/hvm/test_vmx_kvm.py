@@ -9,7 +9,8 @@ from tests.oracle import vmx as oracle
 from tests.oracle.vmx_machine import GOOD_VMCS12, MSR_BITMAP12, VMCS12, ZERO, VmxMachine
 from workbench.arch import vmcs, vmx
 from workbench.core import layout
-from workbench.core.hvm import memory_map, vmx_kvm
+from workbench.core.hvm import memory_map
+from workbench.core.hvm.vmx import kvm as vmx_kvm
 from workbench.core.ledger import EVENTS
 
 KVM = {"l0": layout.L0_KVM, "deviations": 0}

@@ -9,7 +9,8 @@ from tests.oracle.vmx_machine import VmxMachine
 from workbench.arch import msr, vmcs, vmx
 from workbench.arch.table import rows
 from workbench.core import layout
-from workbench.core.hvm import memory_map, vmx_controls
+from workbench.core.hvm import memory_map
+from workbench.core.hvm.vmx import controls as vmx_controls
 
 GP = 1 << 31 | 1 << 11 | 3 << 8 | 13
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.model.runs import BACKENDS, L2_PROGRAMS, count, simulated
-from workbench.core.hvm.svm_maps import KVM_MERGED_WORDS
+from workbench.core.hvm.svm.maps import KVM_MERGED_WORDS
 from workbench.personality import L0S
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from workbench import nested_layouts
 from workbench.arch import deviations
 from workbench.core import emit, jit, layout
-from workbench.core.hvm import memory_map, svm, svm_intercepts  # noqa: F401  (register the units)
+from workbench.core.hvm import memory_map
+from workbench.core.hvm.svm import intercepts, l0  # noqa: F401  (register the units)
 
 from . import svm as oracle
 

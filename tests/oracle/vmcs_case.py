@@ -16,7 +16,8 @@ from tests.oracle.vmx_machine import (
 )
 from workbench.arch import deviations, vmcs
 from workbench.core import layout
-from workbench.core.hvm import memory_map, vmx_kvm
+from workbench.core.hvm import memory_map
+from workbench.core.hvm.vmx import kvm as vmx_kvm
 from workbench.core.ledger import EVENTS
 from workbench.personality import L0S
 

@@ -264,3 +264,25 @@ def test_a_request_that_comes_while_charts_are_drawn_can_be_cancelled(simulation
         await panel.runner.drain()
 
     asyncio.run(use())
+
+
+def test_reasons_call_toggles_as_the_panel_does(panel):
+    said = panel.controls._reasons["vmcs_shadowing"].value
+    assert "Virtual GIF" in said and "virtual_gif" not in said
+    said = panel.controls._idle["balloon_period"].value
+    assert "L0 P2M event" in said
+
+
+def test_programs_that_differ_are_named_beside_each_other(panel):
+    panel.controls._guests[2].value = "touch"
+    panel.controls._backend.value = "vmx"
+    panel.controls._guests[2].value = "cpuid"
+    assert list(panel.shown()) == ["VMX, l2 cpuid", "SVM, l2 touch"]
+
+
+def test_a_pinned_result_that_is_the_one_shown_is_shown_once(panel):
+    panel.pin()
+    panel.controls._features["virtual_gif"].value = True
+    assert len(panel.shown()) == 2
+    panel._undo.click()
+    assert list(panel.shown()) == ["SVM"]

@@ -14,6 +14,7 @@ from ..prices import PricePreset
 from ..result import Result
 from .sizes import wrapped
 
+_PROGRAMS = ("l1", "l2")
 Results = Result | Mapping[str, Result] | Iterable[Result]
 
 
@@ -64,9 +65,14 @@ def _flat(result: Result) -> dict[str, Any]:
 
 
 def _varies(name: str, flat: list[dict[str, Any]]) -> bool:
-    """True when results of the same back-end differ in it (a back-end implies its own features)."""
+    """True when results of the same back-end differ in it (a back-end implies its own features).
+
+    Programs are named wherever they differ: no reader expects two of them side by side.
+    """
     if name == "backend":
         return False
+    if name in _PROGRAMS:
+        return len({values[name] for values in flat}) > 1
     for backend in ("svm", "vmx"):
         same = [values.get(name) for values in flat if values["backend"] == backend]
         if len(set(map(repr, same))) > 1:

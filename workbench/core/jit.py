@@ -22,6 +22,7 @@ import contextlib
 import ctypes
 from collections.abc import Callable
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -44,6 +45,10 @@ def kernel_cache() -> Path:
 
 inner = numba.njit(cache=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
 """Decorator for a helper that LLVM may inline into its callers."""
+
+
+DIGEST_BYTES = 32
+"""SHA-256 behind each object file of the cache: a damaged one would end the process when linked."""
 
 
 class Unit:
@@ -76,11 +81,14 @@ class Unit:
         return types.ExternalFunction(self.symbol, self.signature)
 
     def compile(self) -> bytes:
-        """Machine code of the unit, as an object file; compiled unless it is in the cache."""
+        """Machine code of the unit, as an object file; compiled unless it is in the cache, whole."""
         with contextlib.suppress(FileNotFoundError):
-            return self.file.read_bytes()
+            kept = self.file.read_bytes()
+            made = kept[:-DIGEST_BYTES]
+            if kept[-DIGEST_BYTES:] == sha256(made).digest():
+                return made
         made = object_code(self.function, self.signature, self.symbol)
-        write_atomically(self.file, made)
+        write_atomically(self.file, made + sha256(made).digest())
         return made
 
     def entry(self) -> Callable[..., int]:

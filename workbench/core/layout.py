@@ -189,7 +189,7 @@ GUEST_INSN = np.dtype(
         ("is_memory", "i8"), ("address", "i8"), ("segment_base", "i8"),
     ]
 )  # fmt: skip
-"""An instruction of a guest's that L0 has read itself (hvm/svm_decode.py)."""
+"""An instruction of a guest's that L0 has read itself (hvm/svm/decode.py)."""
 
 EXIT = np.dtype(
     [
@@ -365,7 +365,7 @@ CHECKED_VMCS = np.dtype(
     ],
     align=True,
 )  # fmt: skip
-"""The fields of a VMCS, and what else its checks looked at, when they all held (hvm/vmx_checked)."""
+"""The fields of a VMCS, and what else its checks looked at, when they all held (hvm/vmx/checked)."""
 
 N_P2M_LEAVES = 16
 P2M_LEAF = np.dtype(

@@ -6,6 +6,7 @@ A control asks the state for a change; the state's answer, taken or refused, flo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from html import escape
@@ -33,6 +34,8 @@ _SPELLED = {
     "hap": "HAP", "psc": "PSC", "pml": "PML", "pause": "PAUSE", "vmexit": "VM exit",
     "vmclear": "VMCLEAR", "vmptrld": "VMPTRLD", "vmrun": "VMRUN", "cr": "CR", "mmio": "MMIO",
     "l0": "L0", "l1": "L1", "l2": "L2", "llc": "LLC", "apic": "APIC", "pte": "PTE", "tlb1": "TLB1", "tlb2": "TLB2",
+    "irq": "IRQ", "cr3": "CR3", "ud": "#UD", "tpr": "TPR", "pio": "PIO", "vmx": "VMX", "intr": "interrupt",
+    "asids": "ASIDs", "rip": "RIP",
 }  # fmt: skip
 """Words of names as the manuals spell them."""
 _WIDE = {"description_width": "150px"}
@@ -45,6 +48,16 @@ def label_of(name: str) -> str:
     """A name of the catalogue as people write it: ``virtual_gif`` -> ``Virtual GIF``."""
     text = " ".join(_SPELLED.get(word, word) for word in name.lower().split("_"))
     return text[:1].upper() + text[1:]
+
+
+def spelled(text: str) -> str:
+    """A text of the catalogue with its toggles as the panel calls them."""
+    known = features.catalogue()
+    return re.sub(
+        r"\b[a-z0-9]+(?:_[a-z0-9]+)+\b",
+        lambda found: label_of(found[0]) if found[0] in known else found[0],
+        text,
+    )
 
 
 def section(title: str, *children: w.Widget) -> w.VBox:
@@ -309,19 +322,19 @@ class Controls:
             elif feature.is_switch:
                 self._put(control, False)
             control.disabled = bool(reason)
-            control.tooltip = reason or feature.meaning
+            control.tooltip = spelled(reason or feature.meaning)
             if reason:
                 control.add_class("wbp-off")
             else:
                 control.remove_class("wbp-off")
-            set_note(self._reasons[name], reason)
+            set_note(self._reasons[name], spelled(reason))
 
     def _refresh_numbers(self) -> None:
         reasons = self._state.idle_numbers()
         for name, value in self._state.numbers().items():
             self._put(self._numbers[name], value)
             self._numbers[name].disabled = name in reasons
-            set_note(self._idle[name], reasons.get(name, ""))
+            set_note(self._idle[name], spelled(reasons.get(name, "")))
 
     def _refresh_prices(self) -> None:
         state, preset = self._state, self._state.scenario.preset

@@ -14,7 +14,7 @@ _DONE = {
     "flushes executed": "L0_FLUSH_EXECUTED",
     "new tags": "L0_TAG_ALLOCATED",
 }
-_SHOWN = 1000
+_SHOWN = 600
 """Pages of the bars."""
 _THAN = "shared, flushed"
 

@@ -111,8 +111,15 @@ handle_page_fault:
         READ_FIELD rdx, IDT_VECTORING_ERROR_CODE
         WRITE_FIELD VM_ENTRY_EXCEPTION_ERROR_CODE, rdx
 no_error_code:
+        mov     edx, ecx
         shr     ecx, EVENT_TYPE_SHIFT
         and     ecx, EVENT_TYPE_MASK
+        cmp     dl, VECTOR_DF
+        je      not_a_fault
+        cmp     ecx, EVENT_EXCEPTION_TYPE
+        je      shadow_done
+not_a_fault:
+        call    drop_resume_flag
         cmp     ecx, EVENT_HAS_LENGTH
         jb      shadow_done
         READ_FIELD rdx, VM_EXIT_INSTRUCTION_LEN
@@ -147,6 +154,7 @@ reflect_fault:
         je      handle_shutdown
         cmp     cl, VECTOR_PF
         jne     inject_exception
+        call    drop_resume_flag
         mov     edx, VECTOR_DF
         mov     dword ptr [fault_error], 0
 # Exception EDX with the error code [fault_error] into L2.
@@ -156,6 +164,13 @@ inject_exception:
         mov     ebx, [fault_error]
         WRITE_FIELD VM_ENTRY_EXCEPTION_ERROR_CODE, rbx
         jmp     shadow_done
+
+# The exit has saved RF for the fault; the frame of another event is without it. RAX, RBX are lost.
+drop_resume_flag:
+        READ_FIELD rbx, GUEST_RFLAGS
+        btr     ebx, RFLAGS_RF_BIT
+        WRITE_FIELD GUEST_RFLAGS, rbx
+        ret
 
 # ============================================================== INVLPG and control registers
 handle_invlpg:

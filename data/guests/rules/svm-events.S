@@ -9,6 +9,7 @@ RULES   svm.events
 .set ERROR, 1 << 11
 .set EXCEPTION, 3 << 8
 .set SOFTWARE, 4 << 8
+.set RF, 1 << 16
 .set UNMAPPED, 0x100000000                  # behind what L1's page tables map
 
 # An intercepted exception: RIP at the instruction, no next RIP but for INT3.
@@ -128,6 +129,14 @@ RULE injected_exception_is_delivered, "An injected exception goes through L2's I
         CHECK   [exc_vector], EXC_UD
         CHECK_AT [exc_rip], l2_waits
         CHECK   [exc_error], 0
+RULE injected_fault_has_rf, "The frame of an injected fault has RF set, as of one that occurred in the guest", "APM vol. 2, 15.20 and 13.1.1"
+        mov     dword ptr [vmcb + VMCB_EVENT_INJ], VALID | EXCEPTION | EXC_UD
+        RUN     l2_waits
+        HALTED
+        CHECK   [exc_vector], EXC_UD
+        mov     rax, [exc_rflags]
+        and     eax, RF
+        CHECK   rax, RF
 RULE injected_error_code_is_pushed, "EVENTINJ with EV pushes its error code", "APM vol. 2, 15.20"
         mov     dword ptr [vmcb + VMCB_EVENT_INJ], VALID | EXCEPTION | ERROR | EXC_GP
         mov     dword ptr [vmcb + VMCB_EVENT_INJ_ERR], 0xabc8

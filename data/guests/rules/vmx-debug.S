@@ -9,6 +9,7 @@ RULES   vmx.debug
 .set INTERRUPT,     0 << 8
 .set EXCEPTION,     3 << 8
 .set TF,            1 << 8
+.set RF,            1 << 16
 .set STEPPED,       1 << 14                 # BS of DR6, of qualifications, of pending exceptions
 .set DETECTED,      1 << 13                 # BD, and DR7.GD
 .set ENABLED,       1 << 12                 # pending exceptions: an enabled breakpoint was met
@@ -159,6 +160,39 @@ RULE mov_dr_exit_comes_before_general_detect, "MOV-DR exiting comes before gener
         SET_BITS CPU_BASED_VM_EXEC_CONTROL, CPU_MOV_DR_EXITING
         L2      mov rbx, dr0
         EXITED  EXIT_DR_ACCESS
+
+# ------------------------------------------------------------------ RF: SDM vol. 3, 28.3.3 and 27.6.1.1
+
+RULE fault_exit_saves_rf, "The exit of a fault saves RFLAGS with RF set", "SDM vol. 3, 28.3.3"
+        SET     EXCEPTION_BITMAP, 1 << EXC_UD
+        L2      ud2
+        CHECK_FIELD VM_EXIT_REASON, EXIT_EXCEPTION_NMI
+        CHECK_FIELD_BITS GUEST_RFLAGS, RF, RF
+RULE trap_exit_saves_no_rf, "The exit of a single-step trap saves RFLAGS with RF clear", "SDM vol. 3, 28.3.3"
+        INTERCEPT_DB
+        STEP
+        L2      nop
+        DB_EXITS [l2_next], STEPPED
+        CHECK_FIELD_BITS GUEST_RFLAGS, RF, 0
+RULE instruction_exit_saves_no_rf, "The exit of an instruction saves RFLAGS with RF clear", "SDM vol. 3, 28.3.3"
+        L2      cpuid
+        EXITED  EXIT_CPUID
+        CHECK_FIELD_BITS GUEST_RFLAGS, RF, 0
+RULE injected_fault_has_the_rf_of_the_guest, "The frame of an injected fault has RF as it is in the VMCS: clear", "SDM vol. 3, 27.6.1.1"
+        SET     VM_ENTRY_INTR_INFO_FIELD, VALID | EXCEPTION | EXC_UD
+        L2      nop
+        CHECK   [exc_vector], EXC_UD
+        mov     rax, [exc_rflags]
+        and     eax, RF
+        CHECK   rax, 0
+RULE injected_fault_has_rf_when_the_guest_has, "The frame of an injected fault has RF as it is in the VMCS: set", "SDM vol. 3, 27.6.1.1"
+        SET     VM_ENTRY_INTR_INFO_FIELD, VALID | EXCEPTION | EXC_UD
+        SET     GUEST_RFLAGS, RF | 2
+        L2      nop
+        CHECK   [exc_vector], EXC_UD
+        mov     rax, [exc_rflags]
+        and     eax, RF
+        CHECK   rax, RF
 RULES_END
 
 l2_mov_ss:

@@ -23,10 +23,9 @@ from ..layout import (
     Machine,
     Uop,
 )
-from ..mmu.breakpoints import ENABLES
 from ..words import lshr
 from .control_bits import CR4_TSD, EFER_SCE
-from .debug import note_debug_state
+from .debug import forget_resume, note_debug_state
 from .exceptions import (
     BP,
     DB,
@@ -127,8 +126,7 @@ def return_from_interrupt(m, u):
         return status
     # 4. commit
     set_rflags(m, _return_flags(m, flags, lg))
-    if c.dr[7] & ENABLES == 0:
-        c.sysflags &= ~RF  # without breakpoints nothing would clear it behind the next instruction
+    forget_resume(c)
     note_debug_state(m)
     outward = cpl > c.cpl
     set_code_segment(m, selector, descriptor, cpl)

@@ -124,12 +124,18 @@ def note_debug_exception(m):
 
 
 @inner
-def resume_image(m, injected):
-    """RF in the frame of ``m.exc``: set for faults, so that a breakpoint is not met again."""
-    e = m.exc
-    if injected or e.kind != KIND_EXCEPTION or e.vector == DF or e.vector == MC:
+def resume_image(e):
+    """RF in the frame of the event ``e``: set for faults, so that a breakpoint is not met again."""
+    if e.kind != KIND_EXCEPTION or e.vector == DF or e.vector == MC:
         return 0
     return 0 if e.vector == DB and e.error == 0 else RF
+
+
+@inner
+def forget_resume(c):
+    """Without breakpoints RF has no effect, and nothing would clear it behind the next instruction."""
+    if c.dr[7] & ENABLES == 0:
+        c.sysflags &= ~RF
 
 
 @inner

@@ -7,9 +7,10 @@ shadow stacks.
 from __future__ import annotations
 
 from ..hvm.intercepts import exception_exit, shutdown_exit
-from ..hvm.vmx_timer import MTF_PENDING
+from ..hvm.vmx.timer import MTF_PENDING
 from ..jit import inner, unit
 from ..layout import (
+    BACKEND_VMX,
     CS,
     RSP,
     SS,
@@ -238,6 +239,12 @@ def _shutdown(m):
     return ST_SHUTDOWN
 
 
+@inner
+def _resume_image(m, e):
+    """VMX takes RF of an injected event from the guest's RFLAGS; SVM delivers it as any (15.20)."""
+    return 0 if e.injected and m.hw.backend == BACKEND_VMX else resume_image(e)
+
+
 @unit(Machine)
 def deliver_event(m):
     """Deliver ``m.exc``; ST_BRANCH, ST_VMEXIT or ST_SHUTDOWN.
@@ -262,7 +269,7 @@ def deliver_event(m):
                 c.cr2 = e.address
             elif vector == DB:
                 note_debug_exception(m)
-        m.debug.image = resume_image(m, e.injected)
+        m.debug.image = _resume_image(m, e)
         e.injected = 0
         m.delivering += 1
         status = deliver_once(m)

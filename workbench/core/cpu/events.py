@@ -5,17 +5,17 @@ an NMI or interrupt signal leaves to L0 (both vendors' L0 ask for that); then wh
 structure asks the processor to wait for: a virtual NMI or interrupt (V_NMI, V_IRQ, APM vol. 2, 15.21),
 an interrupt or NMI window (SDM vol. 3, 26.2), a virtual interrupt of the virtual-APIC page (30.2).
 Before all these come the monitor trap flag, debug traps (``debug``) and the VMX-preemption timer
-(``hvm/vmx_timer``); behind them instruction breakpoints.
+(``hvm/vmx/timer``); behind them instruction breakpoints.
 """
 
 from __future__ import annotations
 
 from ...arch import svm, vmx
 from ..hvm.intercepts import exception_exit
-from ..hvm.svm_leave import intercepted, leave
-from ..hvm.vmx_exits import fill_exit
-from ..hvm.vmx_timer import timer_exit, trap_flag_exit
-from ..hvm.vmx_vapic import vapic_after_write, vapic_deliver
+from ..hvm.svm.leave import intercepted, leave
+from ..hvm.vmx.exits import fill_exit
+from ..hvm.vmx.timer import timer_exit, trap_flag_exit
+from ..hvm.vmx.vapic import vapic_after_write, vapic_deliver
 from ..jit import inner, unit
 from ..layout import BACKEND_SVM, DEBUG_ON, PHYS_NMI, ST_FAULT, ST_OK, ST_VMEXIT, Machine
 from ..ledger import C_INTERRUPT_WINDOW, fold_steps, note_latency

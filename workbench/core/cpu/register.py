@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..hvm.insn import I_XSETBV
 from ..hvm.intercepts import cr_exit, dr_exit, effective_cr, insn_exit, read_cr
-from ..hvm.vmx_vapic import vapic_write_tpr
+from ..hvm.vmx.vapic import vapic_write_tpr
 from ..jit import inner, unit
 from ..layout import (
     BACKEND_VMX,

@@ -8,7 +8,7 @@ the conventions and ``layout`` (ST_*) for the outcomes.
 from __future__ import annotations
 
 from ..hvm.nested import l0_emulated, l0_exit
-from ..hvm.shadow import EMULATING
+from ..hvm.shadow.l0 import EMULATING
 from ..jit import inner, unit
 from ..layout import (
     FATAL_RECURSION,

@@ -16,7 +16,7 @@ from ..hvm.insn import (
     I_WBINVD,
 )
 from ..hvm.intercepts import insn_exit, msr_exit
-from ..hvm.vmx_vapic import NOT_VIRTUAL, vapic_rdmsr, vapic_wrmsr
+from ..hvm.vmx.vapic import NOT_VIRTUAL, vapic_rdmsr, vapic_wrmsr
 from ..jit import inner, unit
 from ..layout import (
     RAX,

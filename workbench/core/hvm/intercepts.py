@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..jit import inner
 from ..layout import BACKEND_SVM
-from .svm_intercepts import (
+from .svm.intercepts import (
     svm_cr_exit,
     svm_dr_exit,
     svm_exception_exit,
@@ -19,7 +19,7 @@ from .svm_intercepts import (
     svm_shutdown_exit,
     svm_virt_instruction,
 )
-from .vmx_intercepts import (
+from .vmx.intercepts import (
     vmx_cr_exit,
     vmx_dr_exit,
     vmx_effective_cr,
@@ -30,7 +30,7 @@ from .vmx_intercepts import (
     vmx_read_cr,
     vmx_shutdown_exit,
 )
-from .vmx_virt import vmx_virt_instruction
+from .vmx.virt import vmx_virt_instruction
 
 
 @inner

@@ -12,9 +12,9 @@ from ..cpu.operands import effective_address
 from ..jit import inner
 from ..layout import BACKEND_SVM, ST_OK
 from ..ledger import C_INVLPG
-from .svm_leave import intercepted, leave
-from .vmx_exits import fill_exit
-from .vmx_operands import REG2, displacement, memory_info
+from .svm.leave import intercepted, leave
+from .vmx.exits import fill_exit
+from .vmx.operands import REG2, displacement, memory_info
 
 
 @inner

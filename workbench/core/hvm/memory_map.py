@@ -19,13 +19,13 @@ HAP_TABLES_END_MA = 0x3EE000
 L1_MSR_MAP_MA = 0x3EE000
 """L0's copy of L1's MSR map, 2 pages, in layouts that keep one (hvm/msr_map_copy.py)."""
 SVM_IOPM_SET_MA = 0x3F0000
-"""Four I/O maps of 3 pages each that L2 may run with (hvm/svm_maps.py)."""
+"""Four I/O maps of 3 pages each that L2 may run with (hvm/svm/maps.py)."""
 GUEST_MSRS_MA = 0x3FE000
 """MSR area of L0's: values of its guest, stored at every VM exit and loaded at every VM entry."""
 HOST_MSRS_MA = 0x3FE800
 """MSR area of L0's: its own values, loaded at every VM exit."""
 KVM_VMCS12_MA = 0x3FC000
-"""KVM's copy of the current vmcs12 (hvm/vmx_kvm.py)."""
+"""KVM's copy of the current vmcs12 (hvm/vmx/kvm.py)."""
 KVM_SHADOW_MA = 0x3FD000
 """The shadow VMCS that KVM gives L1."""
 NESTED_STATE_MA = 0x3FF000

@@ -14,9 +14,9 @@ from ..layout import RAX, RSP, Machine
 from ..ledger import E_L0_DEVICE_EMULATED, E_L0_GUEST_PAGE_MAPPED, E_L0_INSTRUCTION_EMULATED, count
 from ..structs import i64
 from ..words import ld32, ld64, lshr, st32, st64
-from .svm_checks import EVENT_VALID
-from .vmcs import own_base, put, vmread, vmwrite
-from .vmx_checks import BLOCK_MOV_SS, BLOCK_STI
+from .svm.checks import EVENT_VALID
+from .vmx.checks import BLOCK_MOV_SS, BLOCK_STI
+from .vmx.vmcs import own_base, put, vmread, vmwrite
 
 NPF_FETCH, NPF_FINAL = 1 << 4, 1 << 32
 QUALIFICATION_FETCH, QUALIFICATION_LINEAR = 1 << 2, 3 << 7

@@ -70,23 +70,30 @@ from .nested_state import (
 from .nested_vcpu import REFLECT_TO_L1
 from .np2m import np2m_select
 from .p2m_script import p2m_scripted_change
-from .shadow_pages import shadow_drop_all
-from .shadow_switch import shadow_after_exit, shadow_before_entry
-from .shadow_vmx import vmx_shadow_inject
+from .shadow.pages import shadow_drop_all
+from .shadow.switch import shadow_after_exit, shadow_before_entry
+from .shadow.vmx import vmx_shadow_inject
 from .state_events import begin_event, keep_event
-from .svm import svm_enter_n2, svm_exit_n2, svm_handle, svm_route, svm_set_hap_root
-from .svm_clean import all_clean
-from .svm_hw import svm_hw_enter, svm_hw_exit, svm_store_guest
-from .svm_intr import V_IRQ, svm_intr_assist
-from .svm_l0 import svm_inject
-from .svm_tables import code_index
+from .svm.clean import all_clean
+from .svm.common import svm_inject
+from .svm.hw import svm_hw_enter, svm_hw_exit, svm_store_guest
+from .svm.intr import V_IRQ, svm_intr_assist
+from .svm.l0 import svm_enter_n2, svm_exit_n2, svm_handle, svm_route, svm_set_hap_root
+from .svm.tables import code_index
 from .tags import tag_for_entry, tags_after_n2_exit
 from .virtual_exit import ASKED, ask_exit, exit_asked, recall_vmx_exit
-from .vmx import vmx_enter_n2, vmx_exit_n2, vmx_handle, vmx_route, vmx_set_hap_root, vmx_set_vpid
-from .vmx_activity import vmx_wait_inactive
-from .vmx_hw import vmx_hw_enter, vmx_hw_exit, vmx_store_guest
-from .vmx_intr import vmx_intr_assist
-from .vmx_timer import is_timed
+from .vmx.activity import vmx_wait_inactive
+from .vmx.hw import vmx_hw_enter, vmx_hw_exit, vmx_store_guest
+from .vmx.intr import vmx_intr_assist
+from .vmx.l0 import (
+    vmx_enter_n2,
+    vmx_exit_n2,
+    vmx_handle,
+    vmx_route,
+    vmx_set_hap_root,
+    vmx_set_vpid,
+)
+from .vmx.timer import is_timed
 
 WINDOWS = vmx.CPU_INTR_WINDOW_EXITING | vmx.CPU_NMI_WINDOW_EXITING
 """VMX controls that make the processor watch for the guest to become interruptible."""

@@ -43,7 +43,7 @@ from ..words import lshr
 from .nested_state import n2p_to_l0m
 from .np2m import EPTP_AD, new_table_page, np2m_empty_all, np2m_select
 from .p2m import EPT_WRITE_BACK, n1p_to_l0m, p2m_query, p2m_resolve
-from .vmx_pml import log_write_for_l1
+from .vmx.pml import log_write_for_l1
 
 NP_HANDLED, NP_INJECT, NP_MISCONFIG, NP_L0_ERROR, NP_MMIO, NP_LOG_FULL = range(6)
 """Outcomes of :func:`np2m_fault`."""

@@ -31,7 +31,7 @@ from ..words import fill_bytes
 from .nested_state import flushp2m, n2p_to_l0m, set_flushp2m, set_n2p_to_l0m
 from .records import MAX_NP2M, NP2M_POOL_PAGES
 from .tags import N1, N2, tags_np2m_emptied, tags_renew, tells_tables_apart
-from .vmx_offer import l1_has_ept_ad
+from .vmx.offer import l1_has_ept_ad
 
 EPTP_AD = 1 << 6
 """In ``base``: L1 uses accessed and dirty bits of EPT with this root."""

@@ -34,7 +34,7 @@ NESTED_VCPU = np.dtype(
         ("shadow_active", "i8"),         # vmcs12 is a shadow VMCS now
         ("guest_efer", "i8"),            # EFER as the running guest sees it (SVME is its own)
         ("host_efer", "i8"),             # L1's while L2 runs
-        ("activity", "i8"),              # VMX: activity state of L2, 0 active (hvm/vmx_activity.py)
+        ("activity", "i8"),              # VMX: activity state of L2, 0 active (hvm/vmx/activity.py)
         ("immediate_exit", "i8"),        # VMX: vmcs02 exits before L2's first instruction
     ]
 )  # fmt: skip
@@ -43,7 +43,7 @@ NESTED_VCPU = np.dtype(
 N_VMCB_COPIES, VMCB_COPY_BYTES = 4, 0x6A0
 """VMCBs that the processor keeps a copy of, and how much of one VMRUN loads at most."""
 VMCB_COPY = np.dtype([("ma", "i8"), ("used", "i8"), ("bytes", "u1", (VMCB_COPY_BYTES,))])
-"""What the processor holds of a VMCB (hvm/svm_clean.py); ``ma`` 0: nothing."""
+"""What the processor holds of a VMCB (hvm/svm/clean.py); ``ma`` 0: nothing."""
 
 N_ROUTES = 256
 MAX_NP2M = 10
@@ -66,14 +66,14 @@ NP2M = np.dtype(
 
 KVM = np.dtype([("page", "i8"), ("dirty", "i8"), ("rare_in_02", "i8")])
 """KVM's copy of vmcs12: ma of L1's page, whether vmcs02 must be written in full, and whether the
-rarely moved guest state is in vmcs02 only (hvm/vmx_kvm.py)."""
+rarely moved guest state is in vmcs02 only (hvm/vmx/kvm.py)."""
 
 SHADOW_PAGES = 4096
 """Size of the list of shadow pages, a power of two; page 0 is none."""
 SHADOW_PAGE = np.dtype(
     [
         ("frame", "i8"),   # page of RAM that it shadows: a guest table, or where a large page starts
-        ("kind", "i8"),    # hvm/shadow_pages; 0 free
+        ("kind", "i8"),    # hvm/shadow/pages; 0 free
         ("next", "i8"),    # next shadow of the same frame, or next free page
         ("refs", "i8"),    # entries that point to it, and 1 for a root that is kept
         ("pinned", "i8"),  # is a root that is kept

@@ -6,7 +6,7 @@ Other addresses without RAM read as all ones and lose writes.
 from __future__ import annotations
 
 from ..cpu.apic import is_apic_page
-from ..hvm.vmx_vapic import vapic_page_access
+from ..hvm.vmx.vapic import vapic_page_access
 from ..jit import inner, unit
 from ..layout import ST_VMEXIT, Machine
 from ..structs import i64

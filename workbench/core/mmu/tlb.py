@@ -8,7 +8,7 @@ flush removed is counted as a refill under that flush's reason (see ``generation
 
 from __future__ import annotations
 
-from ..hvm.shadow_walk import software_translate
+from ..hvm.shadow.walk import software_translate
 from ..jit import inner, unit
 from ..layout import ST_FAULT, ST_OK, Machine
 from ..ledger import (
