@@ -1,8 +1,8 @@
 """However L0 and L1 work, L2 computes the same: registers, memory, output, retired instructions.
 
-Every L2 program, and random ones, under a pairwise covering array of everything a scenario can vary: L1 programs, L0's
-personality, all features of the catalogue, deviations that are no bugs for L2, tags, host ticks, page
-sizes.  New features and programs are included by themselves.
+Every L2 program, and random ones, under a pairwise covering array of everything a scenario can vary:
+L1 programs, L0's personality, all features of the catalogue, deviations that are no bugs for L2, tags,
+host ticks, page sizes.  New features and programs are included by themselves.
 """
 
 from __future__ import annotations
@@ -136,8 +136,9 @@ def _halts(l2: str, backend: str) -> frozenset[int]:
 def _registers(m: Any, found: list[int]) -> tuple:
     """``found``: general registers as L1 has left them; None: still the same, perhaps untouched."""
     c = m["cpu"]
+    general = zip((int(now) for now in c["gpr"][0, :16]), found, strict=True)
     return (
-        *(int(now) if now != old else None for now, old in zip(c["gpr"][0, :16], found, strict=True)), int(c["rip"][0]), int(c["cr0"][0]),
+        *(now if now != old else None for now, old in general), int(c["rip"][0]), int(c["cr0"][0]),
         int(c["cr3"][0]), int(c["cr2"][0]), int(c["sysflags"][0]), int(c["lf_zero"][0]) == 0,
         int(c["lf_carry"][0]) < 0, int(c["cpl"][0]), tuple(int(s) for s in c["seg_sel"][0][:6]),
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Random sequences of virtualization instructions, table edits and entries, checked at every step.
 
 L1 edits its nested tables and L2's, its control structures, invalidates or forgets to, and enters L2,
-which does the same to its own tables.  After every instruction the invariants hold (``stepping``),
+which does the same to its own tables.  After every instruction the invariants hold (``watching``),
 and no translation can be used that the manuals forbid.  A failure shrinks to a short listing.
 """
 
@@ -21,10 +21,9 @@ from tests.model.stepping import (
     ROOTS,
     SECOND_CR3,
     Machine,
-    Watcher,
     image,
-    play,
 )
+from tests.model.watching import Watcher, play
 from workbench import features
 from workbench.core import layout as lay
 from workbench.errors import WorkbenchError
@@ -240,8 +239,6 @@ def machine_test(backend: str, paging: str, examples: int):
     def test(chosen, l1, l2, given_sources):
         if direct:  # an L1 that shadows without them would read L2's instructions
             chosen = {n: v for n, v in chosen.items() if n not in ("nrip_save", "decode_assists")}
-        if not chosen.get("apicv"):  # see the test of an L1 that takes what it was not offered
-            l1 = [step for step in l1 if step[0] != "toggle_controls"]
         check(backend, {**chosen, "paging": paging}, l1, l2, given_sources)
 
     return test
