@@ -390,3 +390,11 @@ def test_pause_count_of_l0(on, count):
     oracle.put(page, "intercept_word3", oracle.get(page, "intercept_word3") | 1 << 23)
     assert machine.start_vmrun(page) == layout.ST_OK
     assert machine.field(VMCB02, "pause_filter_count") == (own if on and count else count)
+
+
+@BOTH
+def test_hsave_pa_reset(on):
+    machine = machine_with("hsave_pa_reset", on)
+    machine.state["hsave_pa"] = 0x7000
+    wrmsr(machine, EFER, 0x500)
+    assert rdmsr(machine, 0xC0010117) == (0 if on else 0x7000)
