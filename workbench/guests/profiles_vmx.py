@@ -108,7 +108,8 @@ EXITS = (
         Path("msr_write_fastpath", "emulate_wrmsr", True, when=FAST_MSRS),
         Path("msr_write", "emulate_wrmsr", True, ("cpuid",)))),
     Exit("EXIT_EPT_VIOLATION", (Path("ept_violation", "handle_ept_violation"),)),
-    Exit("EXIT_APIC_ACCESS", (Path("apic_access", "emulate_apic_access"),)),
+    Exit("EXIT_APIC_ACCESS", (
+        Path("apic_access", "emulate_apic_access", then="inject_pending"),)),
     Exit("EXIT_VMCALL", (Path("hypercall", "emulate_hypercall", True, ("cpuid",)),)),
     Exit("EXIT_HLT", (Path("hlt", "handle_hlt", True),)),
     Exit("EXIT_CR_ACCESS", (
@@ -303,7 +304,9 @@ def _params(profile: Profile, options: dict[Op, str]) -> list[Param]:
 def _settings(profile: Profile) -> list[str]:
     cr0 = "~CR0_TS" if profile.has("cr_access_cr0_write") else "CR0_NE"
     cr4 = f"~{CR4_LEFT_TO_L2}" if profile.has("cr_access_cr4_write") else "CR4_VMXE"
+    apic = [".set HAS_APIC_PAGE, 1"] if profile.has("apic_access") else []
     return [
+        *apic,
         '.include "vmx.inc"',
         f".set CR0_OWNED, {cr0}",
         f".set CR4_OWNED, {cr4}",
