@@ -74,7 +74,7 @@ def test_toggles_are_run_one_by_one_with_progress():
     assert pd.isna(rows.at[("paging", "son"), "swing"])
     assert "cannot" in rows.at[("paging", "son"), "status"]
     figure = charts.toggle_tornado(table)
-    assert "vmcs shadowing = on" in [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    assert "VMCS shadowing = on" in [t.get_text() for t in figure.axes[0].get_yticklabels()]
     assert "nehalem" in figure.get_supxlabel()
     with pytest.raises(FeatureError, match="vmcs_shadowing"):
         wb.toggle_sensitivity(base, ["vmcs_shadow"])

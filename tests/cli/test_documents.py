@@ -20,6 +20,13 @@ def test_every_claim_of_the_readme_names_a_test_that_exists():
         assert f"def test_{name}(" in (ROOT / file).read_text(encoding="utf-8"), name
 
 
+def test_the_readme_and_the_panel_say_alike_what_is_not_modelled():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    part = readme.split("## What is not modelled\n")[1].split("\n## ")[0]
+    said = (ROOT / "data/not_modelled.md").read_text(encoding="utf-8")
+    assert said.strip() == part.strip(), "change both: the panel shows data/not_modelled.md"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_to_files_lead_somewhere(document):
     path = ROOT / document

@@ -110,7 +110,7 @@ def test_tornado_charts_of_prices_and_of_toggles(page):
         arg=prices,
     )
     shown = page.locator(".wbp-tornado").inner_html()
-    assert re.search(r"(virtual gif|vmcs shadowing) = on", shown), "by the back-end of the moment"
+    assert re.search(r"(Virtual GIF|VMCS shadowing) = on", shown), "by the back-end of the moment"
     assert not start.is_visible()
     page.get_by_role("button", name="Hide", exact=True).click()
     tornado.wait_for(state="hidden")
@@ -139,6 +139,7 @@ def test_a_wrong_value_is_explained(page):
     alert = page.get_by_role("alert")
     alert.wait_for()
     assert "out of range" in alert.inner_text()
+    assert alert.bounding_box()["y"] > 0, "scrolled out of sight"
     page.wait_for_function(
         "held => [...document.querySelectorAll('input')].some(i => i.value === held)", arg=held
     )
@@ -159,6 +160,47 @@ def test_save_copy_and_load(page, tmp_path):
         page.get_by_role("button", name="Load scenario").click()
     act(page, lambda: chooser.value.set_files(saved))
     assert page.get_by_label("Iterations").input_value() == "123"
+    act(page, lambda: page.get_by_role("button", name="Undo").click())
+    assert page.get_by_label("Iterations").input_value() != "123"
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Load scenario").click()
+    act(page, lambda: chooser.value.set_files(saved))  # the same file once more
+    assert page.get_by_label("Iterations").input_value() == "123"
+
+
+def test_prices_and_the_chart_they_move_are_seen_together(page):
+    page.locator(".wbp-price").first.scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('.wbp-right').scrollTop = 0")
+    height = page.viewport_size["height"]
+    for place in (".wbp-price", ".wbp-chart svg"):
+        box = page.locator(place).first.bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= height
+
+
+def test_a_slider_moves_by_keys(page):
+    row = page.locator(".wbp-price").first
+    box = row.locator("input")
+    before, bars = float(box.input_value()), chart(page, 1)
+    row.locator(".noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        "before => document.querySelectorAll('.wbp-chart svg')[1]"
+        ".getAttribute('aria-label') !== before",
+        arg=bars,
+    )
+    assert float(box.input_value()) > before
+    assert "Set to" in row.get_by_role("tooltip").inner_text()
+    page.get_by_role("button", name="Undo").click()
+    page.wait_for_function(
+        "before => document.querySelectorAll('.wbp-chart svg')[1]"
+        ".getAttribute('aria-label') === before",
+        arg=bars,
+    )
+
+
+def test_what_is_not_modelled_is_one_click_away(page):
+    page.get_by_text("What is not modelled").click()
+    assert page.locator(".wbp-boundaries li").first.is_visible()
 
 
 def test_every_control_has_a_name(page):

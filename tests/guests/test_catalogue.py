@@ -28,8 +28,8 @@ from workbench.guests.image import IMAGE_BASE
 from workbench.paths import data_dir
 
 L2_NAMES = {
-    "cpuid", "msr", "pio", "hypercall", "touch", "ctxsw", "compute", "mixed", "remap", "spin",
-    "tick", "cr0", "rates", "ud", "workset",
+    "cpuid", "msr", "pio", "mmio", "hypercall", "touch", "ctxsw", "compute", "mixed", "remap", "spin",
+    "tick", "cr0", "rates", "ud", "window", "workset",
 }  # fmt: skip
 ALL = [*l1_guests(), *l2_guests()]
 IDS = [f"{g.name}-{g.backends[0]}" for g in ALL]

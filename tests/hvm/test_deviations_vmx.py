@@ -8,6 +8,7 @@ from tests.hvm.test_vmx_kvm import KvmMachine
 from tests.oracle.vmx_machine import CARRY, GOOD_VMCS12, OPERAND, VMXON12, ZERO, VmxMachine
 from workbench.arch import deviations, msr, vmcs, vmx
 from workbench.core import layout
+from workbench.core.hvm import memory_map
 
 MEMORY = {"flags": layout.UF_SRC_MEM, "disp": OPERAND}
 GP = 1 << 31 | 1 << 11 | 3 << 8 | 13
@@ -298,6 +299,41 @@ def test_event_behind_entry(on, enabled):
     assert (made.m["level"][0], made.get(12, "VM_EXIT_REASON")) == (1, vmx.EXIT_EXTERNAL_INTERRUPT)
     assert made.get(12, "GUEST_RIP") == GOOD_VMCS12["GUEST_RIP"], "before the first instruction"
     assert not made.get(2, "PIN_BASED_VM_EXEC_CONTROL") & vmx.PIN_VMX_PREEMPTION_TIMER
+
+
+@BOTH
+def test_shadow_error_in_vmcs12(on):
+    """L2, whose VMREADs do not exit to L1, names a field that does not exist."""
+    made = KvmMachine(deviations=deviations.MASKS["shadow_error_in_vmcs12"] if on else 0)
+    region = made.words(made.l1(0x52000))
+    region[0] = vmcs.REVISION | 1 << 31
+    made.launch(
+        SECONDARY_VM_EXEC_CONTROL=vmx.CPU2_ENABLE_EPT | vmx.CPU2_SHADOW_VMCS,
+        VMREAD_BITMAP=0x50000,
+        VMWRITE_BITMAP=0x51000,
+        VMCS_LINK_POINTER=0x52000,
+    )
+    assert made.call("vmx_hw_enter") == layout.ST_OK
+    made.gpr[layout.RDX] = 0x7FFE
+    made.hardware_exit(vmx.EXIT_VMREAD, insn_len=3)
+    made.m["exit"]["insn_info"] = layout.RDX << 28 | 1 << 10
+    assert made.call("vmx_route") == 0
+    made.put(2, "VMX_INSTRUCTION_INFO", layout.RDX << 28 | 1 << 10)
+    assert made.call("vmx_handle") == layout.ST_OK
+    shadow = made.words(memory_map.SHADOW_VMCS12_MA)[vmcs.DATA_OFFSET // 8 :]
+    assert made.get(12, "VM_INSTRUCTION_ERROR") == (12 if on else 0)
+    assert shadow[vmcs.SLOT_VM_INSTRUCTION_ERROR] == (0 if on else 12)
+    assert made.get(2, "GUEST_RFLAGS") & 0x8D5 == 0x40
+
+
+@BOTH
+def test_access_rights_cut(on):
+    made = machine_with("access_rights_cut", on)
+    made.enter_vmx_operation()
+    for name, kept in (("GUEST_CS_AR_BYTES", 0x1F0FF), ("GUEST_RFLAGS", 0xFFFFFFFF)):
+        made.gpr[layout.RDX], made.gpr[layout.RAX] = getattr(vmcs, name), 0xFFFFFFFF
+        made.l1_executes("VMWRITE", dst=layout.RDX, src=layout.RAX)
+        assert made.get(12, name) == (kept if on else 0xFFFFFFFF)
 
 
 @BOTH

@@ -17,10 +17,9 @@ L1_MA = 1 << 30
 def table(request):
     """Units on the table of a machine whose L0 uses pages of 4 KB."""
     built = simulate.build(wb.Scenario(backend=request.param, features={"l0_page_size": "4k"}))
-    start = built.record.ctypes.data
 
     def call(name, *args):
-        return int(units.entry(name)(start, *args))
+        return int(units.entry(name)(built.address, *args))
 
     call.changed = lambda: int(built.record["ledger"]["counts"][0].sum())
     return call

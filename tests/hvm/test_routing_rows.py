@@ -18,7 +18,7 @@ from tests.oracle import vmx as oracle
 from tests.oracle.routing import _ALSO_BY_CONTROL as ALSO_BY_CONTROL
 from tests.oracle.svm_machine import IOPM12, MSRPM12, VMCB12, SvmMachine
 from tests.oracle.vmx_machine import MSR_BITMAP12, VmxMachine
-from workbench.arch import deviations
+from workbench.arch import deviations, vmcs
 from workbench.arch.table import rows
 from workbench.core import layout
 from workbench.core.hvm import memory_map
@@ -180,6 +180,9 @@ def special(name: str) -> Ask:
     if name == "INVPCID":
         both = bit["cpu", "INVLPG_EXITING"] | ACTIVE
         return Ask({CPU: both, FIELD["sec"]: bit["sec", "ENABLE_INVPCID"]}, {CPU: both})
+    if name in ("VMREAD", "VMWRITE"):
+        use = {CPU: ACTIVE, FIELD["sec"]: bit["sec", "SHADOW_VMCS"], f"{name}_BITMAP": MSR_BITMAP12}
+        return Ask({**use, "closed": 1}, use)
     use = {CPU: bit["cpu", "USE_MSR_BITMAPS"], "MSR_BITMAP": MSR_BITMAP12}
     return Ask({**use, "closed": 1}, use)
 
@@ -191,8 +194,6 @@ VMX_TEXTS: dict[str, str | Callable[[str], Ask]] = {
     "L0 always (MMU may inject nested EPT violation)": L0, "L0 (never exposed to L1)": L0,
     "L1": L1, "L1 always": L1, "default: L1": L1,
     "L1 (unless Hyper-V direct TLB flush hypercall -> L0)": L1,
-    "L1; if vmcs12 SHADOW_VMCS: by L1 vmread bitmap": L1,
-    "L1; if vmcs12 SHADOW_VMCS: by L1 vmwrite bitmap": L1,
     'default: domain_crash ("Unhandled nested vmexit")': L0,
     "domain_crash (same)": L0, "domain_crash (same as 33)": L0,
     "domain_crash: handler compares the full 32-bit reason with 0x80000000, so 0x80000021 hits "
@@ -207,6 +208,8 @@ VMX_TEXTS: dict[str, str | Callable[[str], Ask]] = {
         "by L1 uncond-IO / bitmap", "L1 if uncond (no bitmaps) or bitmap bit(s)",
         "by L1 MSR bitmap (no bitmap: L1)", "L1 by bitmap (no bitmap: always)",
         "L1 if INVPCID && INVLPG exiting",
+        "L1; if vmcs12 SHADOW_VMCS: by L1 vmread bitmap",
+        "L1; if vmcs12 SHADOW_VMCS: by L1 vmwrite bitmap",
     ), special),
     **dict.fromkeys((
         "by L1 ctrl", "by L1 ctrl CPU b2", "by L1 ctrl CPU b22", "by L1 pin ctrl",
@@ -246,7 +249,8 @@ def vmx_machine(l0: str) -> VmxMachine:
 
 def vmx_answer(l0: str, reason: int, ask: Ask, fields: dict[str, int]) -> bool:
     made = vmx_machine(l0)
-    cleared = dict.fromkeys((*FIELD.values(), "EXCEPTION_BITMAP", "MSR_BITMAP"), 0)
+    bitmaps = ("EXCEPTION_BITMAP", "MSR_BITMAP", "VMREAD_BITMAP", "VMWRITE_BITMAP")
+    cleared = dict.fromkeys((*FIELD.values(), *bitmaps), 0)
     for name, value in {**cleared, **fields}.items():
         if name != "closed":
             made.put(12, name, value)
@@ -257,6 +261,7 @@ def vmx_answer(l0: str, reason: int, ask: Ask, fields: dict[str, int]) -> bool:
     made.gpr[layout.RCX] = MSR
     x = made.m["exit"]
     x["code"], x["info1"], x["intr_info"] = reason, ask.qualification, ask.intr_info
+    made.gpr[layout.RDX], x["insn_info"] = vmcs.GUEST_RSP, layout.RDX << 28
     return made.call("vmx_route") == 1
 
 

@@ -62,6 +62,13 @@ VMX_LOADS = {
     "mmio_fast_ioeventfd": Load(
         own("device"), "NESTED_PAGE_FAULT", l2_params={"doorbell": 1}, reason="EPT_MISCONFIG"
     ),
+    "apic_access": Load(
+        "mmio",
+        "APIC_ACCESS",
+        l2_params={"address": 0xFEE000B0},
+        l1_params={"apic_page": 1},
+        features={"apicv": True},
+    ),
     "exception_ud": Load("ud", "EXCEPTION", l1_params={"ud_exits": 1}),
     "exception": Load(own("forced"), "EXCEPTION", l1_params={"forced_emulation": 1}),
 }

@@ -60,7 +60,7 @@ _NEVER_L1 = {"EXTERNAL_INTERRUPT", "EPT_VIOLATION", "EPT_MISCONFIG", "MCE_DURING
 def vmx_exit_is_for_l1(
     on: Collection[str], name: str, fields: vmx.Fields, intr_info: int, dirty_debug: bool
 ) -> bool:
-    """Does the VM exit ``name`` of L2 go to L1?  Not for CR, I/O and MSR exits."""
+    """Does the VM exit ``name`` of L2 go to L1?  Not for CR, I/O and MSR exits, VMREAD and VMWRITE."""
     crashes = "domain_crash" in VMX_ROWS[name]["xen_L2_exit_goes_to"]
     if "unlisted_reason_ends_domain" in on and crashes:
         return False

@@ -103,8 +103,9 @@ class SvmMachine:
         start = self.m.ctypes.data
         ram = self.ram.ctypes.data
         emit.CHECKED_RANGES[:] = ram, ram + self.ram.nbytes, start, start + self.m.nbytes
+        before = int(emit.OUT_OF_RANGE[0])
         result = int(jit.UNITS[name].entry()(start, *args))
-        assert emit.OUT_OF_RANGE[0] == 0, f"{name} left the machine's memory"
+        assert emit.OUT_OF_RANGE[0] == before, f"{name} left the machine's memory"
         return result
 
     def table(self, ma: int, index: int, entry: int) -> None:

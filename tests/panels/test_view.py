@@ -10,10 +10,10 @@ import pytest
 from workbench import features
 from workbench.errors import ScenarioError
 from workbench.measure.swings import sensitivity
-from workbench.panels.controls import label_of
-from workbench.panels.drawing import CHARTS, TABLES
+from workbench.panels.drawing import CHARTS, TABLES, boundaries_html
 from workbench.panels.view import OTHER, PINNED, Panel
 from workbench.scenario import Scenario
+from workbench.spelling import label_of
 
 
 @pytest.fixture
@@ -286,3 +286,39 @@ def test_a_pinned_result_that_is_the_one_shown_is_shown_once(panel):
     assert len(panel.shown()) == 2
     panel._undo.click()
     assert list(panel.shown()) == ["SVM"]
+
+
+def test_the_same_file_can_be_loaded_twice(panel):
+    text = panel.state.to_json()
+    file = {"name": "mine.json", "type": "", "size": len(text), "content": text.encode(),
+            "last_modified": datetime.datetime.now(datetime.UTC)}  # fmt: skip
+    for _ in range(2):
+        panel.controls._features["virtual_gif"].value = True
+        panel._upload.value = (file,)
+        assert panel.controls._features["virtual_gif"].value is False
+
+
+def test_prices_set_by_hand_stand_out(panel):
+    row = panel.controls._price_rows["HW_EXIT"]
+    assert panel.controls._back.disabled
+    row.text.value = 5000
+    assert "wbp-set" in row.row._dom_classes and "Set to 5000" in row.text.tooltip
+    assert not panel.controls._back.disabled
+    panel.controls._back.click()
+    assert "wbp-set" not in row.row._dom_classes and panel.controls._back.disabled
+
+
+def test_a_slider_gives_a_price_of_four_digits(panel):
+    panel.controls._price_rows["HW_EXIT"].slider.value = 868.7000000001
+    assert panel.state.scenario.price_values == {"HW_EXIT": 868.7}
+
+
+def test_what_is_not_modelled_is_said(panel):
+    assert "<li>Data caches" in boundaries_html() and "<code>paging=sos</code>" in boundaries_html()
+
+
+def test_toggles_of_one_word_are_called_as_their_control_is(panel):
+    said = [panel.controls._reasons[name].value for name in ("pml", "apicv", "full_vmcs_switch")]
+    assert said[0].startswith("PML is") and said[1].startswith("APICv is")
+    panel.controls._backend.value = "vmx"
+    assert "while L0 is Xen" in panel.controls._reasons["full_vmcs_switch"].value

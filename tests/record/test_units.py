@@ -34,6 +34,57 @@ def test_the_events_of_a_vmresume_are_those_that_the_kernel_counts(name):
     unit, preset = all_units()[name]
     scenario = wb.Scenario(features=VMRESUME[name], prices=preset, **KVM)
     counted = leg_counts(scenario, "entry_leg", "CPUID")
+    assert_counted(unit, counted, preset)
+
+
+@pytest.mark.parametrize(
+    ("name", "leg"), [("svm-vmrun-zen", "entry_leg"), ("svm-vmexit-zen", "exit_leg")]
+)
+def test_the_events_of_a_virtual_switch_are_those_that_the_kernel_counts(name, leg):
+    unit, _ = all_units()[name]
+    assists = {"virtual_gif": True, "virtual_vmload_vmsave": True}
+    scenario = wb.Scenario(features=assists, prices="zen", **(KVM | {"backend": "svm"}))
+    assert_counted(unit, leg_counts(scenario, leg, "CPUID"), "zen")
+
+
+def test_without_assists_the_instructions_around_vmrun_belong_to_the_figures():
+    """A CPUID of KVM's guest has one VMLOAD more than the program that was measured."""
+    units = all_units()
+    vmload = {"HW_EXIT": 1, "HW_ENTRY": 1, "L0_EXIT_DISPATCH": 1, "L0_INSTRUCTION_EMULATED": 1,
+              "L0_GUEST_PAGE_MAPPED": 1, "L0_VMLOAD": 3, "L0_VMSAVE": 1}  # fmt: skip
+    whole = per_operation({"backend": "svm", "prices": "piledriver"})
+    both = [units[f"svm-{leg}-piledriver"][0].events for leg in ("vmrun", "vmexit")]
+    for event in {*both[0], *both[1]}:
+        listed = sum(part.get(event, 0) for part in (*both, vmload))
+        assert whole[EVENTS.index(event)] == listed, event
+
+
+def test_the_events_of_a_vmwrite_are_those_that_the_kernel_counts():
+    unit, preset = all_units()["hyperturtle-vmwrite"]
+    scenario = wb.Scenario(prices=preset, **KVM)
+    legs = sum(leg_counts(scenario, leg, "CPUID") for leg in ("exit_leg", "entry_leg"))
+    between = per_operation({"prices": preset}) - legs
+    exits = between[EVENTS.index("HW_EXIT")]
+    assert exits == 7
+    assert_counted(
+        unit, np.where(np.arange(len(between)) < len(EVENTS), between / exits, 0), preset
+    )
+
+
+def per_operation(changes):
+    """Events of a CPUID: what twenty more of them add to a run, guest instructions left out."""
+    runs = [
+        wb.run(wb.Scenario(**(KVM | changes | {"l2_params": {"iterations": n, "work": 0}})))
+        for n in (20, 40)
+    ]
+    short, long = (result.raw.counts[CAUSES.index("CPUID")] for result in runs)
+    counts = (long - short) / 20
+    counts[[i for i, name in enumerate(EVENTS) if name.endswith("_INSTRUCTION")]] = 0
+    return counts
+
+
+def assert_counted(unit, counted, preset):
+    """The unit lists what was counted, less the hardware's part and events without a price."""
     found = {event: n for event, n in zip(EVENTS, counted, strict=False) if n}
     hardware = {"HW_EXIT", "HW_ENTRY"} - set(unit.events)
     listed = set(unit.events) | hardware | {"L0_SHADOW_VMCS_SYNCED"}

@@ -21,7 +21,7 @@ SIDES = {
 
 NOTHING = (
     "Nothing to show: no flush was counted, the tags keep L1 and L2 apart.\n"
-    "Switch tlb_tagging off, share one tag (l2_tag_policy), or let L2 run ctxsw."
+    "Switch TLB tagging off, share one tag (L2 tag policy), or let L2 run ctxsw."
 )
 
 

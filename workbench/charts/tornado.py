@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from ..errors import ResultError
 from ..measure.swings import by_group, sensitivity
 from ..result import Result
+from ..spelling import label_of
 from . import style
 from .costs import UNITS, unit_for
 from .inputs import footer
@@ -107,7 +108,7 @@ def toggle_tornado(table: pd.DataFrame, most: int = 15, size: str = "panel") -> 
     ends = shown["per_operation"]
     bars = pd.DataFrame(
         {
-            "name": shown["toggle"].str.replace("_", " ") + " = " + shown["value"],
+            "name": shown["toggle"].map(label_of) + " = " + shown["value"].str.replace("_", " "),
             "low": ends.clip(upper=total),
             "high": ends.clip(lower=total),
         }
@@ -135,13 +136,9 @@ def _toggles_origin(table: pd.DataFrame, shown: pd.DataFrame) -> str:
 def _price_name(row: dict) -> str:
     if "event" in row:
         band = "/".join(style.compact(row[bound]) for bound in ("low", "price", "high"))
-        return f"{_words(row['event'])}  {band}"
+        return f"{label_of(row['event'])}  {band}"
     first, *others = row["events"].split(", ")
-    return row["group"] if others else _words(first)
-
-
-def _words(event: str) -> str:
-    return event.replace("_", " ")
+    return row["group"] if others else label_of(first)
 
 
 def _two_sided(axes: Axes, bars: pd.DataFrame, total: float) -> None:

@@ -108,6 +108,8 @@ EXITS = (
         Path("msr_write_fastpath", "emulate_wrmsr", True, when=FAST_MSRS),
         Path("msr_write", "emulate_wrmsr", True, ("cpuid",)))),
     Exit("EXIT_EPT_VIOLATION", (Path("ept_violation", "handle_ept_violation"),)),
+    Exit("EXIT_APIC_ACCESS", (
+        Path("apic_access", "emulate_apic_access", then="inject_pending"),)),
     Exit("EXIT_VMCALL", (Path("hypercall", "emulate_hypercall", True, ("cpuid",)),)),
     Exit("EXIT_HLT", (Path("hlt", "handle_hlt", True),)),
     Exit("EXIT_CR_ACCESS", (
@@ -286,6 +288,9 @@ def _params(profile: Profile, options: dict[Op, str]) -> list[Param]:
     if profile.has("exception_ud"):
         text = "1: #UD of L2 exits, to see whether it is an instruction that KVM emulates"
         params.append(Param("ud_exits", 0, 1, "switch", text))
+    if profile.has("apic_access"):
+        text = "1: L2's local APIC at 0xfee00000 is an APIC-access page; needs features.apicv"
+        params.append(Param("apic_page", 0, 1, "switch", text))
     for op, when in options.items():
         name = "VMREAD" if op.kind == "R" else "VMWRITE"
         text = f"1: also {name} {op.name}; really {when}"
@@ -299,7 +304,9 @@ def _params(profile: Profile, options: dict[Op, str]) -> list[Param]:
 def _settings(profile: Profile) -> list[str]:
     cr0 = "~CR0_TS" if profile.has("cr_access_cr0_write") else "CR0_NE"
     cr4 = f"~{CR4_LEFT_TO_L2}" if profile.has("cr_access_cr4_write") else "CR4_VMXE"
+    apic = [".set HAS_APIC_PAGE, 1"] if profile.has("apic_access") else []
     return [
+        *apic,
         '.include "vmx.inc"',
         f".set CR0_OWNED, {cr0}",
         f".set CR4_OWNED, {cr4}",
@@ -320,7 +327,10 @@ def _includes(profile: Profile, head: Sequence[Op]) -> list[str]:
         "host-interrupts.inc": True,
         "vectoring.inc": Op("R", "IDT_VECTORING_INFO_FIELD") in head,
         "irq-window.inc": profile.has("irq_inject", "irq_window"),
-        "l2-memory.inc": profile.has("mmio_ept_misconfig_emulated", "exception", "exception_ud"),
+        "l2-memory.inc": profile.has(
+            "mmio_ept_misconfig_emulated", "exception", "exception_ud", "apic_access"
+        ),
+        "apic-access.inc": profile.has("apic_access"),
         "forced-emulation.inc": profile.has("exception"),
         "reflect-undefined.inc": profile.has("exception_ud"),
     }
@@ -336,6 +346,9 @@ def _start(profile: Profile) -> list[str]:
         lines += code("cmp qword ptr [CR3_EXITS], 0; je cr3_is_free; mov r9d, CPU_CR3_LOAD_EXITING")
         lines.append("cr3_is_free:")
     lines += code("call write_profile_controls")
+    if profile.has("apic_access"):
+        lines += code("cmp qword ptr [APIC_PAGE], 0; je no_apic_page; call give_apic_page")
+        lines.append("no_apic_page:")
     for kind, switch in (("exception", "FORCED_EMULATION"), ("exception_ud", "UD_EXITS")):
         if profile.has(kind):
             lines += code(f"mov rbx, [{switch}]; shl rbx, VECTOR_UD")

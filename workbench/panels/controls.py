@@ -6,7 +6,6 @@ A control asks the state for a change; the state's answer, taken or refused, flo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from html import escape
@@ -19,6 +18,7 @@ from ..core.ledger import EVENTS
 from ..features import BACKEND_TITLES, Feature
 from ..guests.catalogue import Guest, Param
 from ..personality import L0_TITLES
+from ..spelling import label_of, spelled
 from .state import NUMBERS, Number, PanelState
 
 FIRST_PRICES = ("HW_EXIT", "HW_ENTRY", "L0_EXIT_DISPATCH", "L0_INSTRUCTION_EMULATED",
@@ -26,38 +26,10 @@ FIRST_PRICES = ("HW_EXIT", "HW_ENTRY", "L0_EXIT_DISPATCH", "L0_INSTRUCTION_EMULA
                 "L0_GUEST_PAGE_MAPPED", "WALK_FROM_L1_CACHE")  # fmt: skip
 """Prices with a slider of their own until a result says which ones matter."""
 SLIDERS = len(FIRST_PRICES)
-_SPELLED = {
-    "ad": "A/D", "io": "I/O", "nrip": "Next-RIP", "tlb": "TLB", "np2m": "NP2M", "msr": "MSR",
-    "gif": "GIF", "vmload": "VMLOAD", "vmsave": "VMSAVE", "vmcs": "VMCS", "vmcb": "VMCB",
-    "vpid": "VPID", "asid": "ASID", "nmi": "NMI", "apicv": "APICv", "p2m": "P2M", "ept": "EPT",
-    "hw": "HW", "vmread": "VMREAD", "vmwrite": "VMWRITE", "cpuid": "CPUID", "pcid": "PCID",
-    "hap": "HAP", "psc": "PSC", "pml": "PML", "pause": "PAUSE", "vmexit": "VM exit",
-    "vmclear": "VMCLEAR", "vmptrld": "VMPTRLD", "vmrun": "VMRUN", "cr": "CR", "mmio": "MMIO",
-    "l0": "L0", "l1": "L1", "l2": "L2", "llc": "LLC", "apic": "APIC", "pte": "PTE", "tlb1": "TLB1", "tlb2": "TLB2",
-    "irq": "IRQ", "cr3": "CR3", "ud": "#UD", "tpr": "TPR", "pio": "PIO", "vmx": "VMX", "intr": "interrupt",
-    "asids": "ASIDs", "rip": "RIP",
-}  # fmt: skip
-"""Words of names as the manuals spell them."""
 _WIDE = {"description_width": "150px"}
 
 Guard = Callable[[Callable[[], Any]], None]
 """Runs a change and shows what goes wrong with it."""
-
-
-def label_of(name: str) -> str:
-    """A name of the catalogue as people write it: ``virtual_gif`` -> ``Virtual GIF``."""
-    text = " ".join(_SPELLED.get(word, word) for word in name.lower().split("_"))
-    return text[:1].upper() + text[1:]
-
-
-def spelled(text: str) -> str:
-    """A text of the catalogue with its toggles as the panel calls them."""
-    known = features.catalogue()
-    return re.sub(
-        r"\b[a-z0-9]+(?:_[a-z0-9]+)+\b",
-        lambda found: label_of(found[0]) if found[0] in known else found[0],
-        text,
-    )
 
 
 def section(title: str, *children: w.Widget) -> w.VBox:
@@ -232,9 +204,9 @@ class Controls:
             description="… in cycles", style=_WIDE, continuous_update=False, step=1
         )
         self._on(self._other_cycles, lambda v: self._state.set_price(self._other.value, v))
-        back = w.Button(description="Preset's prices", icon="rotate-left",
-                        tooltip="Drop the prices set by hand")  # fmt: skip
-        back.on_click(lambda _: self._to_preset())
+        self._back = w.Button(description="Preset's prices", icon="rotate-left",
+                              tooltip="Drop the prices set by hand")  # fmt: skip
+        self._back.on_click(lambda _: self._to_preset())
         self._price_box = w.VBox([])
         return section(
             "Prices (cycles per event)",
@@ -243,7 +215,7 @@ class Controls:
             self._price_box,
             self._other,
             self._other_cycles,
-            back,
+            self._back,
         )
 
     def _to_preset(self) -> None:
@@ -255,8 +227,8 @@ class Controls:
             description=label_of(event), style=_WIDE, continuous_update=False, step=1
         )
         slider = w.FloatSlider(readout=False, continuous_update=False)
-        for control in (text, slider):
-            self._on(control, lambda value: self._state.set_price(event, value))
+        self._on(text, lambda value: self._state.set_price(event, value))
+        self._on(slider, lambda value: self._state.set_price(event, float(f"{value:.4g}")))
         about = w.HTML()
         about.add_class("wbp-about")
         row = w.HBox([text, slider, about])
@@ -350,11 +322,12 @@ class Controls:
         if self._price_box.children != children:
             self._price_box.children = children
         self._put(self._other_cycles, preset.price(self._other.value))
+        self._back.disabled = not state.scenario.price_values
 
     def _refresh_price(
         self, event: str, share: float, value: float, fact: Mapping[Any, Any]
     ) -> None:
-        _, text, slider, shown = self._price_rows[event]
+        row, text, slider, shown = self._price_rows[event]
         top = max(2 * fact["high"], value, 1.0)
         slider.step = top / 200
         slider.max = max(top, slider.value)
@@ -365,6 +338,11 @@ class Controls:
             f"{label_of(event)}: {fact['value']:g} cycles, {fact['low']:g} to {fact['high']:g}; "
             f"{fact['kind']}, {fact['source']}: {fact['note']}"
         )
+        if value != fact["value"]:
+            row.add_class("wbp-set")
+            about = f"Set to {value:g}. By the preset: {about}"
+        else:
+            row.remove_class("wbp-set")
         if share:
             about = f"{100 * share:.1f} % of the cycles. {about}"
         text.tooltip = about  # for a screen reader, too

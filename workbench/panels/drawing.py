@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
 
@@ -13,6 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from .. import charts
+from ..boundaries import not_modelled
 from ..charts import costs
 from ..charts.interrupts import had_events
 from ..charts.style import RC
@@ -47,7 +49,7 @@ TABLES = {
 
 
 class LayeredChart:
-    """A figure whose legend and small print are drawn once, and its axes as often as they change."""
+    """A figure whose legend, names and small print are drawn once, its bars as often as they change."""
 
     def __init__(self, figure: Figure):
         self.figure = figure
@@ -57,9 +59,12 @@ class LayeredChart:
     def html(self) -> str:
         """The same picture as :func:`chart_html` of the figure."""
         figure, note = self.figure, self.figure.get_supxlabel()
-        still, moving = [*figure.legends, *figure.texts, figure.patch], figure.axes
+        frames = [part for axes in figure.axes for part in (axes.yaxis, *axes.spines.values())]
+        parts = [part for axes in figure.axes for part in axes.get_children()]
         if note != self._note or not self._still:
+            moving = [part for part in parts if part not in frames]
             self._note, self._still = note, _layer(figure, moving)
+        still = [*figure.legends, *figure.texts, figure.patch, *frames]
         return _framed(figure, self._still + _layer(figure, still))
 
 
@@ -191,6 +196,13 @@ def _card(label: str, result: Result) -> str:
         f"<div><b>{value}</b><span>{escape(text)}</span></div>" for value, text in figures
     )
     return f"<section class='wbp-card'><h4>{escape(label)}</h4><div>{cells}</div></section>"
+
+
+def boundaries_html() -> str:
+    """A box with what the model leaves out, closed until it is asked for."""
+    said = (re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)) for text in not_modelled())
+    items = "".join(f"<li>{text}</li>" for text in said)
+    return f"<details><summary>What is not modelled</summary><ul>{items}</ul></details>"
 
 
 def ending_text(result: Result) -> str:

@@ -10,9 +10,16 @@ CSS = """
 .wbp-bar .jupyter-button { width: auto; padding: 0 12px; margin: 0; border-radius: 4px; }
 .wbp-status { flex: 1 1 200px; min-width: 0; }
 .wbp-status .widget-html-content { line-height: 1.35; }
-.wbp-left { width: 344px; min-width: 344px; padding: 4px 14px 8px 0; overflow: visible;
+.wbp-columns { overflow: visible; }
+.wbp-left > *, .wbp-right > * { flex-shrink: 0; }
+.wbp-left, .wbp-right { max-height: max(420px, calc(100vh - 122px)); }
+.jp-NotebookPanel .wbp-left, .jp-NotebookPanel .wbp-right
+  { max-height: max(420px, calc(100vh - 250px)); }
+.wbp-left { width: 358px; min-width: 358px; padding: 4px 14px 8px 0; overflow: hidden auto;
   border-right: 1px solid var(--jp-border-color2, #ddd); }
-.wbp-right { flex: 1 1 0; min-width: 0; padding: 4px 0 8px 16px; overflow: hidden; }
+.wbp-right { flex: 1 1 0; min-width: 0; padding: 4px 8px 8px 16px;
+  overflow: hidden auto; }
+@media print { .wbp .wbp-left, .wbp .wbp-right { max-height: none; } }
 .wbp-section h3 { margin: 14px 0 4px; font-size: 11.5px; letter-spacing: .06em; font-weight: 700;
   text-transform: uppercase; color: var(--jp-ui-font-color2, #555); }
 .wbp-left > .wbp-section:first-child h3 { margin-top: 4px; }
@@ -32,7 +39,6 @@ CSS = """
 .wbp-left .widget-checkbox input[type=checkbox] { margin: 0 8px 0 0; vertical-align: middle; }
 .wbp-left .widget-checkbox label { display: flex; align-items: center; }
 .wbp-left .wbp-off .widget-label, .wbp-left .wbp-off label { opacity: .62; }
-.wbp-left .widget-box { overflow: visible; }
 .wbp-price { width: 100%; align-items: center; overflow: visible; position: relative; }
 .wbp-left .wbp-about { display: none; position: absolute; left: 0; top: 100%; z-index: 20; width: 320px;
   height: auto; margin: 0; padding: 6px 10px; border-radius: 4px; background: #222; color: #fff;
@@ -40,6 +46,8 @@ CSS = """
 .wbp-about .widget-html-content { font-size: 11.5px; line-height: 1.4; white-space: normal; }
 .wbp-price:hover .wbp-about, .wbp-price:has(:focus-visible) .wbp-about { display: block; }
 .wbp-price .widget-text { width: 238px; }
+.wbp-set .widget-label { font-weight: 700; }
+.wbp-left.wbp-left .widget-box { overflow: visible; }
 .wbp-price .widget-slider { flex: 1 1 60px; width: auto; min-width: 60px; margin: 0 4px 0 10px; }
 .wbp-chart { margin: 0 0 10px; overflow: hidden; }
 .wbp-tornado { margin: 6px 0 10px; overflow: hidden; }
@@ -57,6 +65,12 @@ CSS = """
 .wbp-card span { font-size: 11.5px; color: var(--jp-ui-font-color2, #595959); display: block; }
 .wbp-tables .widget-html-content { overflow-x: auto; line-height: 1.3; }
 .wbp-tables h4 { margin-top: 10px; }
+.wbp-boundaries { margin: 14px 0 4px; border: 1px solid var(--jp-border-color2, #ddd); border-radius: 6px;
+  padding: 6px 12px; }
+.wbp-boundaries .widget-html-content { line-height: 1.45; white-space: normal; }
+.wbp-boundaries summary { cursor: pointer; font-weight: 600; }
+.wbp-boundaries ul { margin: 6px 0 4px; padding-left: 20px; max-width: 920px; }
+.wbp-boundaries li { margin-bottom: 4px; }
 table.wbp-table { border-collapse: collapse; font-size: 12px; font-variant-numeric: tabular-nums; }
 table.wbp-table th { text-align: left; font-weight: 600; padding: 4px 14px 4px 0;
   border-bottom: 1px solid var(--jp-border-color1, #bbb); vertical-align: bottom; }
@@ -75,7 +89,7 @@ table.wbp-table td.wbp-number { text-align: right; }
   background: var(--jp-layout-color2, #f3f3f3); }
 .wbp { container-type: inline-size; }
 @container (max-width: 940px) {
-  .wbp-left { width: 290px; min-width: 290px; padding-right: 10px; }
+  .wbp-left { width: 304px; min-width: 304px; padding-right: 10px; }
   .wbp-left .widget-dropdown > .widget-label, .wbp-left .widget-text > .widget-label
     { width: 136px !important; }
   .wbp-price .widget-text { width: 214px; }

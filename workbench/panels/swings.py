@@ -30,6 +30,8 @@ from .controls import Guard, note, section, set_note
 
 HIDDEN, PRICES, TOGGLES = "hidden", "prices", "toggles"
 _PROGRESS_SECONDS = 0.1
+SETTLED_SECONDS = 0.15
+"""A chart here waits until no price has moved for so long: the cost chart goes first."""
 
 
 class Swings:
@@ -56,6 +58,7 @@ class Swings:
         self._of: Result | None = None
         self._ticket: threading.Event | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._soon: asyncio.TimerHandle | None = None
         self.choice = w.ToggleButtons(
             options=[("Hide", HIDDEN), ("Prices", PRICES), ("Toggles", TOGGLES)],
             tooltips=[
@@ -86,6 +89,13 @@ class Swings:
         return self._ticket is not None
 
     # ---------------------------------------------------------------- what is shown
+
+    def refresh_soon(self) -> None:
+        """:meth:`refresh` on the running loop, when no price has moved for a moment."""
+        if self._soon is not None:
+            self._soon.cancel()
+        loop = asyncio.get_running_loop()
+        self._soon = loop.call_later(SETTLED_SECONDS, self._guard, self.refresh)
 
     def refresh(self) -> None:
         """Show the chosen chart of the current result; runs for an older one end."""

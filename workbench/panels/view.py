@@ -84,9 +84,11 @@ class Panel:
     def _build(self) -> w.VBox:
         columns = w.HBox([self.controls.box, self._results()])
         columns.layout.align_items = "stretch"
+        columns.add_class("wbp-columns")
+        self._error = w.HTML()  # above the columns: seen wherever these are scrolled to
         title = w.HTML("<h2>Nested-virtualization workbench</h2>")
         title.add_class("wbp-title")
-        whole = w.VBox([w.HTML(CSS), title, self._bar(), columns])
+        whole = w.VBox([w.HTML(CSS), title, self._bar(), self._error, columns])
         whole.add_class("wbp")
         return whole
 
@@ -122,7 +124,6 @@ class Panel:
         return button
 
     def _results(self) -> w.VBox:
-        self._error = w.HTML()
         self._cards = w.HTML()
         self._cards.add_class("wbp-cards")
         self.charts = {name: w.HTML() for name in drawing.CHARTS}
@@ -141,10 +142,12 @@ class Panel:
         self._upload.observe(lambda _: self.guard(self._load_upload), "value")
         files = w.HBox([self._links, self._upload])
         files.layout.align_items = "center"
+        boundaries = w.HTML(drawing.boundaries_html())
+        boundaries.add_class("wbp-boundaries")
         right = w.VBox([
-            self._error, self._cards, section("Charts", *self.charts.values()), self.swings.box,
+            self._cards, section("Charts", *self.charts.values()), self.swings.box,
             section("Numbers", self._which_table, self._table),
-            section("This scenario", files, self._code),
+            section("This scenario", files, self._code), boundaries,
         ])  # fmt: skip
         right.add_class("wbp-right")
         return right
@@ -202,6 +205,8 @@ class Panel:
             except UnicodeDecodeError:
                 hint = "choose a .json or .toml file"
                 raise WorkbenchError(f"{file['name']}: not a text file", hint) from None
+            finally:
+                self._upload.value = ()  # so that the same file can be chosen again
             self.controls.refresh()
 
     def _state_changed(self, need: Need) -> None:
@@ -235,6 +240,7 @@ class Panel:
         self._stale.update(drawing.CHARTS)
         asked = self._asked
         await self._paint()
+        self.swings.refresh()
         if asked != self._asked or not self.runner.busy:
             return  # while the charts were drawn, a newer request or Cancel came: it has the word
         total = (time.perf_counter() - asked) * 1000
@@ -285,6 +291,7 @@ class Panel:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             asyncio.run(self._paint())
+            self.swings.refresh()
             return
         task = loop.create_task(self._paint_guarded())
         self._tasks.add(task)
@@ -295,6 +302,8 @@ class Panel:
             await self._paint()
         except Exception as problem:
             self._show_error(problem)
+        else:
+            self.swings.refresh_soon()
 
     async def _paint(self) -> None:
         """Draw the stale charts, one after the other, always from the newest result."""
@@ -307,7 +316,6 @@ class Panel:
                     self._put(self._cards, drawing.headline_html(results))
                 await asyncio.sleep(0)  # let the page have it, and newer requests in
         self._draw_table()
-        self.swings.refresh()
 
     def _draw_table(self) -> None:
         if results := self.shown():

@@ -23,6 +23,7 @@ ONLY_WITH "pause_filter=on"
         CHECK_BITS rbx, FEATURE_PAUSE, FEATURE_PAUSE
 RULE pause_filter_counts, "With a count of 5 PAUSEs execute until the counter is 0", "APM vol. 2, 15.14.4"
 ONLY_WITH "pause_filter=on"
+DEVIATION "pause_count_of_l0=on"
         INTERCEPT VMEXIT_PAUSE
         mov     word ptr [vmcb + VMCB_PAUSE_COUNT], 5
         xor     ebx, ebx
@@ -38,6 +39,7 @@ ONLY_WITH "pause_filter=on"
         CHECK   rbx, 0
 RULE pause_counter_starts_at_vmrun, "VMRUN loads the counter again", "APM vol. 2, 15.14.4"
 ONLY_WITH "pause_filter=on"
+DEVIATION "pause_count_of_l0=on"
         INTERCEPT VMEXIT_PAUSE
         mov     word ptr [vmcb + VMCB_PAUSE_COUNT], 5
         xor     ebx, ebx

@@ -32,6 +32,10 @@ DEVIATION "l0=xen", "Xen offers L1 no activity state but active"
 XEN_HAS_NONE
 DEVIATION "l0=kvm", "KVM offers L1 no shutdown state"
 .endm
+.macro KVM_EMULATES_IT
+ONLY_WITH "vmcs_shadowing=off"
+DEVIATION "l0=kvm", "KVM offers L1 VMCS shadowing on any processor"
+.endm
 .macro STATE which
         SET     GUEST_ACTIVITY_STATE, \which
 .endm
@@ -286,13 +290,15 @@ KVM_REFUSES_TARGETS
 
 # ------------------------------------------------------------------ VMCS shadowing for L2: SDM vol. 3, 25.6.2 and 26.1.2
 
-RULE vmcs_shadowing_is_not_offered, "No L0 offers L1 VMCS shadowing for L2", "SDM vol. 3, A.3.3"
+RULE vmcs_shadowing_is_not_offered, "A processor without VMCS shadowing offers L1 none for L2", "SDM vol. 3, A.3.3"
+KVM_EMULATES_IT
         mov     ecx, MSR_VMX_PROCBASED_CTLS2
         rdmsr
         mov     ebx, edx
         and     ebx, CPU2_SHADOW_VMCS
         CHECK   rbx, 0
 RULE vmcs_shadowing_is_refused, "The control that IA32_VMX_PROCBASED_CTLS2 does not allow: error 7", "SDM vol. 3, 27.2.1.1"
+KVM_EMULATES_IT
         SET_BITS SECONDARY_VM_EXEC_CONTROL, CPU2_SHADOW_VMCS
         REFUSED 7
 RULE link_pointer_without_shadowing_names_no_shadow, "Without VMCS shadowing a link pointer to a shadow VMCS fails the entry with qualification 4", "SDM vol. 3, 27.3.1.5"

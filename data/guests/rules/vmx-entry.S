@@ -361,14 +361,17 @@ RULE guest_\name, "\says fails the entry", "SDM vol. 3, 27.3.1.2"
         GUEST_AR cs_not_present, "A CS that is not present", GUEST_CS_AR_BYTES, 1 << 7, 0
         GUEST_AR cs_l_and_db, "A CS with L and D", GUEST_CS_AR_BYTES, 0, 1 << 14
         GUEST_AR cs_reserved, "A CS with reserved access rights", GUEST_CS_AR_BYTES, 0, 1 << 8
+DEVIATION "access_rights_cut=on"
         GUEST_AR cs_dpl, "A nonconforming CS whose DPL is not that of SS", GUEST_CS_AR_BYTES, 0, 3 << 5
         GUEST_AR ss_type, "An SS that is a read-only segment", GUEST_SS_AR_BYTES, 2, 0
         GUEST_AR ss_not_present, "An SS that is not present", GUEST_SS_AR_BYTES, 1 << 7, 0
         GUEST_AR ss_reserved, "An SS with reserved access rights", GUEST_SS_AR_BYTES, 0, 1 << 17
+DEVIATION "access_rights_cut=on"
         GUEST_AR ds_system, "A DS that is a system segment", GUEST_DS_AR_BYTES, 1 << 4, 0
         GUEST_AR ds_not_accessed, "A DS that is not accessed", GUEST_DS_AR_BYTES, 1, 0
         GUEST_AR es_not_present, "An ES that is not present", GUEST_ES_AR_BYTES, 1 << 7, 0
         GUEST_AR fs_reserved, "An FS with reserved access rights", GUEST_FS_AR_BYTES, 0, 1 << 9
+DEVIATION "access_rights_cut=on"
         GUEST_AR gs_not_present, "A GS that is not present", GUEST_GS_AR_BYTES, 1 << 7, 0
         GUEST_AR tr_not_busy, "A TR that is an available TSS", GUEST_TR_AR_BYTES, 2, 0
         GUEST_AR tr_unusable, "A TR that is unusable", GUEST_TR_AR_BYTES, 0, AR_UNUSABLE

@@ -141,6 +141,27 @@ RULE vmxe_can_be_cleared_after_vmxoff, "CR4.VMXE can be cleared outside of VMX o
         CHECK   [exc_vector], NO_EXCEPTION
         mov     rbx, cr4
         CHECK_BITS rbx, CR4_VMXE, 0
+RULE vmxe_off_and_on_again, "After CR4.VMXE was off there is no VMX operation until VMXON, and then no current VMCS", "SDM vol. 3, 24.7"
+        vmxoff
+        mov     rbx, cr4
+        and     ebx, ~CR4_VMXE
+        mov     cr4, rbx
+        or      ebx, CR4_VMXE
+        mov     cr4, rbx
+        CATCH   vmptrst qword ptr [scratch]
+        CHECK   [exc_vector], EXC_UD
+        vmxon   qword ptr [vmxon_address]
+        vmptrst qword ptr [scratch]
+        CHECK   [scratch], -1
+RULE l2_runs_after_another_vmxon, "A VMCS runs again after VMXOFF and VMXON", "SDM vol. 3, 25.1"
+        L2      nop
+        vmclear qword ptr [vmcs_address]
+        vmxoff
+        vmxon   qword ptr [vmxon_address]
+        vmptrld qword ptr [vmcs_address]
+        mov     qword ptr [launched], 0
+        L2      nop
+        EXECUTED
 RULE ne_cannot_be_cleared_in_vmx_operation, "Clearing CR0.NE in VMX operation raises #GP", "SDM vol. 3, 24.8"
 DEVIATION "cr0_ne_clearable=on"
         mov     rbx, cr0
@@ -222,6 +243,8 @@ RULE vmptrld_with_a_wrong_revision_fails, "VMPTRLD of a region with another revi
         VMX     vmptrld qword ptr [other_address]
         FAILED  11
 RULE vmptrld_of_a_shadow_vmcs_fails, "VMPTRLD of a shadow VMCS is VMfail 11 where L1 has no VMCS shadowing", "SDM vol. 3, 31.3 (VMPTRLD)"
+ONLY_WITH "vmcs_shadowing=off"
+DEVIATION "l0=kvm", "KVM offers L1 VMCS shadowing on any processor"
         or      dword ptr [other_vmcs], 1 << 31
         VMX     vmptrld qword ptr [other_address]
         FAILED  11

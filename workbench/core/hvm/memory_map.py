@@ -15,7 +15,9 @@ VMREAD_BITMAP_MA = 0xE000
 VMWRITE_BITMAP_MA = 0xF000
 HAP_TABLES_MA = 0x10000
 """n1p_to_l0m: L0's nested tables for L1."""
-HAP_TABLES_END_MA = 0x3EE000
+HAP_TABLES_END_MA = 0x3ED000
+SHADOW_VMCS12_MA = 0x3ED000
+"""L0's copy of the VMCS that L1 lets L2 use (hvm/vmx/l2_shadow.py)."""
 L1_MSR_MAP_MA = 0x3EE000
 """L0's copy of L1's MSR map, 2 pages, in layouts that keep one (hvm/msr_map_copy.py)."""
 SVM_IOPM_SET_MA = 0x3F0000

@@ -192,7 +192,7 @@ def _watch(m):
         return 1
     if m.hw.backend == BACKEND_SVM:
         nmi = m.hw.int_ctl & V_NMI_STATE == V_NMI_READY
-        return 1 if nmi or m.hw.int_ctl & V_IRQ else 0
+        return 1 if nmi or m.hw.int_ctl & V_IRQ or m.irq.physical else 0
     return 1 if m.hw.proc & WINDOWS or m.hw.vint or m.irq.apic_write or is_timed(m) else 0
 
 

@@ -35,7 +35,7 @@ NESTED_VCPU = np.dtype(
         ("guest_efer", "i8"),            # EFER as the running guest sees it (SVME is its own)
         ("host_efer", "i8"),             # L1's while L2 runs
         ("activity", "i8"),              # VMX: activity state of L2, 0 active (hvm/vmx/activity.py)
-        ("immediate_exit", "i8"),        # VMX: vmcs02 exits before L2's first instruction
+        ("immediate_exit", "i8"),        # L2 is to exit before its first instruction
     ]
 )  # fmt: skip
 """What L0 remembers beside the nested state: tables and tags in use, MSRs of the guests."""

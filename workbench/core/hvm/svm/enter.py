@@ -192,13 +192,13 @@ def _merge_interrupts(m, h12, h02):
 def _merged_pause_filter(m, h12, h01):
     """Threshold and count in one word: L0's, with L1's count if that is less and L1 wants PAUSE.
 
-    KVM, which intercepts PAUSE itself, takes of L1 only that one of the two is to be off.
+    KVM, which intercepts PAUSE itself, takes of L1 only that one of the two is to be off (a deviation).
     """
     own = ld32(h01 + vmcb.PAUSE_FILTER_THRESH)
     if m.feat.pause_filter == 0 or lshr(icpt(m, 3), svm.INTERCEPT_PAUSE & 31) & 1 == 0:
         return own
     l1 = _read32(m, h12, vmcb.PAUSE_FILTER_THRESH, vmcb.FIELD_PAUSE_FILTER_COUNT)
-    if m.feat.l0 == L0_KVM:
+    if m.feat.deviations & deviations.DEV_PAUSE_COUNT_OF_L0:
         threshold = own & 0xFFFF if l1 & 0xFFFF else 0
         return threshold | (own & ~0xFFFF if l1 & ~0xFFFF else 0)
     return own if lshr(own, 16) <= lshr(l1, 16) else (own & 0xFFFF) | (l1 & ~0xFFFF)
@@ -434,4 +434,6 @@ def svm_enter_n2(m):
             refuse(m, count_trailing_zeros(faults), 0)
             svm_abandon_entry(m)
             return FAILED
+    if m.irq.active and m.feat.deviations & deviations.DEV_EVENT_BEHIND_ENTRY:
+        m.nv.immediate_exit = 1  # should an event be waiting
     return ST_OK

@@ -8,6 +8,9 @@ Two deliberate differences from Xen: with virtual GIF an event that finds GIF cl
 some later exit, because no STGI would come: for an interrupt a window is opened, which the processor
 holds back until V_GIF is set; for an NMI, which RFLAGS.IF must not hold back, STGI is made to exit
 (KVM, svm_enable_nmi_window).  And a window is never laid over a V_IRQ that L1 gave to L2.
+
+KVM does not turn back at an event that finds L2 being entered: it sends itself an interrupt, which
+ends L2's run before the first instruction, and looks again (a deviation).
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from ...cpu.apic import (
     SOURCE_NONE,
     apic_acknowledge,
     apic_pending,
+    beats_tpr,
     blocked_by,
     note_blocked,
     pending_source,
@@ -29,7 +33,7 @@ from ...cpu.exceptions import KIND_INTERRUPT, KIND_NMI, NMI
 from ...cpu.nmi import V_NMI, V_NMI_ENABLE, V_NMI_MASK, V_NMI_STATE
 from ...cpu.sources import take_signals
 from ...jit import inner, unit
-from ...layout import Machine
+from ...layout import PHYS_TICK, Machine
 from ...ledger import (
     BLOCK_NMI_IRET,
     BLOCK_RFLAGS_IE,
@@ -62,6 +66,8 @@ PRIO_SHIFT = svm.INT_CTL_V_INTR_PRIO
 PRIO_MASK = 15 << PRIO_SHIFT
 IRET_BIT = 1 << (svm.INTERCEPT_IRET & 31)
 WINDOW_01, WINDOW_02 = 1, 2
+SELF_IPI = PHYS_TICK
+"""L0's interrupt to itself: a signal like that of its tick, which it tells from it by the vector."""
 INTACK_LAPIC, INTACK_NMI = 4, 1
 """Numbers of Xen's interrupt sources, which it leaves in EXITINFO1 of the virtual exit."""
 
@@ -296,6 +302,8 @@ def _await_virtual_gif(m, source, vector):
 
 @inner
 def _assist(m):
+    entering = m.nv.immediate_exit
+    m.nv.immediate_exit = 0
     if m.feat.virtual_nmi and is_n2_guest(m):
         _recall_nmi(m)
     source = pending_source(m)
@@ -303,6 +311,10 @@ def _assist(m):
         note_blocked(m, BLOCK_NMI_IRET if _given_nmi_blocked(m) else NO_BLOCK)
         return
     vector = apic_pending(m)
+    if entering and beats_tpr(m, source, vector):
+        note_blocked(m, BLOCK_RFLAGS_IE)
+        m.irq.physical |= SELF_IPI
+        return
     reason = svm_interrupt_blocked(m, source, vector)
     if reason == BLOCK_SVM_GIF:
         note_blocked(m, reason)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from ....arch import vmcs, vmx
 from ...cpu.debug import DR6_BS
+from ...cpu.exceptions import PF
 from ...cpu.flags import TF
 from ...jit import inner
 from ...layout import L0_KVM, RSP, ST_FATAL, ST_OK
 from ...ledger import E_L0_EVENT_INJECTED, E_L0_INSTRUCTION_EMULATED, P_EMULATION, count
+from ...words import lshr
 from ..nested_state import is_n2_guest
-from ..virtual_exit import record_vmx_exit
+from ..virtual_exit import exit_asked, record_vmx_exit
 from .checks import BLOCK_MOV_SS, BLOCK_STI
 from .vmcs import READS, WRITES, current_base, get, get_vvmcs, vmread, vmwrite, vvmcs_base
 
@@ -71,6 +73,18 @@ def complete_instruction(m):
 
 
 @inner
+def _l1_wants(m, vector, error):
+    """Does an exception of L2 exit to L1?  For #PF the error code has a say (SDM vol. 3, 26.2)."""
+    v = vvmcs_base(m)
+    wanted = lshr(get_vvmcs(m, v, vmcs.SLOT_EXCEPTION_BITMAP, P_EMULATION), vector) & 1
+    if vector != PF:
+        return wanted != 0
+    mask = get_vvmcs(m, v, vmcs.SLOT_PAGE_FAULT_ERROR_CODE_MASK, P_EMULATION)
+    match = get_vvmcs(m, v, vmcs.SLOT_PAGE_FAULT_ERROR_CODE_MATCH, P_EMULATION)
+    return wanted == (1 if error & mask == match else 0)
+
+
+@inner
 def inject_exception(m, vector, error, has_error):
     """Give the guest an exception found by L0.
 
@@ -81,10 +95,9 @@ def inject_exception(m, vector, error, has_error):
     if has_error:
         info |= INTR_ERROR
     if is_n2_guest(m):
-        wanted = get_vvmcs(m, vvmcs_base(m), vmcs.SLOT_EXCEPTION_BITMAP, P_EMULATION)
-        if wanted & (1 << vector):
+        if _l1_wants(m, vector, error):
             m.exit.code = vmx.EXIT_EXCEPTION_NMI
-            m.exit.info1 = 0
+            m.exit.info1 = m.exc.address if vector == PF else 0
             m.exit.intr_info = info
             m.exit.intr_error = error
             record_vmx_exit(m)
@@ -101,6 +114,7 @@ def inject_pending(m):
     """Give the guest the exception that an emulation step left in ``m.exc``."""
     m.pending = 0
     x = m.exc
-    if x.vector == 14:
-        m.cpu.cr2 = x.address
-    return inject_exception(m, x.vector & 31, x.error, x.has_error)
+    outcome = inject_exception(m, x.vector & 31, x.error, x.has_error)
+    if x.vector == PF and exit_asked(m) == 0:
+        m.cpu.cr2 = x.address  # an exit says the address itself
+    return outcome

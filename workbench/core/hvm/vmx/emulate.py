@@ -228,7 +228,8 @@ def _advance_string(m, register, lg, rep):
 
 
 @inner
-def _string_fault(m):
+def access_fault(m):
+    """What L0 emulates needs memory that the guest cannot access: its fault, or a nested one."""
     status = m.pending
     m.pending = 0
     if status == ST_VMEXIT:
@@ -251,12 +252,12 @@ def _string_io(m, port, lg, is_in, rep):
     va = vmread(m, vmcs.SLOT_GUEST_LINEAR_ADDRESS)
     if is_in:
         if write_memory(m, va, lg, port_in(m, port, lg)):
-            return _string_fault(m)
+            return access_fault(m)
         again = _advance_string(m, RDI, lg, rep)
     else:
         value = read_memory(m, va, lg)
         if m.pending:
-            return _string_fault(m)
+            return access_fault(m)
         outcome = port_out(m, port, lg, value)
         again = _advance_string(m, RSI, lg, rep)
     if again == 0:

@@ -43,6 +43,7 @@ from .checks import QUALIFICATION, guest_state_wrong, refuse
 from .controls import CR4_FIXED0
 from .hw import ENTRY_FAILED
 from .kvm import MOVED, N_MOVED, count_vmcs_switch, kvm_sync_rare
+from .l2_shadow import load_l2_shadow, shadows_for_l2
 from .merge import merged_shadow, own_word, vmx_load_shadow_control
 from .msr_lists import vmx_load_l1_list
 from .vmcs import (
@@ -262,6 +263,8 @@ def vmx_enter_n2(m):
         _fail_entry(m, vmx.EXIT_MSR_LOAD_FAIL, m.result)
     else:
         set_launch_state(m, vmcx12(m), LAUNCHED)
+        if cpu2 & vmx.CPU2_SHADOW_VMCS and shadows_for_l2(m, v):
+            load_l2_shadow(m, v)
         state = field_of(v, vmcs.SLOT_GUEST_ACTIVITY_STATE)
         if state:
             vmx_enter_inactive(m, v, state)

@@ -18,8 +18,10 @@ from ...cpu.operands import write_memory
 from ...jit import inner, unit
 from ...layout import L0_KVM, PAGE, RAX, ST_OK, Machine
 from ...ledger import E_L0_BYTE_COPIED, E_L0_GUEST_PAGE_MAPPED, count
+from ...mmu.physical import host_of
 from ...structs import i64
 from ...timeline import l1_field_access
+from ...words import ld32
 from ..nested_state import set_vmentry_pending, vmcx12, vmxon
 from ..p2m import n1p_to_l0m
 from .checks import BLOCK_MOV_SS, FAILURE, controls_wrong, refuse
@@ -34,13 +36,21 @@ from .insn_regions import (
 )
 from .insn_results import fail, finish, has_current, load_operand, operand_fault
 from .kvm import EXISTS as KVM_HAS
-from .kvm import KVM_SHADOW_ACTIVE, kvm_before_access, kvm_note_write, kvm_shadow_to_vmcs12
+from .kvm import (
+    KVM_SHADOW_ACTIVE,
+    kvm_before_access,
+    kvm_note_write,
+    kvm_shadow_to_vmcs12,
+    stored_value,
+)
 from .offer import l1_vmwrites_any_field
 from .operands import REGISTER_FORM, decoded_address, first_register, second_register
 from .vmcs import (
     LAUNCHED,
+    SHADOW_INDICATOR,
     VV_READS,
     VV_WRITES,
+    XEN_SHADOW_ACTIVE,
     field_slot,
     get,
     launch_state,
@@ -60,7 +70,7 @@ TYPE_READ_ONLY = 1
 
 
 @inner
-def _slot_for_l1(m, encoding):
+def slot_for_l1(m, encoding):
     """Slot of a field that L1 may name, -1 when there is no such field."""
     slot = field_slot(encoding)
     if slot >= 0 and m.feat.l0 == L0_KVM and KVM_HAS[slot] == 0:
@@ -74,7 +84,7 @@ def _vmread(m):
         return finish(m, CF)
     info = vmread(m, vmcs.SLOT_VMX_INSTRUCTION_INFO)
     encoding = m.cpu.gpr[second_register(info)]
-    slot = _slot_for_l1(m, encoding)
+    slot = slot_for_l1(m, encoding)
     if slot < 0:
         return fail(m, vmx.ERROR_UNSUPPORTED_VMCS_COMPONENT)
     kvm_before_access(m, slot)
@@ -112,7 +122,7 @@ def _vmwrite(m):
         if m.pending:
             return operand_fault(m)
     encoding = m.cpu.gpr[second_register(info)]
-    slot = _slot_for_l1(m, encoding)
+    slot = slot_for_l1(m, encoding)
     if slot < 0:
         return fail(m, vmx.ERROR_UNSUPPORTED_VMCS_COMPONENT)
     if _is_read_only(m, encoding):
@@ -120,7 +130,7 @@ def _vmwrite(m):
     kvm_before_access(m, slot)
     m.vmcs_work[VV_WRITES] += 1
     l1_field_access(m, slot, 1, value, 0)
-    write_encoded(vvmcs_base(m), slot, encoding, value)
+    write_encoded(vvmcs_base(m), slot, encoding, stored_value(m, slot, value))
     if m.feat.l0 == L0_KVM:
         kvm_note_write(m, slot)
     return finish(m, 0)
@@ -145,9 +155,17 @@ def _map_missing(m):
 
 
 @inner
+def _is_shadow_vmcs(m):
+    """Has L1 made a shadow VMCS current?  One that L0 has marked for the processor is none of L1's."""
+    if m.nv.shadow_active == XEN_SHADOW_ACTIVE:
+        return False
+    return ld32(host_of(m, vmcx12(m))) & SHADOW_INDICATOR != 0
+
+
+@inner
 def _enter(m, launch):
     """VMLAUNCH or VMRESUME: check, then ask for the virtual entry."""
-    if not has_current(m):
+    if not has_current(m) or _is_shadow_vmcs(m):
         return finish(m, CF)
     if m.nv.shadow_active == KVM_SHADOW_ACTIVE:
         kvm_shadow_to_vmcs12(m)

@@ -1,7 +1,8 @@
 """VMXON, VMXOFF, VMCLEAR, VMPTRLD and VMPTRST of L1: its VMX regions, and which VMCS is current.
 
 With VMCS shadowing, the current VMCS is served by the processor from VMPTRLD on.  That Xen does not
-look at CR0 in VMXON is a deviation.  The launch state of a VMCS is kept in its own region (byte 8),
+look at CR0 in VMXON is a deviation.  L1 that is offered VMCS shadowing may make a shadow VMCS of
+its own current; Xen's way of shadowing leaves such a page alone.  The launch state of a VMCS is kept in its own region (byte 8),
 where Xen keeps a list.
 """
 
@@ -53,6 +54,7 @@ from .insn_results import (
     operand_fault,
 )
 from .kvm import KVM_SHADOW_ACTIVE, kvm_flush_vmcs12, kvm_load_vmcs12, kvm_start_shadowing
+from .offer import CPU2, l1_may
 from .vmcs import (
     CLEAR,
     SHADOW_INDICATOR,
@@ -203,7 +205,11 @@ def emulate_vmptrld(m):
         return fail(m, vmx.ERROR_VMPTRLD_INVALID_ADDRESS)
     if pointer == vmcx12_addr(m):
         return finish(m, 0)
-    if ld32(host_of(m, ma)) != vmcs.REVISION:
+    revision = ld32(host_of(m, ma))
+    is_shadow = revision & SHADOW_INDICATOR != 0
+    if is_shadow and l1_may(m, CPU2) & vmx.CPU2_SHADOW_VMCS:
+        revision &= ~SHADOW_INDICATOR
+    if revision != vmcs.REVISION:
         return fail(m, vmx.ERROR_VMPTRLD_INCORRECT_VMCS_REVISION_ID)
     vmx_drop_vvmcs(m)
     set_vmcx12_addr(m, pointer)
@@ -213,7 +219,7 @@ def emulate_vmptrld(m):
         kvm_load_vmcs12(m)
     else:
         set_vmcx12(m, ma)
-    if m.feat.vmcs_shadowing:
+    if m.feat.vmcs_shadowing and (m.feat.l0 == L0_KVM or not is_shadow):
         _start_shadowing(m)
     return finish(m, 0)
 

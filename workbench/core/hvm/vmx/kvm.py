@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....arch import vmcs
+from ....arch import deviations, vmcs
 from ...jit import inner, unit
 from ...layout import BARRIER_VIRTUAL_EXIT, BARRIER_VMCS_SWITCH, L0_KVM, PAGE, Machine
 from ...ledger import (
@@ -64,6 +64,9 @@ N_MOVED, N_RARE = len(MOVED), len(RARE)
 IS_RARE = np.zeros(vmcs.N_SLOTS, np.int64)
 IS_RARE[RARE] = 1
 
+FIRST_AR, LAST_AR = vmcs.SLOT_GUEST_ES_AR_BYTES, vmcs.SLOT_GUEST_TR_AR_BYTES
+AR_BITS = 0x1F0FF
+"""Bits of a segment's access rights that are not reserved."""
 KVM_SHADOW_ACTIVE = 2
 """Value of ``shadow_active``: L1 reaches a VMCS of L0's own; 1 is Xen's way, L1's page itself."""
 
@@ -149,6 +152,15 @@ def kvm_note_write(m, slot):
         put(own_base(m, KVM_SHADOW_MA), slot, get(own_base(m, KVM_VMCS12_MA), slot))
         _count_visit(m)
         m.vmcs_work[WRITES] += 1
+
+
+@inner
+def stored_value(m, slot, value):
+    """What L0's VMWRITE keeps of a value: KVM's loses the reserved bits of access rights."""
+    cuts = m.feat.deviations & deviations.DEV_ACCESS_RIGHTS_CUT
+    if cuts and FIRST_AR <= slot <= LAST_AR:
+        return value & AR_BITS
+    return value
 
 
 # ---------------------------------------------------------------- rarely moved fields

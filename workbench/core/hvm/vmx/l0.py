@@ -92,6 +92,7 @@ from .insn_results import NONE
 from .intercepts import msr_bit
 from .intr import vmx_close_window
 from .kvm import kvm_prepare_bitmaps
+from .l2_shadow import l2_field_access
 from .leave import vmx_exit_n2
 from .msr_lists import N_SWITCHED, SWITCHED, write_own_areas
 from .reinject import restore_nmi_blocking, resume_delivery
@@ -312,6 +313,8 @@ def _serve(m, reason):
         return vmx_handle_invlpg(m)
     if _is_vmx_instruction(reason) and not is_n2_guest(m):
         return vmx_instruction(m, reason)
+    if reason == vmx.EXIT_VMREAD or reason == vmx.EXIT_VMWRITE:
+        return l2_field_access(m, reason == vmx.EXIT_VMWRITE)
     if reason == vmx.EXIT_EPT_VIOLATION or reason == vmx.EXIT_EPT_MISCONFIG:
         return nested_page_fault(m, reason)
     if reason == vmx.EXIT_CPUID:

@@ -25,6 +25,7 @@ from .controls import CR4_FIXED0
 from .entry import EFER_LMA_LME, GUEST_COPY, N_GUEST_COPY
 from .hw import ENTRY_FAILED
 from .kvm import KVM_SHADOW_ACTIVE, MOVED, N_MOVED, count_vmcs_switch, kvm_vmcs12_to_shadow
+from .l2_shadow import shadows_for_l2, store_l2_shadow
 from .merge import merged_shadow, own_word
 from .msr_lists import (
     ABORT_LOAD_MSR,
@@ -157,6 +158,7 @@ def _sync_guest_state(m, v, n2):
     dr7 = get(v, vmcs.SLOT_GUEST_DR7)
     debugctl = get(v, vmcs.SLOT_GUEST_IA32_DEBUGCTL)
     timer = get(v, vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE)
+    link = get(v, vmcs.SLOT_VMCS_LINK_POINTER)
     if m.feat.l0 == L0_KVM and m.feat.full_vmcs_switch == 0:
         m.kvm.rare_in_02 = 1
         for i in range(N_MOVED):
@@ -181,6 +183,7 @@ def _sync_guest_state(m, v, n2):
         if controls & vmx.EXIT_CTL_SAVE_DEBUG_CONTROLS == 0:
             put(v, vmcs.SLOT_GUEST_DR7, dr7)
             put(v, vmcs.SLOT_GUEST_IA32_DEBUGCTL, debugctl)
+    put(v, vmcs.SLOT_VMCS_LINK_POINTER, link)  # no exit changes it; that of vmcs02 is L0's
     # the timer is saved only if L1 asked for that
     if word(v, vmcs.SLOT_VM_EXIT_CONTROLS) & vmx.EXIT_CTL_SAVE_VMX_PREEMPTION_TIMER:
         timer = get(n2, vmcs.SLOT_VMX_PREEMPTION_TIMER_VALUE)
@@ -327,6 +330,8 @@ def vmx_exit_n2(m):
     v = vvmcs_base(m)
     # 1. what L2 left
     vmx_sync_vvmcs(m, v)
+    if m.exit.code & ENTRY_FAILED == 0 and shadows_for_l2(m, v):
+        store_l2_shadow(m, v)
     _store_l1_msrs(m, v)
     # 2. VMCLEAR vmcs02 (and the shadow VMCS), VMPTRLD vmcs01; KVM keeps both loaded on the processor
     if m.feat.l0 != L0_KVM:

@@ -57,8 +57,10 @@ NEEDS_HAP = (
     | vmx.CPU2_UNRESTRICTED_GUEST
     | vmx.CPU2_ENABLE_PML
     | vmx.CPU2_ENABLE_INVPCID
+    | vmx.CPU2_SHADOW_VMCS
 )
-"""Not without nested paging of L0's own, which also hides PCIDs where it shadows."""
+"""Not without nested paging of L0's own: where it shadows it hides PCIDs, too, and does not emulate
+VMREAD and VMWRITE of L2."""
 VMWRITE_ANY = 1 << 29
 """Of IA32_VMX_MISC."""
 CR3_TARGET_SHIFT, CR3_TARGET_FIELD = 16, 0x1FF
@@ -85,6 +87,8 @@ def _secondary_off(m):
         off |= vmx.CPU2_ENABLE_PML
     if m.feat.vpid_for_l1 == 0:
         off |= vmx.CPU2_ENABLE_VPID
+    if m.feat.vmcs_shadowing == 0 and m.feat.l0 != L0_KVM:
+        off |= vmx.CPU2_SHADOW_VMCS  # KVM emulates it without the processor's help
     if m.sh.active:
         off |= NEEDS_HAP
     return off

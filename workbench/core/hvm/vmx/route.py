@@ -26,12 +26,14 @@ from .check_util import CR3_TARGETS_HARDWARE
 from .common import count_common
 from .intercepts import CR0_TS, CR_CLTS, CR_FROM, CR_LMSW, CR_TO, msr_bit
 from .offer import l1_cr3_targets
+from .operands import second_register
 from .vmcs import get as get_slot
 from .vmcs import get_vvmcs, own_base, settle, vvmcs_base
 
 (
     L0, L1, CRASH, BY_CONTROL, EXCEPTION, IO, MSR, CR, HARDWARE_EXCEPTION, DIRTY_DR, INVPCID,
-) = range(11)  # fmt: skip
+    SHADOWED,
+) = range(12)  # fmt: skip
 """Kinds of answers.  CRASH: Xen ends the domain; the handler does so here too.
 HARDWARE_EXCEPTION, DIRTY_DR: what Xen makes of EXCEPTION and BY_CONTROL."""
 
@@ -48,8 +50,8 @@ _TEXTS = {
     "L1 always": L1,
     "default: L1": L1,
     "L1 (unless Hyper-V direct TLB flush hypercall -> L0)": L1,
-    "L1; if vmcs12 SHADOW_VMCS: by L1 vmread bitmap": L1,
-    "L1; if vmcs12 SHADOW_VMCS: by L1 vmwrite bitmap": L1,
+    "L1; if vmcs12 SHADOW_VMCS: by L1 vmread bitmap": SHADOWED,
+    "L1; if vmcs12 SHADOW_VMCS: by L1 vmwrite bitmap": SHADOWED,
     "L1 (vmcs12 always intercepts when enabled)": BY_CONTROL,
     'default: domain_crash ("Unhandled nested vmexit")': CRASH,
     "domain_crash (same)": CRASH,
@@ -165,7 +167,9 @@ def _tables() -> tuple[np.ndarray, ...]:
         kinds[L0_KVM, reason] = manual if name in _KEPT else kvm
         kinds[L0_XEN, reason] = kinds[L0_MANUAL, reason] = manual
         deviation[reason] = instead[reason] = 0
-        if xen != manual:
+        if manual == SHADOWED:
+            kinds[L0_XEN, reason] = xen  # Xen does not offer L1 the control
+        elif xen != manual:
             deviation[reason], instead[reason] = _why_different(name, xen), xen
         if BY_CONTROL in (manual, xen):
             word[reason], mask[reason] = _CONTROLS[name]
@@ -345,6 +349,21 @@ def _by_invpcid(m, v):
 
 
 @inner
+def _by_vmcs_bitmap(m, v, write):
+    """VMREAD and VMWRITE: L1's but where vmcs12 has VMCS shadowing and the field's bit is clear."""
+    if secondary_of(m, v, _cpu(m, v), P_ROUTING) & vmx.CPU2_SHADOW_VMCS == 0:
+        return 1
+    encoding = m.cpu.gpr[second_register(m.exit.insn_info)]
+    if lshr(encoding, 15):
+        return 1
+    if write:
+        page = get_vvmcs(m, v, vmcs.SLOT_VMWRITE_BITMAP, P_ROUTING)
+    else:
+        page = get_vvmcs(m, v, vmcs.SLOT_VMREAD_BITMAP, P_ROUTING)
+    return lshr(_l1_byte(m, page, encoding >> 3), encoding & 7) & 1
+
+
+@inner
 def _by_dr(m, v):
     if _cpu(m, v) & vmx.CPU_MOV_DR_EXITING == 0:
         return 0
@@ -376,6 +395,8 @@ def _decide(m, reason):
         return _by_cr(m, v)
     if kind == INVPCID:
         return _by_invpcid(m, v)
+    if kind == SHADOWED:
+        return _by_vmcs_bitmap(m, v, reason == vmx.EXIT_VMWRITE)
     return _by_dr(m, v)
 
 
