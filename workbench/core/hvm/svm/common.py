@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ....arch import svm, vmcb
+from ....arch import deviations, svm, vmcb
 from ...cpu.debug import DR6_BS
 from ...cpu.exceptions import DB, KIND_EXCEPTION, KIND_NMI, NMI, combined
 from ...cpu.flags import TF
@@ -214,7 +214,8 @@ def reset_nested(m):
     set_host_cr3(m, 0)
     set_rflagsif(m, 0)
     set_vintrmask(m, 0)
-    set_hsave_pa(m, 0)
+    if m.feat.deviations & deviations.DEV_HSAVE_PA_RESET:
+        set_hsave_pa(m, 0)
     write_gif(m, 1)
     for i in range(6):
         set_icpt(m, i, 0)
