@@ -310,8 +310,10 @@ def _from_file(path: Path, changed_ns: int) -> PricePreset:
 def _read(path: Path) -> Table:
     try:
         return parse_table(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as problem:
-        hint = f"shipped presets: {', '.join(_shipped_files())}"
+    except (OSError, ValueError) as problem:
+        unread = isinstance(problem, (OSError, UnicodeDecodeError))
+        names = f"shipped presets: {', '.join(_shipped_files())}"
+        hint = names if unread else "put cells with commas between double quotes"
         raise PriceError(f"cannot read price file {path}: {problem}", hint) from problem
 
 
