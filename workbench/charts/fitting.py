@@ -40,7 +40,13 @@ def _fit(axes: Axes, first: dict[Text, str]) -> bool:
              (axes.yaxis.label, 1.1 * axes.bbox.height)]  # fmt: skip
     changed = [_wrap(text, room, first) for text, room in rooms]
     changed += [_spread(axes.xaxis), _wrap_names(axes, first), _turn_numbers(axes)]
-    return any([*changed, _hold(axes), _raise(axes)])
+    return any([*changed, _hold(axes), _raise(axes), _outside(axes)])
+
+
+def _outside(axes: Axes) -> bool:
+    """Do an axis' labels leave the figure?  They do where new ticks are wider than those laid out."""
+    boxes = [axis.get_tightbbox() for axis in (axes.xaxis, axes.yaxis)]  # places labels anew, too
+    return any(box is not None and min(box.x0, box.y0) < 0 for box in boxes)
 
 
 def _columns(axes: Axes) -> int:
