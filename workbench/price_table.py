@@ -142,6 +142,7 @@ def _number(row: dict, column: str, where: str) -> float:
 
 def in_cycles(row: dict, meta: dict[str, str], where: str) -> dict:
     """A row with its numbers checked, in cycles, and as multiples of 1/1024."""
+    _number(row, "value", where)  # first: an absent bound is a copy of it
     given = {column: _number(row, column, where) for column in NUMBERS}
     if not given["low"] <= given["value"] <= given["high"]:
         text = f"{given['low']:g}, {given['value']:g}, {given['high']:g}"

@@ -310,9 +310,12 @@ def _from_file(path: Path, changed_ns: int) -> PricePreset:
 def _read(path: Path) -> Table:
     try:
         return parse_table(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as problem:
-        hint = f"shipped presets: {', '.join(_shipped_files())}"
-        raise PriceError(f"cannot read price file {path}: {problem}", hint) from problem
+    except (OSError, ValueError) as problem:
+        unread = isinstance(problem, (OSError, UnicodeDecodeError))
+        names = f"shipped presets: {', '.join(_shipped_files())}"
+        hint = names if unread else "put cells with commas between double quotes"
+        why = getattr(problem, "strerror", None) or problem
+        raise PriceError(f"{path}: cannot read prices: {why}", hint) from problem
 
 
 def _load_file(path: Path) -> PricePreset:

@@ -27,12 +27,23 @@ class Table:
 
 
 def parse_table(text: str) -> Table:
-    """Read a CSV with a commented header from ``text``; missing cells become empty strings."""
+    """Read a CSV with a commented header from ``text``; missing cells become empty strings.
+
+    Raises
+    ------
+    ValueError
+        A row has more cells than there are columns.
+    """
     lines = text.splitlines()
     meta = {m[1]: m[2] for m in map(_META.fullmatch, lines) if m}
     body = io.StringIO("\n".join(line for line in lines if not line.startswith("#")))
     reader = csv.DictReader(body, restval="")
-    rows = tuple({k: (v or "").strip() for k, v in row.items() if k} for row in reader)
+    found = list(reader)
+    for row in found:
+        if None in row:
+            first = next(iter(row.values()))
+            raise ValueError(f"the row {first!r} has more cells than there are columns")
+    rows = tuple({k: (v or "").strip() for k, v in row.items() if k} for row in found)
     return Table(meta, tuple(reader.fieldnames or ()), rows)
 
 
@@ -70,8 +81,11 @@ def bibliography() -> dict[str, dict[str, str]]:
 
 
 def reference(key: str) -> str:
-    """One source in one line: authors, title, where, year."""
-    entry = bibliography()[key]
+    """One source in one line: authors, title, where, year; of a key of the user's own, just that."""
+    entry = bibliography().get(key)
+    if entry is None:
+        what = "prices set by hand" if key == "user" else "as a price file of one's own says"
+        return f"[{key}] {what}"
     place = entry.get("booktitle") or entry.get("note", "")
     parts = (entry.get("author", "").replace(" and ", "; "), entry["title"], place)
     return f"[{key}] " + ", ".join(filter(None, (*parts, entry.get("year", ""))))

@@ -334,31 +334,50 @@ def test_np2m_host_rights(on):
 # ---------------------------------------------------------------- an event at the entry
 
 
-@BOTH
-@pytest.mark.parametrize("enabled", [0, 1 << 9], ids=["if_clear", "if_set"])
-def test_event_behind_entry(on, enabled):
-    """An interrupt waits when L1, which intercepts INTR and masks nothing, enters L2."""
+def enter_with_an_interrupt_waiting(on: bool, l1_if: int, l2_if: int) -> tuple[SvmMachine, int]:
+    """L1, which masks L2's interrupts with its own flag, has a vector pending at its VMRUN."""
     machine = machine_with("event_behind_entry", on)
-    page = with_fields(machine, int_ctl=1 << 24, rflags=2 | enabled)
+    page = with_fields(machine, int_ctl=1 << 24, rflags=2 | l2_if << 9)
     oracle.put(page, "intercept_word3", oracle.get(page, "intercept_word3") | 1)
     machine.write(machine.l1(VMCB12), page)
     m = machine.m
     m["cpu"]["gpr"][0][0] = VMCB12
-    m["cpu"]["sysflags"] = 1 << 9
+    m["cpu"]["sysflags"] = 2 | l1_if << 9
     m["apic"]["svr"], m["apic"]["irr"][0][0] = 0x1FF, 1 << 0x31
     m["irq"]["active"] = 1
     m["ledger"]["time"] = 1 << 30
     machine.l1_exits(0x80, 3)
     assert machine.call("l0_exit") == layout.ST_BRANCH
-    assert m["level"][0] == (2 if on else 1)
+    return machine, oracle.get(page, "rip")
+
+
+def leaves_at_once(machine: SvmMachine) -> None:
+    """L0's interrupt to itself ends L2's run before the first instruction."""
+    assert machine.call("attend") == layout.ST_VMEXIT
+    assert machine.m["exit"]["code"][0] == 0x60
+    assert machine.call("l0_exit") == layout.ST_BRANCH
+    assert machine.m["irq"]["physical"][0] == 0
+
+
+@BOTH
+@pytest.mark.parametrize("l2_if", [0, 1])
+def test_event_behind_entry(on, l2_if):
+    machine, rip = enter_with_an_interrupt_waiting(on, 1, l2_if)
+    assert machine.m["level"][0] == (2 if on else 1)
     if on:
-        assert machine.call("attend") == layout.ST_VMEXIT
-        assert m["exit"]["code"][0] == 0x60, "L0's interrupt to itself"
-        assert machine.call("l0_exit") == layout.ST_BRANCH
-        assert m["level"][0] == 1
-    assert l1_sees(machine, "exit_code") == 0x60
-    assert l1_sees(machine, "rip") == oracle.get(page, "rip"), "before the first instruction"
-    assert m["irq"]["physical"][0] == 0
+        leaves_at_once(machine)
+    assert machine.m["level"][0] == 1
+    assert (l1_sees(machine, "exit_code"), l1_sees(machine, "rip")) == (0x60, rip)
+
+
+@BOTH
+def test_kvm_looks_behind_the_entry_at_what_l1_masks_too(on):
+    machine, _ = enter_with_an_interrupt_waiting(on, 0, 1)
+    if on:
+        leaves_at_once(machine)
+    assert machine.m["level"][0] == 2
+    assert machine.call("attend") == layout.ST_OK, "once only"
+    assert machine.field(VMCB02, "int_ctl") >> 8 & 1 == 0
 
 
 @BOTH
@@ -371,3 +390,29 @@ def test_pause_count_of_l0(on, count):
     oracle.put(page, "intercept_word3", oracle.get(page, "intercept_word3") | 1 << 23)
     assert machine.start_vmrun(page) == layout.ST_OK
     assert machine.field(VMCB02, "pause_filter_count") == (own if on and count else count)
+
+
+@BOTH
+def test_hsave_pa_reset(on):
+    machine = machine_with("hsave_pa_reset", on)
+    machine.state["hsave_pa"] = 0x7000
+    wrmsr(machine, EFER, 0x500)
+    assert rdmsr(machine, 0xC0010117) == (0 if on else 0x7000)
+
+
+@BOTH
+@pytest.mark.parametrize("asid", [1, 0], ids=["runs", "refused"])
+@pytest.mark.parametrize("trap", [0, 1 << 8], ids=["plain", "stepped"])
+def test_vmrun_step_trap_late(on, asid, trap):
+    machine = machine_with("vmrun_step_trap_late", on)
+    page = with_fields(machine, asid=asid)
+    machine.m["cpu"]["sysflags"] = 2 | trap
+    machine.start_vmrun(page)
+    if asid:
+        machine.call("svm_hw_enter")
+        machine.l1_exits(0x72, 2)
+        machine.call("svm_route")
+        machine.call("svm_exit_n2")
+    event = machine.field(VMCB01, "event_inj")
+    assert event == (1 << 31 | 3 << 8 | 1 if trap and not on else 0)
+    assert bool(machine.field(VMCB01, "dr6") & 1 << 14) == bool(trap and not on)

@@ -6,11 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from workbench.cli.listing import sources_text
 from workbench.core.ledger import EVENTS, N_EVENTS, TIME_SCALE
 from workbench.errors import PriceError
 from workbench.features import catalogue
 from workbench.geometry import list_cores, load_tlb_geometry
 from workbench.prices import KINDS, PARTS, list_presets, load_preset, part_of, preset_from_frame
+from workbench.scenario import Scenario
+from workbench.simulate import run
 from workbench.tables import bibliography, data_table, source_key, source_keys
 
 PRESETS = list_presets()
@@ -51,7 +54,7 @@ def test_every_source_is_used_and_every_use_is_listed():
 def test_each_backend_has_a_preset_of_its_own():
     assert "zen" in list_presets("svm") and "nehalem" in list_presets("vmx")
     assert "zen" not in list_presets("vmx")
-    assert load_preset("nehalem").clock_ghz == 2.9 and load_preset("zen").clock_ghz is None
+    assert load_preset("nehalem").clock_ghz == 2.9 and load_preset("zen").clock_ghz == 2.2
     assert load_preset("zen").core == "Zen"
 
 
@@ -158,6 +161,7 @@ def test_every_processor_of_the_list_has_a_preset_with_its_own_tlb():
     }  # fmt: skip
     assert {name: load_preset(name).core for name in PRESETS} == cores
     assert set(cores.values()) <= set(list_cores())
+    assert all(load_preset(name).clock_ghz and load_preset(name).clock_source for name in PRESETS)
 
 
 def test_a_file_in_the_users_directory_overrides_single_rows_of_its_base(tmp_path, monkeypatch):
@@ -196,17 +200,32 @@ def test_units_become_cycles(tmp_path, monkeypatch):
     [
         ("# base: nehalems\nevent,value\n", "Did you mean nehalem"),
         ("# base: mine\nevent,value\n", "leads back"),
-        ("# base: zen\nevent,value,unit\nHW_EXIT,1,ns\n", "no clock_ghz"),
+        ("# base: zen\n# clock_ghz:\nevent,value,unit\nHW_EXIT,1,ns\n", "no clock_ghz"),
         ("# base: zen\n# clock_ghz: fast\nevent,value\n", "clock_ghz is 'fast'"),
         ("# base: zen\n# line_cycles: 4 1 2\nevent,value\n", "line_cycles is '4 1 2'"),
         ("# base: zen\nevent,value,highest\n", "no column called 'highest'"),
         ("# base: zen\nevent,value,low\nHW_EXIT,1,cheap\n", "low of HW_EXIT is 'cheap'"),
+        ("# base: zen\nevent,value\nHW_EXIT,cheap\n", "value of HW_EXIT is 'cheap'"),
+        ("# base: zen\nevent,value\nHW_EXIT,1,2,3\n", "'HW_EXIT' has more cells than"),
     ],
 )
 def test_a_wrong_file_of_the_users_gets_one_clear_error(tmp_path, monkeypatch, text, said):
     own(tmp_path, monkeypatch, "mine", text)
     with pytest.raises(PriceError, match=said):
         load_preset("mine")
+
+
+def test_a_source_of_the_users_own_is_named_in_bill_and_citation(tmp_path, monkeypatch):
+    text = "# base: zen\nevent,value,kind,source\nHW_EXIT,100,measured,lab-2026\n"
+    own(tmp_path, monkeypatch, "mine", text)
+    scenario = Scenario(backend="svm", l2="cpuid", l2_params={"iterations": 5}, prices="mine")
+    result = run(scenario)
+    assert "lab-2026" in result.sources
+    for shown in (result.explain("CPUID"), result.cite()):
+        assert "[lab-2026] as a price file of one's own says" in shown
+    by_hand = result.reprice(result.preset.with_values({"HW_ENTRY": 7}))
+    assert "[user] prices set by hand" in by_hand.explain("CPUID")
+    assert "% [lab-2026]" in sources_text(result.sources, bibtex=True)
 
 
 def test_a_file_cannot_take_the_name_of_a_shipped_preset(tmp_path, monkeypatch):

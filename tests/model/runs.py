@@ -25,6 +25,10 @@ SMALL = {
     "spin": {"iterations": 20, "pauses": 30, "work": 100},
     "tick": {"ticks": 20},
     "remap": {"iterations": 40},
+    "cr0": {"iterations": 40},
+    "rates": {"iterations": 20, "work": 20},
+    "ud": {"iterations": 40},
+    "workset": {"accesses": 200, "pages": 16, "changes": 100_000},
 }
 """Parameters that keep every program short."""
 

@@ -8,8 +8,9 @@ import workbench as wb
 from tests.interrupts.programs import nested
 from tests.oracle import svm as oracle
 from tests.oracle.svm_machine import SvmMachine
-from tests.oracle.vmx_machine import VmxMachine
+from tests.oracle.vmx_machine import OPERAND, VmxMachine
 from workbench import nested_layouts
+from workbench.arch import vmx
 from workbench.core import layout
 from workbench.core.ledger import STATE_EVENTS, STATE_FIELDS
 
@@ -222,7 +223,22 @@ def test_clearing_efer_svme_resets_the_state_as_xen_does():
 
 def test_leaving_vmx_operation_forgets_the_region_and_the_current_vmcs():
     made = VmxMachine()
-    assert (made.state["vmxon_addr"], made.state["vmcx12_addr"], made.state["vmcx12"]) == (-1,) * 3
+    made.enter_vmx_operation()
+    names = ("vmxon_addr", "vmcx12_addr", "vmcx12")
+    assert -1 not in [made.state[name] for name in names]
+    assert made.l1_executes("VMXOFF") == layout.ST_OK
+    assert [made.state[name] for name in names] == [-1] * 3
+    # now CR4.VMXE may go, and nothing of before comes back with it
+    for cr4, undefined in ((0x20, True), (0x2020, True)):
+        made.gpr[0] = cr4
+        made.hardware_exit(vmx.EXIT_CR_ACCESS, info1=4, insn_len=3)
+        assert made.call("vmx_handle") == layout.ST_OK
+        assert made.get(1, "CR4_READ_SHADOW") == cr4
+        made.call("vmx_hw_enter")
+        made.l1_executes("VMPTRST", flags=layout.UF_DST_MEM, disp=OPERAND)
+        injected = made.get(1, "VM_ENTRY_INTR_INFO_FIELD") == 1 << 31 | 3 << 8 | 6
+        assert injected == undefined, "#UD outside of VMX operation"
+        made.put(1, "VM_ENTRY_INTR_INFO_FIELD", 0)
 
 
 # ---------------------------------------------------------------- tables

@@ -10,6 +10,9 @@ nested root was used; TLB_CONTROL 1 ends all ASIDs, 3 the entering one, 7 that b
 INVLPGA one address of one ASID.  In both, MOV CR3 ends what is not global, a change of CR4.PGE
 everything, INVLPG one address, of the running context.
 
+``direct``: L1 gives L2 no nested table, and L2's own tables lead to L1-physical addresses.  There is
+no nested part then, and on VMX the linear part goes by VPID alone, so that INVEPT ends nothing.
+
 ``tlb_control_keeps_nested``: Xen's deviation since 2017, where neither TLB_CONTROL nor a new
 ASID empties the nested p2m of a root; then the nested part goes by root here, too, and nothing ends it.
 """
@@ -58,8 +61,9 @@ class Possible:
 class Stale:
     """The tables' history, cut at each invalidation."""
 
-    def __init__(self, svm: bool, tlb_control_keeps_nested: bool = False):
+    def __init__(self, svm: bool, tlb_control_keeps_nested: bool = False, direct: bool = False):
         self.svm, self.tlb_control_keeps_nested = svm, tlb_control_keeps_nested
+        self.direct = direct
         self.linear_now: dict[int, Linear | None] = {}
         self.nested_now: dict[tuple[int, int], Nested | None] = {}
         self.linear, self.nested = Possible(), Possible()
@@ -163,6 +167,8 @@ class Stale:
 
     def invept(self, root: int | None) -> None:
         """One root, or all (None)."""
+        if self.direct:
+            return
         contexts = [c for c in self.linear.kept if root in (None, c[1])]
         self._end_linear(contexts, None, True)
         self._end_nested([c for c in self.roots if root in (None, c)])
@@ -181,6 +187,11 @@ class Stale:
     def may_use(self, page: int, n1p: int, writable: bool) -> bool:
         """May the running L2 use this translation of a page?"""
         linear, nested = self.running
+        if self.direct:
+            return any(
+                v.gpa == n1p and (v.writable or not writable)
+                for v in self.linear.values(linear, page)
+            )
         return any(
             n.n1p == n1p and (not writable or (v.writable and n.writable))
             for v in self.linear.values(linear, page)

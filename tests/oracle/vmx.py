@@ -165,6 +165,21 @@ def goes_to_l1(
 # ---------------------------------------------------------------- merging
 
 
+APIC_VIRTUALIZATION = {"SECONDARY_VM_EXEC_CONTROL": (
+    "VIRTUALIZE_APIC_ACCESSES", "VIRTUALIZE_X2APIC_MODE", "APIC_REGISTER_VIRT",
+    "VIRTUAL_INTR_DELIVERY"), "CPU_BASED_VM_EXEC_CONTROL": ("TPR_SHADOW",)}  # fmt: skip
+
+
+def without_apic_virtualization(l1: Fields) -> Fields:
+    """vmcs12's controls where L0 lends none of it: such bits do not reach vmcs02."""
+    groups = {"SECONDARY_VM_EXEC_CONTROL": "sec", "CPU_BASED_VM_EXEC_CONTROL": "cpu"}
+    kept = {
+        field: l1[field] & ~sum(BIT[groups[field], name] for name in names)
+        for field, names in APIC_VIRTUALIZATION.items()
+    }
+    return {**l1, **kept}
+
+
 def kvm_merged_controls(l0: Fields, l1: Fields, software_timer: bool = False) -> dict[str, int]:
     """Control words of vmcs02 by vmcs02_merge.csv, column kvm, as far as they are modelled.
 

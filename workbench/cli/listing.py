@@ -130,4 +130,7 @@ def sources_text(keys: Iterable[str], bibtex: bool) -> str:
 
     if not bibtex:
         return "\n".join(map(reference, keys))
-    return "\n".join(bibliography()[key]["bibtex"] for key in keys)
+    known = bibliography()
+    return "\n".join(
+        known[key]["bibtex"] if key in known else f"% {reference(key)}" for key in keys
+    )

@@ -51,5 +51,5 @@ def bill(result: Result, cause: str) -> str:
 
 
 def _source_line(number: int, key: str) -> str:
-    text = f"{number} " + ("set by hand" if key == "user" else reference(key))
+    text = f"{number} {reference(key)}"
     return text if len(text) <= WIDTH else text[: WIDTH - 3] + "..."

@@ -46,6 +46,15 @@ RULE clgi_holds_interrupts, "While GIF is 0 an interrupt stays pending whatever 
         stgi
         TAKE
         CHECK   [exc_vector], VECTOR
+RULE leaving_svm_sets_gif, "After EFER.SVME was off GIF is set: a pending interrupt comes", "nested L0: a reset sets GIF"
+        clgi
+        PEND
+        mov     ecx, MSR_EFER
+        mov     eax, EFER_LME_LMA_NXE_SCE
+        xor     edx, edx
+        wrmsr
+        TAKE
+        CHECK   [exc_vector], VECTOR
 RULE stgi_lets_interrupts_in, "STGI with RFLAGS.IF = 1 lets a pending interrupt in", "APM vol. 2, 15.17"
         clgi
         PEND

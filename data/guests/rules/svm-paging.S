@@ -206,6 +206,20 @@ DEVIATION "np2m_flush=generation", "Xen since 2017 forgets its choice of table o
         L2      mov rbx, [PAGE_1]
         EXECUTED
         CHECK   rbx, 3
+RULE leaving_svm_drops_what_was_built, "After EFER.SVME was off L2 finds the nested table as it is then", "nested L0: a reset drops n2p_to_l0m and L2's tag"
+        mov     qword ptr [PAGE_1], 0x1
+        mov     qword ptr [WINDOW + 0x3000], 0x3
+        L2      mov rbx, [PAGE_1]
+        mov     qword ptr [ENTRY_1], WINDOW + 0x3000 + LEAF_FLAGS
+        mov     ecx, MSR_EFER
+        mov     eax, EFER_LME_LMA_NXE_SCE
+        xor     edx, edx
+        wrmsr
+        mov     eax, EFER_SVME | EFER_LME_LMA_NXE_SCE
+        wrmsr
+        L2      mov rbx, [PAGE_1]
+        EXECUTED
+        CHECK   rbx, 3
 RULE invlpga_drops_a_translation, "INVLPGA of L1 makes a change of L2's tables visible", "APM vol. 2, 15.16.3"
         call    build_l2_tables
         mov     qword ptr [vmcb + VMCB_CR3], offset l2_root

@@ -342,8 +342,19 @@ ONLY_WITH "virtual_vmload_vmsave=on"
         cpuid
         mov     ebx, edx
         CHECK_BITS rbx, 1 << 15, 1 << 15
+RULE leaving_svm_keeps_hsave_pa, "VM_HSAVE_PA keeps its value while EFER.SVME is off", "APM vol. 2, 15.30.4"
+DEVIATION "hsave_pa_reset=on"
+        mov     ecx, MSR_EFER
+        mov     eax, EFER_LME_LMA_NXE_SCE
+        xor     edx, edx
+        wrmsr
+        mov     ecx, MSR_VM_HSAVE_PA
+        rdmsr
+        shl     rdx, 32
+        or      rax, rdx
+        mov     rbx, rax
+        CHECK_AT rbx, host_save
 RULE leaving_svm_forgets_nothing_of_l1, "L2 runs after EFER.SVME was off and on again", "APM vol. 2, 15.4"
-DEVIATION "hsave_pa_required=on"
         mov     ecx, MSR_EFER
         mov     eax, EFER_LME_LMA_NXE_SCE
         xor     edx, edx

@@ -141,6 +141,27 @@ RULE vmxe_can_be_cleared_after_vmxoff, "CR4.VMXE can be cleared outside of VMX o
         CHECK   [exc_vector], NO_EXCEPTION
         mov     rbx, cr4
         CHECK_BITS rbx, CR4_VMXE, 0
+RULE vmxe_off_and_on_again, "After CR4.VMXE was off there is no VMX operation until VMXON, and then no current VMCS", "SDM vol. 3, 24.7"
+        vmxoff
+        mov     rbx, cr4
+        and     ebx, ~CR4_VMXE
+        mov     cr4, rbx
+        or      ebx, CR4_VMXE
+        mov     cr4, rbx
+        CATCH   vmptrst qword ptr [scratch]
+        CHECK   [exc_vector], EXC_UD
+        vmxon   qword ptr [vmxon_address]
+        vmptrst qword ptr [scratch]
+        CHECK   [scratch], -1
+RULE l2_runs_after_another_vmxon, "A VMCS runs again after VMXOFF and VMXON", "SDM vol. 3, 25.1"
+        L2      nop
+        vmclear qword ptr [vmcs_address]
+        vmxoff
+        vmxon   qword ptr [vmxon_address]
+        vmptrld qword ptr [vmcs_address]
+        mov     qword ptr [launched], 0
+        L2      nop
+        EXECUTED
 RULE ne_cannot_be_cleared_in_vmx_operation, "Clearing CR0.NE in VMX operation raises #GP", "SDM vol. 3, 24.8"
 DEVIATION "cr0_ne_clearable=on"
         mov     rbx, cr0

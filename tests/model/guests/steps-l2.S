@@ -33,6 +33,11 @@ l2_reload_cr3:
 at_l2_cr3:
         mov     cr3, rax
         ret
+l2_set_cr3:
+        mov     rax, rdi
+at_l2_set_cr3:
+        mov     cr3, rax
+        ret
 l2_invlpg:
 at_l2_invlpg:
         invlpg  [rdi]
@@ -48,6 +53,10 @@ l2_toggle_pge:
         xor     eax, 0x80
 at_l2_cr4:
         mov     cr4, rax
+        ret
+l2_set_tpr:
+        mov     cr8, rdi
+        mov     rax, cr8
         ret
 l2_cpuid:
         xor     eax, eax

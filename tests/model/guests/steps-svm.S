@@ -1,8 +1,9 @@
 # @title   L1 of the state-machine tests (AMD SVM): a list of calls, written into memory by the test
 # @backend svm
+# @paging  non son sos
 #
 # Every function takes its operands in RDI and RSI.  An exception ends the function: the handler goes
-# back to the list.
+# back to the list.  Without nested paging L2 has L1-physical addresses in its own tables.
 
 .intel_syntax noprefix
 .include "l1.inc"
@@ -17,6 +18,14 @@ _start:
         lidt    [idt_pointer]
         call    build_permission_maps
         call    build_vmcb
+        cmp     qword ptr [L1_SHADOW_PAGING], 0
+        je      nested
+        mov     qword ptr [vmcb + VMCB_NESTED_CTL], 0
+        mov     qword ptr [vmcb + VMCB_NESTED_CR3], 0
+        mov     rax, [L1_L2_CR3]
+        add     rax, [L1_L2_MEMORY]
+        mov     [vmcb + VMCB_CR3], rax
+nested:
         mov     esi, offset vmcb
         mov     edi, offset vmcb_b
         mov     ecx, 4096 / 8

@@ -1,8 +1,9 @@
 # @title   L1 of the state-machine tests (Intel VMX): a list of calls, written into memory by the test
 # @backend vmx
+# @paging  non son sos
 #
 # Every function takes its operands in RDI, RSI and RDX.  An exception ends the function: the handler
-# goes back to the list.
+# goes back to the list.  Without EPT L2 has L1-physical addresses in its own tables.
 
 .intel_syntax noprefix
 .include "l1.inc"
@@ -39,6 +40,12 @@ write_all:
         WRITE_FIELD HOST_IDTR_BASE, rbx
         mov     ebx, FRAME - 16
         WRITE_FIELD HOST_RSP, rbx
+        cmp     qword ptr [L1_SHADOW_PAGING], 0
+        je      nested
+        mov     rbx, [L1_L2_CR3]
+        add     rbx, [L1_L2_MEMORY]
+        WRITE_FIELD GUEST_CR3, rbx
+nested:
         ret
 fault:
         mov     rsp, FRAME - 8
@@ -65,6 +72,15 @@ write_field:
         ret
 read_field:
         vmread  rax, rdi
+        ret
+# toggle_controls: change bits of the primary (RDI) and of the secondary controls (RSI).
+toggle_controls:
+        READ_FIELD rbx, CPU_BASED_VM_EXEC_CONTROL
+        xor     rbx, rdi
+        WRITE_FIELD CPU_BASED_VM_EXEC_CONTROL, rbx
+        READ_FIELD rbx, SECONDARY_VM_EXEC_CONTROL
+        xor     rbx, rsi
+        WRITE_FIELD SECONDARY_VM_EXEC_CONTROL, rbx
         ret
 do_vmclear:
         mov     [operand], rdi
@@ -181,5 +197,6 @@ finish:
         .bss
         .balign 4096
 vmcs_b: .skip   0x1000
+vapic:  .skip   0x1000
 idt:    .skip   0x1000
 script: .skip   0x4000

@@ -160,6 +160,12 @@ def pending_source(m):
 
 
 @inner
+def beats_tpr(m, source, vector):
+    """Would the task priority let the event through?  It does not concern an NMI."""
+    return source == SOURCE_NMI or vector >> 4 > m.apic.tpr >> 4
+
+
+@inner
 def blocked_by(source, vector, interrupt_flag, shadow, nmi_blocked, tpr):
     """Why the processor does not take an event: BLOCK_*, or NO_BLOCK.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ....arch import svm, vmcb
+from ....arch import deviations, svm, vmcb
 from ...cpu.debug import DR6_BS
 from ...cpu.exceptions import DB, KIND_EXCEPTION, KIND_NMI, NMI, combined
 from ...cpu.flags import TF
@@ -119,6 +119,13 @@ def _trap_behind(m, h):
 
 
 @inner
+def trap_behind_vmrun(m, h):
+    """For L1 VMRUN is one instruction: when L1 single-steps it traps behind the #VMEXIT (APM 15.5.1)."""
+    if ld64(h + vmcb.RFLAGS) & TF and m.feat.deviations & deviations.DEV_VMRUN_STEP_TRAP_LATE == 0:
+        _trap_behind(m, h)
+
+
+@inner
 def inject_ud(m):
     """#UD into the guest."""
     return svm_inject(m, UD, 0, 0)
@@ -214,7 +221,8 @@ def reset_nested(m):
     set_host_cr3(m, 0)
     set_rflagsif(m, 0)
     set_vintrmask(m, 0)
-    set_hsave_pa(m, 0)
+    if m.feat.deviations & deviations.DEV_HSAVE_PA_RESET:
+        set_hsave_pa(m, 0)
     write_gif(m, 1)
     for i in range(6):
         set_icpt(m, i, 0)

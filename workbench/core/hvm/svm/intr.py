@@ -23,6 +23,7 @@ from ...cpu.apic import (
     SOURCE_NONE,
     apic_acknowledge,
     apic_pending,
+    beats_tpr,
     blocked_by,
     note_blocked,
     pending_source,
@@ -236,7 +237,7 @@ def _deliver(m, source, vector):
 
 
 @inner
-def _nested_interrupt(m, source, vector, entering):
+def _nested_interrupt(m, source, vector):
     """L2 was running when the event came (Xen, nestedsvm_vcpu_interrupt); 1: dealt with."""
     reason = _nested_reason(m, source)
     if reason != NO_BLOCK:
@@ -246,10 +247,6 @@ def _nested_interrupt(m, source, vector, entering):
     code = svm.VMEXIT_NMI if is_nmi else svm.VMEXIT_INTR
     if l1_intercepts(m, svm.INTERCEPT_NMI if is_nmi else svm.INTERCEPT_INTR) == 0:
         return 0
-    if entering:
-        note_blocked(m, BLOCK_RFLAGS_IE)
-        m.irq.physical |= SELF_IPI
-        return 1
     note_blocked(m, NO_BLOCK)
     # both stay pending until L1 sets GIF
     info1 = info2 = 0
@@ -314,13 +311,17 @@ def _assist(m):
         note_blocked(m, BLOCK_NMI_IRET if _given_nmi_blocked(m) else NO_BLOCK)
         return
     vector = apic_pending(m)
+    if entering and beats_tpr(m, source, vector):
+        note_blocked(m, BLOCK_RFLAGS_IE)
+        m.irq.physical |= SELF_IPI
+        return
     reason = svm_interrupt_blocked(m, source, vector)
     if reason == BLOCK_SVM_GIF:
         note_blocked(m, reason)
         if not is_n2_guest(m) and ld32(current_vmcb(m) + vmcb.INT_CTL) & V_GIF_ENABLE:
             _await_virtual_gif(m, source, vector)
         return
-    if is_n2_guest(m) and _nested_interrupt(m, source, vector, entering):
+    if is_n2_guest(m) and _nested_interrupt(m, source, vector):
         return
     if reason == BLOCK_NMI_IRET and _has_virtual_nmi(m):
         _give_nmi(m)

@@ -58,6 +58,8 @@ def vmx_enter_inactive(m, v, state):
 def _become_active(m):
     m.nv.activity = 0
     n2 = own_base(m, VMCX02_MA)
+    if m.nv.immediate_exit:
+        return  # vmcs02's timer is L0's for once
     if m.irq.nested_deadline and word(n2, PIN_SLOT) & vmx.PIN_VMX_PREEMPTION_TIMER:
         put(n2, TIMER_SLOT, nested_ticks_left(m))  # the processor's goes on
         m.irq.nested_deadline = 0

@@ -14,6 +14,7 @@ from ...cpu.apic import (
     SOURCE_NONE,
     apic_acknowledge,
     apic_pending,
+    beats_tpr,
     blocked_by,
     note_blocked,
     pending_source,
@@ -227,15 +228,6 @@ def vmx_end_immediate_exit(m):
     return 0
 
 
-@inner
-def _exits_to_l1(m, source):
-    """Is the waiting event one that ends L2's run?"""
-    pin = get_vvmcs(m, vvmcs_base(m), vmcs.SLOT_PIN_BASED_VM_EXEC_CONTROL, P_ROUTING)
-    if source == SOURCE_NMI:
-        return pin & vmx.PIN_NMI_EXITING != 0
-    return pin & vmx.PIN_EXT_INTR != 0 and apic_pending(m) >> 4 > m.apic.tpr >> 4
-
-
 @unit(Machine)
 def vmx_nested_timer(m):
     """L0's timer in the place of vmcs12's: 1 when it has run out and L2's run ends by it."""
@@ -270,7 +262,7 @@ def _assist(m):
     # 1. L2 runs, or an entry to it is on its way
     if nested != NO_BLOCK:
         note_blocked(m, nested)
-        if _defers(m) and _exits_to_l1(m, source):
+        if _defers(m) and beats_tpr(m, source, vector):
             vmx_ask_immediate_exit(m)
             return
         vmx_enable_intr_window(m, source)

@@ -35,10 +35,10 @@ from ..memory_map import L0_IOPM_MA, L0_MSRPM_MA, L2_IOPM_MA, L2_MSRPM_MA, VMCX0
 from ..msr_map_copy import copy_msr_map, keeps_msr_map_copy
 from ..nested_state import msrpm
 from ..p2m import n1p_to_l0m
-from .apicv import apicv_merge
+from .apicv import APICV_CPU, apicv_merge
 from .check_util import CR3_TARGETS_HARDWARE
 from .kvm_merge import kvm_merge_msr_bitmap, kvm_merged_cpu, kvm_merged_cpu2
-from .offer import l1_cr3_targets
+from .offer import APICV_CPU2, l1_cr3_targets
 from .route import secondary_of
 from .timer import start_nested_timer
 from .vmcs import MASKS, count_bulk, get, get_vvmcs, own_base, vmwrite
@@ -269,6 +269,8 @@ def vmx_load_shadow_control(m, v):
         pin = _load_timer(m, v, pin)
     _write_control(m, slot, merged_pin(own_word(m, slot), pin))
     cpu = get_vvmcs(m, v, vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL, P_ENTRY)
+    if m.feat.apicv == 0:
+        cpu &= ~APICV_CPU  # not lent: vmcs02 has no page of L1 for it
     slot = vmcs.SLOT_CPU_BASED_VM_EXEC_CONTROL
     use_map = _load_bitmaps(m, v, cpu)
     if m.feat.l0 == L0_KVM:
@@ -277,6 +279,8 @@ def vmx_load_shadow_control(m, v):
         word = merged_cpu(own_word(m, slot), cpu, use_map)
     _write_control(m, slot, word)
     cpu2 = secondary_of(m, v, cpu, P_ENTRY)
+    if m.feat.apicv == 0:
+        cpu2 &= ~APICV_CPU2
     slot = vmcs.SLOT_SECONDARY_VM_EXEC_CONTROL
     if m.feat.l0 == L0_KVM:
         word = kvm_merged_cpu2(own_word(m, slot), cpu2)
