@@ -19,7 +19,7 @@ _SPELLED = {
     "vmclear": "VMCLEAR", "vmptrld": "VMPTRLD", "vmrun": "VMRUN", "cr": "CR", "mmio": "MMIO",
     "l0": "L0", "l1": "L1", "l2": "L2", "llc": "LLC", "apic": "APIC", "pte": "PTE", "tlb1": "TLB1", "tlb2": "TLB2",
     "irq": "IRQ", "cr3": "CR3", "ud": "#UD", "tpr": "TPR", "pio": "PIO", "vmx": "VMX", "intr": "interrupt",
-    "asids": "ASIDs", "rip": "RIP",
+    "asids": "ASIDs", "mips": "MIPS", "rip": "RIP",
 }  # fmt: skip
 """Words of names as the manuals spell them."""
 

@@ -204,3 +204,10 @@ def test_an_l1_that_comes_back_brings_a_paging_mode_it_knows():
     state.set_guest(1, "minimal")
     state.set_backend("vmx")
     assert state.scenario.l1 == "kvm-2.6.35" and state.feature_values()["paging"] == "non"
+
+
+@pytest.mark.parametrize("text", ["{", '{"l2": "nosuch"}'])
+def test_a_wrong_file_is_named_once(state, text):
+    with pytest.raises(WorkbenchError) as refused:
+        state.load_text(text, "mine.json")
+    assert refused.value.message.startswith("mine.json: ") and "json text" not in str(refused.value)

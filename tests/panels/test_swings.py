@@ -49,7 +49,7 @@ def test_toggles_say_what_they_need_and_are_run_when_asked(panel):
     part.start.click()
     assert not part.busy and not shown(part.start)
     assert label(panel).startswith("Tornado chart")
-    assert "cannot have: paging = so" in part.said.value
+    assert "cannot have: Paging = so" in part.said.value
 
 
 def test_other_prices_draw_the_toggles_again_without_a_run(panel, monkeypatch):

@@ -145,9 +145,14 @@ class _Reach:
         )
         return cls(stacks, ends, low, high)
 
-    @property
-    def limit(self) -> float:
-        return 1.06 * max(self.high)
+
+def _limit(axes: Axes, high: float) -> None:
+    """Let the axis end a little behind ``high``, and not so near a tick that its number is cut."""
+    end = 1.06 * high
+    axes.set_xlim(0, end)
+    last = max(float(tick) for tick in axes.get_xticks() if tick <= end)
+    if last > 0.97 * end:
+        axes.set_xlim(0, last / 0.97)
 
 
 def _move(axes: Axes, tables: list[pd.DataFrame]) -> None:
@@ -169,7 +174,7 @@ def _move(axes: Axes, tables: list[pd.DataFrame]) -> None:
         assert isinstance(text, Annotation)
         text.set_text(style.reading(end))
         text.xy = (end, text.xy[1])
-    axes.set_xlim(0, reach.limit)
+    _limit(axes, max(reach.high))
 
 
 def _bars(axes: Axes, labels: list[str], tables: list[pd.DataFrame]) -> None:
@@ -185,7 +190,7 @@ def _bars(axes: Axes, labels: list[str], tables: list[pd.DataFrame]) -> None:
     axes.errorbar(reach.ends, offset, xerr=[below, above], fmt="|", color=style.INK,
                   ecolor=style.INK, elinewidth=0.9, capsize=2.5, markersize=5)  # fmt: skip
     style.bar_labels(axes, reach.ends, positions, fontweight="bold")
-    axes.set_xlim(0, reach.limit)
+    _limit(axes, max(reach.high))
     axes.set_yticks(positions, labels)
     axes.set_ylim(len(labels) - 0.35, -0.5)
     axes.tick_params(axis="y", length=0)

@@ -19,6 +19,7 @@ from ..charts import costs
 from ..charts.interrupts import had_events
 from ..charts.style import RC
 from ..result import Result
+from ..spelling import label_of
 
 CHARTS: dict[str, Callable[..., Figure]] = {
     "Exit frequency": charts.exit_frequency,
@@ -138,7 +139,7 @@ def table_html(name: str, results: Mapping[str, Result]) -> str:
 def _summary_html(results: Mapping[str, Result]) -> str:
     frame = pd.DataFrame([result.totals() for result in results.values()], dtype=object).T
     frame.columns = pd.Index(list(results))
-    frame.insert(0, "", [str(name).replace("_", " ") for name in frame.index])
+    frame.insert(0, "", [label_of(str(name)) for name in frame.index])
     return frame_html(frame, "Summary")
 
 
@@ -146,9 +147,7 @@ def frame_html(frame: pd.DataFrame, label: str) -> str:
     """A frame as an HTML table; numbers to the right, with three digits that count."""
     if frame.empty:
         return "<p class='wbp-note'>Nothing was counted.</p>"
-    heads = "".join(
-        f"<th scope='col'>{escape(str(c).replace('_', ' '))}</th>" for c in frame.columns
-    )
+    heads = "".join(f"<th scope='col'>{escape(label_of(str(c)))}</th>" for c in frame.columns)
     rows = "".join(
         f"<tr>{''.join(map(_cell, row))}</tr>" for row in frame.itertuples(index=False, name=None)
     )
@@ -219,5 +218,7 @@ def ending_text(result: Result) -> str:
     if result.status == "stopped":
         code = result.stop_code
         return text if code == 0 else f"{text}; the guest stopped with code {code}"
+    if result.status == "halted":  # without a hypervisor a program ends so
+        return f"{text}; the guest halted"
     reason = result.facts.get("fatal") or ""
     return f"{text}; ended as {result.status}" + (f": {reason}" if reason else "")

@@ -24,6 +24,28 @@ PAUSE_SECONDS = 0.01
 _PROGRESS_SECONDS = 0.1
 
 
+def relay(tell: Callable[..., None], wanted: Callable[[], bool]) -> Callable[..., None]:
+    """``tell`` for any thread: it is called on the running event loop, not too often.
+
+    What is told when ``wanted`` says no any more, is dropped.
+    """
+    loop = asyncio.get_running_loop()
+    last = 0.0
+
+    def show(*said: object) -> None:
+        if wanted():
+            tell(*said)
+
+    def report(*said: object) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _PROGRESS_SECONDS:
+            last = now
+            loop.call_soon_threadsafe(show, *said)
+
+    return report
+
+
 class Runner:
     """Serves run requests, the newest first and only.
 
@@ -101,7 +123,8 @@ class Runner:
             if ticket.is_set():
                 return
             try:
-                result = await self._execute(scenario, self._relay(ticket), ticket)
+                told = relay(self._on_progress, lambda: self._newest is ticket)
+                result = await self._execute(scenario, told, ticket)
                 if self._newest is ticket:
                     await self._on_result(result)
             except Exception as problem:
@@ -110,21 +133,3 @@ class Runner:
             finally:
                 if self._newest is ticket:
                     self._newest = None
-
-    def _relay(self, ticket: threading.Event) -> ProgressCallback:
-        """A progress callback for any thread that reports on the event loop, not too often."""
-        loop = asyncio.get_running_loop()
-        last = 0.0
-
-        def show(progress: Progress) -> None:
-            if self._newest is ticket:
-                self._on_progress(progress)
-
-        def report(progress: Progress) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last >= _PROGRESS_SECONDS:
-                last = now
-                loop.call_soon_threadsafe(show, progress)
-
-        return report

@@ -310,7 +310,8 @@ class PanelState:
         try:
             return self.take(read(text + "\n"))
         except WorkbenchError as problem:
-            problem.message = f"{name}: {problem.message}"
+            what = problem.message.removeprefix(f"{suffix[1:]} text: ")
+            problem.message = f"{name}: {what}"
             raise
 
     def to_code(self) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Sequence
 from html import escape
 
@@ -17,9 +16,9 @@ import ipywidgets as w
 from .. import charts
 from ..errors import WorkbenchError
 from ..result import Result
+from ..spelling import label_of
 from ..study.toggles import (
     CANCELLED,
-    ToggleProgress,
     ToggleRun,
     other_values,
     run_toggles,
@@ -27,9 +26,9 @@ from ..study.toggles import (
 )
 from . import drawing
 from .controls import Guard, note, section, set_note
+from .runner import relay
 
 HIDDEN, PRICES, TOGGLES = "hidden", "prices", "toggles"
-_PROGRESS_SECONDS = 0.1
 SETTLED_SECONDS = 0.15
 """A chart here waits until no price has moved for so long: the cost chart goes first."""
 
@@ -133,7 +132,7 @@ class Swings:
             parts = [f"Cancelled after {len(self._runs) - undone} of {len(self._runs)} runs."]
         refused = [run for run in left if run.status != CANCELLED]
         if refused:
-            names = ", ".join(f"{run.toggle} = {run.value}" for run in refused)
+            names = ", ".join(_setting(run.toggle, run.value) for run in refused)
             parts.append(f"This scenario cannot have: {names}.")
         return escape(" ".join(parts))
 
@@ -154,7 +153,7 @@ class Swings:
             return
         self._tell("", 0, 1)
         self._show_row(result)
-        task = loop.create_task(self._serve(result, ticket, self._relay(loop, ticket)))
+        task = loop.create_task(self._serve(result, ticket))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -168,9 +167,10 @@ class Swings:
         while self._tasks:
             await asyncio.gather(*self._tasks)
 
-    async def _serve(self, result: Result, ticket: threading.Event, tell: ToggleProgress) -> None:
+    async def _serve(self, result: Result, ticket: threading.Event) -> None:
+        told = relay(self._tell, lambda: self._ticket is ticket)
         try:
-            runs = await asyncio.to_thread(run_toggles, result, None, tell, ticket)
+            runs = await asyncio.to_thread(run_toggles, result, None, told, ticket)
             self._take(ticket, runs)
         except Exception as problem:
             if self._ticket is ticket:
@@ -195,24 +195,14 @@ class Swings:
 
     def _tell(self, what: str, done: int, total: int) -> None:
         self.progress.value = done / total if total else 1.0
-        set_note(self.said, f"{done} of {total}: {escape(what)}" if what else "starting")
+        name, _, value = what.partition("=")
+        said = f"{done} of {total}: {_setting(name, value)}" if what else "starting"
+        set_note(self.said, escape(said))
 
-    def _relay(self, loop: asyncio.AbstractEventLoop, ticket: threading.Event) -> ToggleProgress:
-        """The same from another thread, not too often."""
-        last = 0.0
 
-        def show(what: str, done: int, total: int) -> None:
-            if self._ticket is ticket:
-                self._tell(what, done, total)
-
-        def report(what: str, done: int, total: int) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last >= _PROGRESS_SECONDS:
-                last = now
-                loop.call_soon_threadsafe(show, what, done, total)
-
-        return report
+def _setting(name: str, value: str) -> str:
+    """A toggle with its value as the chart names them."""
+    return f"{label_of(name)} = {value.replace('_', ' ')}"
 
 
 def _needed(result: Result) -> str:
