@@ -66,6 +66,7 @@ from .common import (
     VMLOAD_VMSAVE_BITS,
     request_virtual_exit,
     set_gif,
+    trap_behind_vmrun,
 )
 from .decode import svm_next_rip
 from .exit import svm_abandon_entry
@@ -398,6 +399,7 @@ def _refuse(m, h12, h01):
     st64(h01 + vmcb.RIP, svm_next_rip(m, h01))
     st32(h01 + vmcb.INT_STATE, 0)
     set_gif(m, 0)
+    trap_behind_vmrun(m, h01)
     return FAILED
 
 
