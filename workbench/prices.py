@@ -314,7 +314,8 @@ def _read(path: Path) -> Table:
         unread = isinstance(problem, (OSError, UnicodeDecodeError))
         names = f"shipped presets: {', '.join(_shipped_files())}"
         hint = names if unread else "put cells with commas between double quotes"
-        raise PriceError(f"cannot read price file {path}: {problem}", hint) from problem
+        why = getattr(problem, "strerror", None) or problem
+        raise PriceError(f"{path}: cannot read prices: {why}", hint) from problem
 
 
 def _load_file(path: Path) -> PricePreset:

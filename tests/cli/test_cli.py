@@ -61,6 +61,13 @@ def test_wrong_options_are_usage_errors():
     assert main([]) == EXIT_USAGE
 
 
+def test_an_unknown_option_shows_the_options_of_its_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["record", "--fast"])
+    said = capsys.readouterr().err
+    assert "--unfitted" in said and "workbench record: error: not understood: --fast" in said
+
+
 def test_version(capsys):
     assert main(["--version"]) == EXIT_OK
     assert capsys.readouterr().out[0].isdigit()
@@ -135,6 +142,19 @@ def test_a_scenario_file_with_a_mistake_is_named(tmp_path, capsys):
     file.write_text('backend = "svm"\niterations = 5\n')
     assert main(["run", str(file)]) == EXIT_ERROR
     assert "mine.toml" in capsys.readouterr().err
+
+
+def test_a_mistake_is_put_down_to_the_file_or_to_the_change(tmp_path, capsys):
+    file = tmp_path / "mine.toml"
+    file.write_text('backend = "svm"')
+    assert main(["run", str(file), "--set", "seeed=1"]) == EXIT_ERROR
+    said = capsys.readouterr().err
+    assert "--set seeed=1: no setting" in said and "mine.toml" not in said
+    file.write_text("seeed = 1")
+    assert main(["run", str(file), "--set", "seed=1"]) == EXIT_ERROR
+    assert "mine.toml: no setting" in capsys.readouterr().err
+    assert main(["run", str(tmp_path)]) == EXIT_ERROR
+    assert "not a scenario file" in capsys.readouterr().err
 
 
 def test_results_are_kept_and_not_overwritten(tmp_path, capsys):

@@ -398,3 +398,21 @@ def test_hsave_pa_reset(on):
     machine.state["hsave_pa"] = 0x7000
     wrmsr(machine, EFER, 0x500)
     assert rdmsr(machine, 0xC0010117) == (0 if on else 0x7000)
+
+
+@BOTH
+@pytest.mark.parametrize("asid", [1, 0], ids=["runs", "refused"])
+@pytest.mark.parametrize("trap", [0, 1 << 8], ids=["plain", "stepped"])
+def test_vmrun_step_trap_late(on, asid, trap):
+    machine = machine_with("vmrun_step_trap_late", on)
+    page = with_fields(machine, asid=asid)
+    machine.m["cpu"]["sysflags"] = 2 | trap
+    machine.start_vmrun(page)
+    if asid:
+        machine.call("svm_hw_enter")
+        machine.l1_exits(0x72, 2)
+        machine.call("svm_route")
+        machine.call("svm_exit_n2")
+    event = machine.field(VMCB01, "event_inj")
+    assert event == (1 << 31 | 3 << 8 | 1 if trap and not on else 0)
+    assert bool(machine.field(VMCB01, "dr6") & 1 << 14) == bool(trap and not on)

@@ -6,12 +6,13 @@ Only standard output carries results; progress and remarks go to standard error.
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import json
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,21 +49,27 @@ def read_scenario(name: str, changes: Iterable[str] = ()) -> Scenario:
         No such file, not a scenario, or a change that cannot be used.
     """
     from .. import scenario_text
-    from ..scenario import Scenario
 
     path = shipped_scenarios().get(name, Path(name))
     if path.suffix not in (".toml", ".json"):
+        if path.exists():
+            raise ScenarioError(f"{path}: not a scenario file", "give a .toml or .json file")
         hint = did_you_mean(name, shipped_scenarios()) + " Or give a .toml or .json file."
         raise ScenarioError(f"no scenario called {name!r}", hint)
-    values, where = scenario_text.read(path, path.suffix[1:])
-    apply_changes(values, changes)
-    return Scenario.from_dict(values, where)
+    return changed(*scenario_text.read(path, path.suffix[1:]), changes)
 
 
-def apply_changes(values: dict[str, Any], changes: Iterable[str]) -> None:
-    """Put ``NAME=VALUE`` changes into a scenario's plain values."""
+def changed(values: Mapping[str, Any], where: str, changes: Iterable[str]) -> Scenario:
+    """The scenario of plain values with ``NAME=VALUE`` changes; an error names what is to blame."""
+    from ..scenario import Scenario
+
+    scenario = Scenario.from_dict(values, where)
+    if not (changes := list(changes)):
+        return scenario
+    other = copy.deepcopy(dict(values))
     for change in changes:
-        _apply(values, change)
+        _apply(other, change)
+    return Scenario.from_dict(other, f"--set {' '.join(changes)}")
 
 
 def split_change(change: str) -> tuple[str, Any]:
@@ -119,7 +126,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _of_figure(path: Path, label: str | None, changes: Iterable[str]) -> Scenario:
     from ..charts import scenarios_of
-    from ..scenario import Scenario
 
     found = scenarios_of(path)
     if label is None and len(found) == 1:
@@ -128,16 +134,13 @@ def _of_figure(path: Path, label: str | None, changes: Iterable[str]) -> Scenari
         known = ", ".join(map(repr, found)) or "nothing with a scenario"
         problem = f"shows nothing called {label!r}" if label else f"shows {len(found)} scenarios"
         raise ScenarioError(f"{path} {problem}", f"say which: {known}")
-    values = found[label].to_dict()
-    apply_changes(values, changes)
-    return Scenario.from_dict(values, f"{path}, {label}")
+    return changed(found[label].to_dict(), f"{path}, {label}", changes)
 
 
-def check_new(directory: Path, overwrite: bool) -> None:
+def check_new(place: Path, overwrite: bool) -> None:
     """Complain before a long run, not after it, when its result has no place to go."""
-    if directory.exists() and not overwrite:
-        hint = "choose another directory, or add --overwrite"
-        raise WorkbenchError(f"{directory} exists already", hint)
+    if place.exists() and not overwrite:
+        raise WorkbenchError(f"{place} exists already", "choose another name, or add --overwrite")
 
 
 def _judge(result: Result) -> int:

@@ -38,42 +38,6 @@ _SHOWN = ("exits_per_operation", "cycles_per_operation", "cycles_low_per_operati
           "cycles_high_per_operation", "flushes")  # fmt: skip
 
 
-def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The options of both commands."""
-    sweep_options = commands.add_parser(
-        "sweep",
-        help="run every point of a study file and print its table",
-        description="Run every point of a study file (TOML: scenario; [grid], [[samples]], "
-        "factorial or one_at_a_time; repeats) and print its table. Finished points are kept and "
-        "not run again; a sweep that was interrupted goes on where it was.",
-    )
-    add = sweep_options.add_argument
-    add("file", metavar="FILE", type=Path, help="the study file, .toml")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", dest="changes",
-        help="change a setting of the base scenario; may be repeated")  # fmt: skip
-    add("--out", type=Path, metavar="FILE", help="write the whole table: .csv, .parquet or .json")
-    add("--measure", default="cycles_per_operation", metavar="COLUMN",
-        help="what the effects of a design are on (default: %(default)s)")  # fmt: skip
-    add("--repeats", type=int, metavar="N", help="seeds per point, as in the file")
-    add("--executor", default="auto", metavar="WHO",
-        help="auto, threads, processes, or the address of a dask scheduler, tcp://...")  # fmt: skip
-    add("--workers", type=int, metavar="N", help="how many on this machine")
-    add("--store", type=Path, metavar="DIR", help="where finished points are kept")
-    add("--no-store", action="store_true", help="keep nothing, and run everything")
-    add("--quiet", action="store_true", help="no progress on the terminal")
-    store_options = commands.add_parser(
-        "store",
-        help="list, verify or prune the finished points of sweeps",
-        description="Look after the finished points of sweeps.",
-    )
-    add = store_options.add_argument
-    add("action", choices=("list", "verify", "prune"), help="list the entries; read every file and "
-        "compare checksums; or delete what is damaged or of another version of the model")  # fmt: skip
-    add("--store", type=Path, metavar="DIR", help="where (default: in the user's cache)")
-    add("--all", action="store_true", help="prune: delete every entry")
-    add("--dry-run", action="store_true", help="prune: only say what would be deleted")
-
-
 # ---------------------------------------------------------------- sweep
 
 
@@ -117,7 +81,6 @@ def read_study(path: Path, changes: list[str]) -> tuple[dict[str, Any], Scenario
         No such file, a key that is unknown, missing or of the wrong kind.
     """
     from .. import scenario_text
-    from ..scenario import Scenario
     from . import run_commands as commands
 
     if path.suffix != ".toml":
@@ -134,11 +97,8 @@ def read_study(path: Path, changes: list[str]) -> tuple[dict[str, Any], Scenario
     given = content.get("scenario", {})
     if isinstance(given, str):
         beside = path.parent / given
-        base = commands.read_scenario(str(beside) if beside.is_file() else given, changes)
-    else:
-        commands.apply_changes(given, changes)
-        base = Scenario.from_dict(given, f"{where}, scenario")
-    return content, base
+        return content, commands.read_scenario(str(beside) if beside.is_file() else given, changes)
+    return content, commands.changed(given, f"{where}, scenario", changes)
 
 
 def _executor(name: str) -> Any:

@@ -40,7 +40,7 @@ CSS = """
 .wbp-left .widget-checkbox label { display: flex; align-items: center; }
 .wbp-left .wbp-off .widget-label, .wbp-left .wbp-off label { opacity: .62; }
 .wbp-price { width: 100%; align-items: center; overflow: visible; position: relative; }
-.wbp-left .wbp-about { display: none; position: absolute; left: 0; top: 100%; z-index: 20; width: 320px;
+.wbp-left .wbp-about { display: none; position: absolute; left: 0; right: 0; top: 100%; z-index: 20; width: auto;
   height: auto; margin: 0; padding: 6px 10px; border-radius: 4px; background: #222; color: #fff;
   box-shadow: 0 2px 8px rgba(0, 0, 0, .3); overflow: visible; pointer-events: none; }
 .wbp-about .widget-html-content { font-size: 11.5px; line-height: 1.4; white-space: normal; }

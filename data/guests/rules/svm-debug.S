@@ -71,7 +71,35 @@ RULE host_is_not_debugged, "L1 runs with DR7 = 400h after #VMEXIT", "APM vol. 2,
         CHECK   [exc_vector], NO_EXCEPTION
         mov     rax, dr7
         CHECK   rax, 0x400
+RULE stepped_vmrun_traps_behind_the_exit, "With L1's RFLAGS.TF VMRUN traps behind #VMEXIT, before the next instruction", "APM vol. 2, 15.5.1"
+DEVIATION "vmrun_step_trap_late=on"
+        mov     qword ptr [vmcb + VMCB_RIP], offset l2_marked
+        mov     eax, offset vmcb
+        CATCH   call step_vmrun
+        stgi
+        CHECK   [vmcb + VMCB_EXIT_CODE], VMEXIT_HLT
+        CHECK   [exc_vector], EXC_DB
+        CHECK_AT [exc_rip], behind_vmrun
+        mov     rbx, dr6
+        CHECK_BITS rbx, STEPPED, STEPPED
+RULE stepped_vmrun_that_fails_traps, "A single-stepped VMRUN that ends with VMEXIT_INVALID traps, too", "APM vol. 2, 15.5.1"
+DEVIATION "vmrun_step_trap_late=on"
+        and     dword ptr [vmcb + VMCB_EFER], ~EFER_SVME
+        mov     eax, offset vmcb
+        CATCH   call step_vmrun
+        stgi
+        CHECK   [exc_vector], EXC_DB
+        CHECK_AT [exc_rip], behind_vmrun
 RULES_END
+
+step_vmrun:
+        pushfq
+        or      qword ptr [rsp], TF
+        popfq
+        vmrun   rax
+behind_vmrun:
+        nop
+        ret
 
 l2_before_mark:
         nop

@@ -119,6 +119,13 @@ def _trap_behind(m, h):
 
 
 @inner
+def trap_behind_vmrun(m, h):
+    """For L1 VMRUN is one instruction: when L1 single-steps it traps behind the #VMEXIT (APM 15.5.1)."""
+    if ld64(h + vmcb.RFLAGS) & TF and m.feat.deviations & deviations.DEV_VMRUN_STEP_TRAP_LATE == 0:
+        _trap_behind(m, h)
+
+
+@inner
 def inject_ud(m):
     """#UD into the guest."""
     return svm_inject(m, UD, 0, 0)

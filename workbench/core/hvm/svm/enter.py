@@ -66,6 +66,7 @@ from .common import (
     VMLOAD_VMSAVE_BITS,
     request_virtual_exit,
     set_gif,
+    trap_behind_vmrun,
 )
 from .decode import svm_next_rip
 from .exit import svm_abandon_entry
@@ -390,6 +391,7 @@ def _refused(m, h12):
 @inner
 def _refuse(m, h12, h01):
     """VMRUN fails before anything is loaded: L1 goes on behind it with VMEXIT_INVALID."""
+    m.exit.code = svm.VMEXIT_INVALID
     st64(h12 + vmcb.EXIT_CODE, svm.VMEXIT_INVALID)
     st64(h12 + vmcb.EXIT_INFO_1, 0)
     st64(h12 + vmcb.EXIT_INFO_2, 0)
@@ -397,6 +399,7 @@ def _refuse(m, h12, h01):
     st64(h01 + vmcb.RIP, svm_next_rip(m, h01))
     st32(h01 + vmcb.INT_STATE, 0)
     set_gif(m, 0)
+    trap_behind_vmrun(m, h01)
     return FAILED
 
 

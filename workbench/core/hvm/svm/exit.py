@@ -29,7 +29,7 @@ from ..nested_state import (
 from ..nested_vcpu import enter_n2_guest
 from ..virtual_exit import exit_code, exit_info1, exit_info2
 from .checks import EFER_SVME, EVENT_VALID
-from .common import V_IRQ, inject_ud, set_gif
+from .common import V_IRQ, inject_ud, set_gif, trap_behind_vmrun
 from .hw import DR7_ONES, LBR_ENABLE, V_INTR_MASKING
 from .intr import svm_drop_virtual_window
 from .state import svm_save_state
@@ -197,4 +197,5 @@ def svm_exit_n2(m):
     # 4. GIF is cleared
     set_gif(m, 0)
     set_vmswitch_in_progress(m, 0)
+    trap_behind_vmrun(m, h01)
     return ST_OK
