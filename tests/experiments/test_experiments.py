@@ -192,7 +192,7 @@ def test_an_unknown_name_gets_a_hint():
 
 def test_one_from_end_to_end(tmp_path):
     written = write_experiments(["gif"], tmp_path, ["svg"])
-    figures = {"gif", "gif-blocked", "gif-exits", "gif-percentiles"}
+    figures = {"gif", "gif-blocked", "gif-cost", "gif-exits", "gif-percentiles"}
     frames = figures | {"gif-waits"}
     assert {path.name for path in written} == {
         *(f"{name}.svg" for name in figures),

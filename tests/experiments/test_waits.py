@@ -68,6 +68,14 @@ def test_only_deferred_exits_are_recorded_and_both_take_the_same_time(delivered)
     ]  # fmt: skip
     assert max(low for low, _ in spans[:2]) < min(high for _, high in spans[:2])
     windows = frames["windows"].set_index(["x", "series"])["value"]
+    cost = frames["cost"].set_index(["panel", "x"])["value"]
+    deferred = [run.result for run in runs if run.alternative == "deferred"]
+    virtual = sum(result.facts["virtual_exits"] for result in deferred)
+    cycles = sum(result.parts.loc["all", "cycles"] for result in deferred)
+    assert cost[f"{backend.upper()}: cycles", "deferred"] == pytest.approx(cycles / virtual)
+    exits = cost[f"{backend.upper()}: hardware exits"]
+    assert exits["deferred"] == pytest.approx(exits["immediate"], rel=0.1)
+    assert exits["immediate"] > 3
     if backend == "vmx":
         assert windows["L1 NMI window", "deferred"] > 0 == windows["L1 NMI window", "immediate"]
     else:
@@ -78,6 +86,8 @@ def test_virtual_gif_shortens_what_gif_blocks_and_moves_it_without_exits():
     frames = waits.gif(runs_of("svm", "virtual_gif", [False, True]))
     blocked = frames["blocked"].set_index(["x", "series"])["value"]
     assert 0 < blocked["True", REASONS["svm_gif"]] < blocked["False", REASONS["svm_gif"]]
+    total = frames["cost"].set_index(["panel", "x"])["value"]["SVM: hardware exits"]
+    assert total["True"] < total["False"] - 1
     exits = frames["exits"].set_index(["x", "series"])["value"]
     assert exits["L1 CLGI", "True"] == 0 < exits["L1 CLGI", "False"]
     assert 0 < exits["L1 STGI", "True"] < exits["L1 STGI", "False"], (

@@ -76,9 +76,10 @@ def redraw(figure: Figure, results: Results, size: str = "panel") -> bool:
     unit, tables = _tables(pairs)
     named = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     note = _note(pairs, size)
-    same_lines = figure.get_supxlabel().count("\n") == note.count("\n")
-    if not figure.axes or named != list(_shown(tables)) or not same_lines:
+    spare = figure.get_supxlabel().count("\n") - note.count("\n")
+    if not figure.axes or named != list(_shown(tables)) or spare < 0:
         return False
+    note += "\n" * spare
     axes = figure.axes[0]
     if [label.get_text() for label in axes.get_yticklabels()] != _wrapped(pairs):
         return False

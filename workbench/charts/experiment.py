@@ -55,7 +55,7 @@ def experiment(
     wide = _columns(len(names), size)
     high = -(-len(names) // wide)
     with style.house_style(size):
-        handles = chart.legend(frame, series)
+        handles = [] if series == [""] else chart.legend(frame, series)
         if kind == "heat":
             handles += _read_as(labels.value, crossings is not None and not crossings.empty)
         figure = style.new_figure(size, 0.8 + high * chart.height(frame))

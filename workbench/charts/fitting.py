@@ -15,6 +15,8 @@ _ROUNDS = 5
 _SLACK = 1.02
 _NAMES = 0.45
 """Most of a panel's width that the names at its left may take."""
+_TICKS = 9
+"""Most intervals between ticks, as matplotlib's automatic choice has it."""
 _GAP = 0.25
 """Least space between two tick labels, in heights of a letter."""
 
@@ -27,8 +29,19 @@ def lay_out(figure: Figure) -> None:
         engine.execute(figure)  # type: ignore[union-attr]
         # all of them, so no short cut
         if not any([_fit(axes, first) for axes in figure.axes if axes.axison]):
-            return
-    engine.execute(figure)  # type: ignore[union-attr]
+            break
+    else:
+        engine.execute(figure)  # type: ignore[union-attr]
+    for axes in figure.axes:
+        _keep_ticks(axes.xaxis)
+        _keep_ticks(axes.yaxis)
+
+
+def _keep_ticks(axis: Axis) -> None:
+    """As many ticks as were laid out: at another resolution rounding would choose others."""
+    locator = axis.get_major_locator()
+    if isinstance(locator, AutoLocator):
+        locator.set_params(nbins=min(max(axis.get_tick_space(), 1), _TICKS))
 
 
 def _fit(axes: Axes, first: dict[Text, str]) -> bool:
@@ -40,7 +53,13 @@ def _fit(axes: Axes, first: dict[Text, str]) -> bool:
              (axes.yaxis.label, 1.1 * axes.bbox.height)]  # fmt: skip
     changed = [_wrap(text, room, first) for text, room in rooms]
     changed += [_spread(axes.xaxis), _wrap_names(axes, first), _turn_numbers(axes)]
-    return any([*changed, _hold(axes), _raise(axes)])
+    return any([*changed, _hold(axes), _raise(axes), _outside(axes)])
+
+
+def _outside(axes: Axes) -> bool:
+    """Do an axis' labels leave the figure?  They do where new ticks are wider than those laid out."""
+    boxes = [axis.get_tightbbox() for axis in (axes.xaxis, axes.yaxis)]  # places labels anew, too
+    return any(box is not None and min(box.x0, box.y0) < 0 for box in boxes)
 
 
 def _columns(axes: Axes) -> int:

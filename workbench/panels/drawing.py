@@ -49,23 +49,28 @@ TABLES = {
 
 
 class LayeredChart:
-    """A figure whose legend, names and small print are drawn once, its bars as often as they change."""
+    """A figure in three layers: names and legend, small print, bars; drawn when they change."""
 
     def __init__(self, figure: Figure):
         self.figure = figure
+        self._names = ""
         self._note = ""
-        self._still = ""
+        self._small_print = ""
 
     def html(self) -> str:
         """The same picture as :func:`chart_html` of the figure."""
         figure, note = self.figure, self.figure.get_supxlabel()
+        small = [text for text in figure.texts if text.get_text() == note]
         frames = [part for axes in figure.axes for part in (axes.yaxis, *axes.spines.values())]
         parts = [part for axes in figure.axes for part in axes.get_children()]
-        if note != self._note or not self._still:
-            moving = [part for part in parts if part not in frames]
-            self._note, self._still = note, _layer(figure, moving)
-        still = [*figure.legends, *figure.texts, figure.patch, *frames]
-        return _framed(figure, self._still + _layer(figure, still))
+        bars = [part for part in parts if part not in frames]
+        names = [*figure.legends, figure.patch, *(t for t in figure.texts if t not in small)]
+        if not self._names:
+            self._names = _layer(figure, [*bars, *small])
+        if note != self._note:
+            self._note, self._small_print = note, _layer(figure, [*names, *figure.axes])
+        moving = _layer(figure, [*names, *small, *frames])
+        return _framed(figure, self._names + self._small_print + moving)
 
 
 def _layer(figure: Figure, hidden: Iterable[Artist]) -> str:

@@ -25,8 +25,10 @@ class Function:
 
 
 FUNCTIONS: dict[str, Function] = {
-    "delivery": Function(waits.delivery, ("waits", "percentiles", "blocked", "record", "windows")),
-    "gif": Function(waits.gif, ("waits", "percentiles", "blocked", "exits")),
+    "delivery": Function(
+        waits.delivery, ("waits", "percentiles", "blocked", "cost", "record", "windows")
+    ),
+    "gif": Function(waits.gif, ("waits", "percentiles", "blocked", "cost", "exits")),
     "np2m": Function(np2m.np2m, ("emptied", "filled", "bill")),
     "paging": Function(paging.paging, ("pairs", "walks", "exits", "flushes")),
     "state_layouts": Function(state_layouts.frames, ("fields", "sizes", "forgets")),

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..charts.distribution import PERCENTILES
 from ..charts.interrupts import REASONS
-from ..measure.frames import latency_quantiles
+from ..measure.frames import BOUNDS, latency_quantiles
 from ..result import Result
 from .runs import Run
 
@@ -143,14 +143,30 @@ def served(runs: Sequence[Run], names: Mapping[str, str]) -> pd.DataFrame:
     return frame[used].reset_index(drop=True)
 
 
+def cost(runs: Sequence[Run]) -> pd.DataFrame:
+    """Cycles (without the set-up) and hardware exits per virtual exit, over the runs of all points."""
+    lines = []
+    for backend, alternative, results in _groups(runs):
+        virtual = sum(result.facts["virtual_exits"] for result in results)
+        exits = sum(int(result.raw.exits.sum()) for result in results)
+        cycles = sum(result.parts.loc["all", list(BOUNDS)] for result in results) / virtual
+        bounds = {name: cycles[column] for column, name in BOUNDS.items()}
+        lines.append(_line(f"{backend}: cycles", "", alternative, 0) | bounds)
+        lines.append(_line(f"{backend}: hardware exits", "", alternative, exits / virtual))
+    return _by_panel(pd.DataFrame(lines))
+
+
 def delivery(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
     """For deferred and immediate exits: waits, percentiles, reasons, record, window exits."""
     return event_frames(runs) | {"record": record(runs), "windows": served(runs, WINDOWS)}
 
 
 def event_frames(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
-    """For any experiment with events: waits, percentiles, reasons."""
-    return {"waits": waits(runs), "percentiles": percentiles(runs), "blocked": blocked(runs)}
+    """For any experiment with events: waits, percentiles, reasons, cycles and exits."""
+    return {
+        "waits": waits(runs), "percentiles": percentiles(runs), "blocked": blocked(runs),
+        "cost": cost(runs),
+    }  # fmt: skip
 
 
 def gif(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
