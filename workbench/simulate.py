@@ -128,6 +128,7 @@ def _place_l1(built: SimulatedMachine, scenario: Scenario, l2_entry: int) -> int
         6: int(built.record["feat"]["vpid_for_l1"][0]),
         7: machine.BACKENDS[scenario.backend],
         8: int(scenario.all_features["paging"] != "non"),
+        9: scenario.l1_memory_mb << 20,
     }
     values = catalogue.validate_params(l1, dict(scenario.l1_params))
     built.write(1, machine.PARAMETERS, catalogue.param_page(l1, values, reserved))

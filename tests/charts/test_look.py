@@ -20,8 +20,10 @@ from matplotlib.text import Annotation
 import workbench as wb
 from workbench import charts
 from workbench.charts import style
+from workbench.charts.interrupts import NOTHING as NO_EVENT
 from workbench.charts.kinds import _LINES
 from workbench.charts.style import RC
+from workbench.charts.tlb import NOTHING as NO_FLUSH
 
 SIZES = list(charts.SIZES)
 EVERY = pytest.mark.parametrize("name", list(GALLERY))
@@ -116,6 +118,12 @@ def test_no_text_lies_on_another_or_leaves_the_figure(name, size):
     figure = drawn(name, size)
     assert overlaps(figure) == ([], [])
     assert figure.get_figwidth() == charts.SIZES[size].width
+
+
+@pytest.mark.parametrize("reason", [NO_FLUSH, NO_EVENT])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_reason_for_an_empty_figure_stays_inside(reason, size):
+    assert overlaps(style.empty("Nothing", reason, "a footer", size)) == ([], [])
 
 
 def test_texts_that_do_overlap_are_found():

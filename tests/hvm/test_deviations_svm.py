@@ -213,7 +213,9 @@ def test_vmrun_checked_after_loading(on):
 
 
 @BOTH
-@pytest.mark.parametrize("change", [{"asid": 0}, {"iopm_base_pa": 1 << 52}, {"nested_cr3": -1}])
+@pytest.mark.parametrize(
+    "change", [{"asid": 0}, {"iopm_base_pa": 1 << 52}, {"nested_cr3": -1}, {"int_ctl": 1 << 26}]
+)
 def test_vmrun_checks_incomplete(on, change):
     machine = machine_with("vmrun_checks_incomplete", on)
     assert machine.start_vmrun(with_fields(machine, **change)) == (layout.ST_OK if on else 1)

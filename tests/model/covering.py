@@ -37,19 +37,16 @@ def covering_rows(
     rows = []
     while missing:
         pair = min(missing, key=repr)
-        for row in _candidates(columns, default, dict(pair), missing):
-            if possible(row):
-                rows.append(row)
-                missing -= pairs_of(row)
-                break
+        row = _repaired(_fullest(columns, dict(pair), missing), default, pair, possible)
+        if row:
+            rows.append(row)
+            missing -= pairs_of(row)
         missing.discard(pair)  # else the two do not go together
     return rows
 
 
-def _candidates(
-    columns: Mapping[str, Sequence], default: Row, pair: Row, missing: set
-) -> list[Row]:
-    """Rows with a pair: as many other new pairs as can be, then fewer, then none."""
+def _fullest(columns: Mapping[str, Sequence], pair: Row, missing: set) -> Row:
+    """A row with a pair and as many other missing pairs as can be, column by column."""
     full = dict(pair)
     for column in sorted(columns, key=lambda c: -len(columns[c])):
         if column not in full:
@@ -61,7 +58,28 @@ def _candidates(
                     for other in full.items()
                 ),
             )  # fmt: skip
-    rows = [full]
-    for column in [c for c in sorted(columns) if c not in pair]:  # back to the default, one by one
-        rows.append({**rows[-1], column: default[column]})
-    return rows
+    return full
+
+
+def _repaired(row: Row, default: Row, pair: tuple, possible: Callable[[Row], bool]) -> Row | None:
+    """The row with as few columns back at their default as make it possible; None: the pair is not."""
+    if possible(row):
+        return row
+    changed = [c for c in sorted(row) if c not in dict(pair) and row[c] != default[c]]
+    repaired = {**row, **{c: default[c] for c in changed}}
+    if not possible(repaired):
+        return None
+    return _restored(repaired, row, changed, possible)
+
+
+def _restored(repaired: Row, row: Row, columns: list[str], possible: Callable[[Row], bool]) -> Row:
+    """The columns as they were, half by half, but for those that make it impossible."""
+    again = {**repaired, **{c: row[c] for c in columns}}
+    if possible(again):
+        return again
+    if len(columns) == 1:
+        return repaired
+    half = len(columns) // 2
+    for part in (columns[:half], columns[half:]):
+        repaired = _restored(repaired, row, part, possible)
+    return repaired

@@ -24,7 +24,7 @@ from tests.model.stepping import (
     image,
 )
 from tests.model.watching import Watcher, play
-from workbench import features
+from workbench import features, personality
 from workbench.core import layout as lay
 from workbench.errors import WorkbenchError
 from workbench.machine import TABLES
@@ -212,8 +212,16 @@ sources = st.fixed_dictionaries(
         "nmi_cycles": st.sampled_from([10_000, 50_000]),
         "asids": st.sampled_from([4, 6, 60]),
         "balloon_period": st.sampled_from([50, 51]),
+        "l0": st.sampled_from(personality.L0S),
     },
 )  # fmt: skip
+
+
+def any_deviations(backend: str) -> st.SearchStrategy[dict]:
+    """Every deviation as the personality has it, or on, or off."""
+    return st.fixed_dictionaries(
+        {}, optional={d.id: st.booleans() for d in personality.applicable(backend)}
+    )
 
 
 def several(steps: Step) -> st.SearchStrategy[list[tuple]]:
@@ -234,12 +242,13 @@ def machine_test(backend: str, paging: str, examples: int):
     )  # fmt: skip
     @given(
         chosen=any_features(backend), l1=several(steps),
-        l2=several(l2_steps(direct)), given_sources=sources,
+        l2=several(l2_steps(direct)), given_sources=sources, deviations=any_deviations(backend),
     )  # fmt: skip
-    def test(chosen, l1, l2, given_sources):
+    def test(chosen, l1, l2, given_sources, deviations):
         if direct:  # an L1 that shadows without them would read L2's instructions
             chosen = {n: v for n, v in chosen.items() if n not in ("nrip_save", "decode_assists")}
-        check(backend, {**chosen, "paging": paging}, l1, l2, given_sources)
+        chosen = {**chosen, "paging": paging}
+        check(backend, chosen, l1, l2, {**given_sources, "deviations": deviations})
 
     return test
 
@@ -266,6 +275,17 @@ TAKEN_AWAY_BY_TLB_CONTROL = [
     ("store8", "vmcb", 0x5C, 3),
     ("enter_mapped", "vmcb", 0),
 ]
+
+
+@pytest.mark.parametrize("l0", personality.L0S)
+def test_a_refused_vmrun_is_an_entry_and_an_exit(l0):
+    vmcb = image("steps-svm").symbol("vmcb")
+    without_svme = [("store64", vmcb + 0x4D0, 0xD01), ("enter_mapped", vmcb)]
+    machine = Machine(_scenario("svm", {}, {"l0": l0}), without_svme, [])
+    play(machine)
+    ledger = machine.m["ledger"]
+    assert int(machine.m["checks_failed"][0]) == 1
+    assert int(ledger["virtual_entries"][0]) == int(ledger["virtual_exits"][0]) == 1
 
 
 @pytest.mark.parametrize("policy", ["lazy", "eager", "generation"])

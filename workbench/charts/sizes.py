@@ -60,6 +60,13 @@ def wrapped(text: str, size: str) -> str:
     return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False))
 
 
+def paragraph(text: str, size: str) -> str:
+    """Words that stand in a figure's middle, each line of them as wide as the figure at most."""
+    found = named(size)
+    lines = (textwrap.wrap(line, found.characters(found.font)) for line in text.split("\n"))
+    return "\n".join(part for line in lines for part in line)
+
+
 def heading(text: str, size: str) -> str:
     """A figure's title in lines as wide as the figure."""
     found = named(size)

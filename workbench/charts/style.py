@@ -21,7 +21,7 @@ from matplotlib.patches import Patch
 
 from ..result import Result
 from . import fitting, origin
-from .sizes import SIZES, heading, named
+from .sizes import SIZES, heading, named, paragraph
 
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -203,7 +203,8 @@ def empty(
         figure = new_figure(size, 1.8)
         axes = figure.add_subplot()
         axes.set_axis_off()
-        axes.text(0.5, 0.5, reason, ha="center", va="center", transform=axes.transAxes)
+        said = paragraph(reason, size)
+        axes.text(0.5, 0.5, said, ha="center", va="center", transform=axes.transAxes)
         return finish(figure, title, note, f"{title}. {reason}", size, pairs)
 
 

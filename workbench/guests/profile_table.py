@@ -90,6 +90,8 @@ COMMON_PARAMS = (
           "plain instructions per exit for the part of the handler that is not spelled out"),
     Param("irq_vector", 0, 255, "vector",
           "interrupt that L1 gives L2 when it halts with interrupts on; 0: a HLT of L2 ends the run"),
+    Param("handler_pages", 0, 24, "pages",
+          "pages that the part not spelled out reads, 2 MB apart, as far as the memory goes"),
 )  # fmt: skip
 """Parameters of every program, in the order of their words."""
 

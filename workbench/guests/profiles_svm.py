@@ -122,7 +122,7 @@ def _vcpu_switch(switches: Sequence[Op]) -> list[str]:
 
 def _dispatch(profile: Profile) -> list[str]:
     lines = code("mov eax, [vmcb + VMCB_EXIT_INT_INFO]; bt eax, EVENT_VALID_BIT; jc deliver_again")
-    lines += ["dispatch:", *code("call rest_of_handler; mov eax, [vmcb + VMCB_EXIT_CODE]")]
+    lines += ["dispatch:", *code("call [handler_rest]; mov eax, [vmcb + VMCB_EXIT_CODE]")]
     for exit, kind, _, _ in EXITS:
         lines += code(f"cmp eax, {exit}; je exit_{kind}")
     lines += code("cmp eax, VMEXIT_SHUTDOWN; je handle_shutdown; jmp unknown_exit")

@@ -366,7 +366,7 @@ def _every_exit(head: Sequence[Op], served: Sequence[Exit], profile: Profile) ->
     for op in head:
         writer.emit(op)
     lines += writer.lines
-    lines += ["after_head:", *code("call rest_of_handler; mov eax, [v_VM_EXIT_REASON]")]
+    lines += ["after_head:", *code("call [handler_rest]; mov eax, [v_VM_EXIT_REASON]")]
     for exit in served:
         lines += code(f"cmp eax, {exit.reason}; je {_label(exit)}")
     lines += code("cmp eax, EXIT_TRIPLE_FAULT; je handle_shutdown")

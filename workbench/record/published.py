@@ -31,6 +31,12 @@ FROM_SINGLE = "single"
 _HANDLER_PARTS = ("L0_EXIT_DISPATCH", "L0_INSTRUCTION_EMULATED")
 _COUNTED_APART = 91
 """Instructions of the shortest path of an L1 program besides ``handler_work`` (see there)."""
+HANDLER_PAGES = 17
+"""Pages that a handler at L1 touches besides those of the program here: row turtles-l1-slower prints
+19 TLB misses at L1 for what takes 2 at L0.  They miss only where the TLB has lost them since the
+last exit; one price, L1_COLD_INSTRUCTION, is what is left of that row without them."""
+_TOUCHING = 3 + 4 * HANDLER_PAGES
+"""Instructions that this takes; each stands for one of the handler."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +106,16 @@ class Case:
         """The scenario, at the prices of ``preset`` where given.
 
         The handler of a nested row is the software that L0 itself has for this exit, executed
-        at L1: its length follows from the prices of that software.
+        at L1: its length follows from the prices of that software, its pages from a unit cost.
         """
         prices = load_preset(self.preset)
         changed: Any = _differences(prices, preset) if preset is not None else {}
         settings = dict(self.settings)
         if self.level == NESTED:
             work = handler_work(preset or prices, self.extra, self.single)
-            settings["l1_params"] = settings["l1_params"] | {"handler_work": work}
+            pages = HANDLER_PAGES if work > _TOUCHING else 0
+            rest = {"handler_work": work - (_TOUCHING if pages else 0), "handler_pages": pages}
+            settings["l1_params"] = settings["l1_params"] | rest
         return Scenario(prices=self.preset, price_values=changed, **settings)
 
 

@@ -237,6 +237,10 @@ def _enter(m):
     _enter_n2(m)  # one that fails its checks is an entry and an exit, on both back-ends
     m.ledger.virtual_entries += 1
     record(m, TL_VIRTUAL_ENTRY, 0, 0, 1, 2)
+    if m.level == 1:  # refused before vmcb02 was current: no exit is left to be carried out
+        m.ledger.virtual_exits += 1
+        note_l1_takes_over(m)
+        record(m, TL_VIRTUAL_EXIT, m.exit.code, 0, 2, 1)
 
 
 @inner

@@ -52,7 +52,7 @@ F_LME_PAE, F_LME_PE, F_CS_L_D, F_VMRUN_INTERCEPT, F_MSRPM, F_IOPM, F_ASID = (
 F_EVENT_TYPE, F_EVENT_VECTOR, F_NCR3, F_G_PAT, F_V_NMI, F_MODE = (
     _BIT[name] for name in ("EVENT_TYPE", "EVENT_VECTOR", "NCR3", "G_PAT", "V_NMI", "MODE")
 )
-REPLACED_BY_L0 = F_MSRPM | F_IOPM | F_ASID | F_NCR3
+REPLACED_BY_L0 = F_MSRPM | F_IOPM | F_ASID | F_NCR3 | F_V_NMI
 """Checks of what L0 puts values of its own for into vmcb02; Xen leaves them out."""
 
 

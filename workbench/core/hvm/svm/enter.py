@@ -391,6 +391,7 @@ def _refused(m, h12):
 @inner
 def _refuse(m, h12, h01):
     """VMRUN fails before anything is loaded: L1 goes on behind it with VMEXIT_INVALID."""
+    m.exit.code = svm.VMEXIT_INVALID
     st64(h12 + vmcb.EXIT_CODE, svm.VMEXIT_INVALID)
     st64(h12 + vmcb.EXIT_INFO_1, 0)
     st64(h12 + vmcb.EXIT_INFO_2, 0)

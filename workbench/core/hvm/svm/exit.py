@@ -9,6 +9,7 @@ it (nested_svm_vmexit).
 from __future__ import annotations
 
 from ....arch import deviations, vmcb
+from ...cpu.nmi import V_NMI, V_NMI_ENABLE, V_NMI_MASK
 from ...jit import inner, unit
 from ...layout import L0_KVM, PAGE, ST_OK, Machine
 from ...ledger import E_L0_VMSAVE, NS_HOST_SAVE, P_EXIT, count, count_copy, count_field
@@ -31,6 +32,7 @@ from ..virtual_exit import exit_code, exit_info1, exit_info2
 from .checks import EFER_SVME, EVENT_VALID
 from .common import V_IRQ, inject_ud, set_gif, trap_behind_vmrun
 from .hw import DR7_ONES, LBR_ENABLE, V_INTR_MASKING
+from .instructions import V_GIF, V_GIF_ENABLE
 from .intr import svm_drop_virtual_window
 from .state import svm_save_state
 from .vmcb import copy8, copy32, copy64, copy128
@@ -42,7 +44,7 @@ KVM_CONTROL_BYTES = 4 + 4 + 3 * 8 + 8 + 8 + 8
 STATE_BYTES = 6 * 16 + 1 + 11 * 8
 PAT_BYTES = 8
 KVM_INT_CTL_BACK = 0xF | V_IRQ
-"""What KVM takes back of the interrupt control."""
+"""What KVM takes back of the interrupt control, beside virtual GIF and NMIs that L1 uses for L2."""
 LBR_BYTES = 5 * 8
 RESTORE_BYTES = 6 * 8
 
@@ -68,6 +70,17 @@ def _write_exit(m, h12, h02):
 
 
 @inner
+def _kvm_int_ctl_back(m, old):
+    """The bits that L2 may have changed (KVM, nested_sync_control_from_vmcb02)."""
+    back = KVM_INT_CTL_BACK
+    if m.feat.virtual_gif and old & V_GIF_ENABLE:
+        back |= V_GIF
+    if m.feat.virtual_nmi and old & V_NMI_ENABLE:
+        back |= V_NMI | V_NMI_MASK
+    return back
+
+
+@inner
 def _write_controls(m, h12, h02):
     # 1. interrupts: V_INTR_MASKING is L1's own again
     int_ctl = ld32(h02 + vmcb.INT_CTL)
@@ -75,7 +88,8 @@ def _write_controls(m, h12, h02):
     if vintrmask(m) == 0:
         int_ctl &= ~V_INTR_MASKING
     if m.feat.l0 == L0_KVM:
-        int_ctl = (old & ~KVM_INT_CTL_BACK) | (int_ctl & KVM_INT_CTL_BACK)
+        back = _kvm_int_ctl_back(m, old)
+        int_ctl = (old & ~back) | (int_ctl & back)
     st32(h12 + vmcb.INT_CTL, int_ctl)
     count_field(m, vmcb.FIELD_INT_CTL, P_EXIT, 1)
     copy32(m, h12, h02, vmcb.INT_STATE, vmcb.FIELD_INT_STATE, P_EXIT, 1)
